@@ -1,0 +1,1 @@
+"""The YAML configuration: its shape, loading with line numbers, and rewriting that keeps comments."""

@@ -1,0 +1,1 @@
+"""Pure parts every other package builds on: no I/O, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""One file an engine: what to run, how to probe it, what it can do."""

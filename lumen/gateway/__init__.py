@@ -1,0 +1,1 @@
+"""The serving process: ingress, pipeline, admin API."""

@@ -1,0 +1,93 @@
+"""Where Lumen keeps things on this machine. `LUMEN_HOME` gathers all of it under one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+# A UNIX socket path holds 108 bytes on Linux; replicas add "/model-name-0.sock" to the run folder.
+_LONGEST_RUN_DIR = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The folders and files of one Lumen installation; nothing is created until `make` is called."""
+
+    config_dir: Path
+    state_dir: Path
+    data_dir: Path
+    run_dir: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.config_dir / "config.yaml"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.config_dir / "keys.json"
+
+    @property
+    def local_key_file(self) -> Path:
+        """The key of this machine's own user (0600), so that `lumen chat` works without being told one."""
+        return self.config_dir / "local.key"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.state_dir / "logs"
+
+    @property
+    def gateway_log(self) -> Path:
+        return self.log_dir / "gateway.log"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.run_dir / "admin.sock"
+
+    @property
+    def gateway_file(self) -> Path:
+        """What runs: {"pid", "started", "url", "argv"} as JSON, written by the gateway when it listens."""
+        return self.run_dir / "gateway.json"
+
+    def make(self) -> None:
+        """Create every folder, private to this user.
+
+        Raises:
+            PermissionError: the run folder exists and belongs to somebody else.
+        """
+        for folder in (self.config_dir, self.state_dir, self.data_dir, self.log_dir, self.models_dir, self.run_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.run_dir.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise PermissionError(f"{self.run_dir} belongs to another user; remove it or set LUMEN_HOME")
+        self.run_dir.chmod(0o700)
+
+
+def paths() -> Paths:
+    """The paths in force: under `LUMEN_HOME` where it is set, else the platform's usual places."""
+    home = os.environ.get("LUMEN_HOME")
+    if home:
+        root = Path(home).expanduser().resolve()
+        return Paths(root / "config", root / "state", root / "data", _run_dir(root / "state"))
+    # Imported here: the command line prints its help without it.
+    from platformdirs import PlatformDirs
+
+    dirs = PlatformDirs("lumen", appauthor=False)
+    state = Path(dirs.user_state_dir)
+    return Paths(Path(dirs.user_config_dir), state, Path(dirs.user_data_dir), _run_dir(state))
+
+
+def _run_dir(state: Path) -> Path:
+    """The sockets' folder: inside the state folder where the path is short enough for a UNIX socket."""
+    inside = state / "run"
+    if len(os.fsencode(inside)) <= _LONGEST_RUN_DIR:
+        return inside
+    digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"lumen-{os.getuid()}-{digest}"

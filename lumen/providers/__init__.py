@@ -1,0 +1,1 @@
+"""One file a dialect: how a call becomes HTTP and HTTP becomes events."""
