@@ -1,15 +1,15 @@
 """Every error of Lumen. Each knows its status, its source, and whether another try may help.
 
-    LumenError
-    ├── RequestError            the client's own: 4xx, never retried
-    ├── UpstreamError           a target's: knows the phase it broke in and what may be tried next
-    │   ├── ConnectError        no connection, nothing was sent
-    │   ├── SilentError         a limit passed without an answer (headers, first token, gap, total)
-    │   ├── BrokenError         the connection ended in the middle
-    │   ├── RefusedError        the target answered with an error of its own
-    │   └── MalformedError      the answer is not what its dialect says (HTML, bad JSON, no finish reason)
-    ├── UnavailableError        nothing can serve this now: 503
-    └── ConfigError             a configuration file cannot be used: file, line, what to write instead
+LumenError
+├── RequestError            the client's own: 4xx, never retried
+├── UpstreamError           a target's: knows the phase it broke in and what may be tried next
+│   ├── ConnectError        no connection, nothing was sent
+│   ├── SilentError         a limit passed without an answer (headers, first token, gap, total)
+│   ├── BrokenError         the connection ended in the middle
+│   ├── RefusedError        the target answered with an error of its own
+│   └── MalformedError      the answer is not what its dialect says (HTML, bad JSON, no finish reason)
+├── UnavailableError        nothing can serve this now: 503
+└── ConfigError             a configuration file cannot be used: file, line, what to write instead
 """
 
 from __future__ import annotations

@@ -177,7 +177,9 @@ def _check_texts_or_ids(param: str, value: Any, *, allow_empty: bool) -> None:
     for i, item in enumerate(value):
         good = isinstance(item, str) or (isinstance(item, list) and bool(item) and _is_ids(item))
         if not good or type(item) is not type(value[0]):
-            raise _bad(f"{param}[{i}]", f"'{param}[{i}]' must be a string or an array of token ids, all alike.")
+            raise _bad(
+                f"{param}[{i}]", f"'{param}[{i}]' must be a string or an array of token ids, all alike."
+            )
         if item == "" and not allow_empty:
             raise _bad(f"{param}[{i}]", f"'{param}[{i}]' must not be empty.")
 

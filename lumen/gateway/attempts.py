@@ -1,0 +1,130 @@
+"""The attempt loop: one generator for every endpoint, streamed or whole. A whole answer is one event.
+
+For each target of the plan: open, decode, hand on; a failure before the first token moves on, a failure after
+it resumes token-exactly where the target allows, and is told to the client where it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from lumen.core.errors import LumenError, UnavailableError, UpstreamError
+from lumen.core.retry import Next, after
+from lumen.core.trace import Trace
+from lumen.gateway.table import Target
+from lumen.providers.base import Resume
+from lumen.wire.answers import Usage
+from lumen.wire.call import Call, Event
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one try at one target came to; `outcome`: ok, cancelled, or the error's code."""
+
+    target: str
+    reason: str
+    started: float
+    first_token: float | None = None
+    ended: float = 0.0
+    outcome: str = "cancelled"
+    resumed_at: int | None = None
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Journey:
+    """Everything one request went through; the pipeline settles it when the request is over."""
+
+    trace: Trace
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return self.attempts[-1].target if self.attempts else ""
+
+
+async def run(
+    call: Call, plan: Sequence[tuple[Target, str]], journey: Journey, draw: Callable[[], float]
+) -> AsyncIterator[list[Event]]:
+    """Batches of events until the answer is complete.
+
+    Raises:
+        LumenError: no target could serve it (before the first event), or the answer broke off for good.
+    """
+    trace = journey.trace
+    splices = 0
+    failure: LumenError | None = None
+    for target, reason in plan:
+        tries = 0
+        while True:
+            tries += 1
+            resume = Resume(trace.token_ids, trace.identity) if trace.delivered else None
+            try:
+                async with aclosing(_attempt(call, target, reason, journey, resume)) as batches:
+                    async for batch in batches:
+                        yield batch
+                return
+            except UnavailableError as error:
+                if trace.delivered:
+                    raise
+                failure = error
+                break
+            except UpstreamError as error:
+                failure = error
+                decision = after(
+                    error,
+                    trace,
+                    tries=tries,
+                    splices=splices,
+                    resumable=target.resumable and call.stream and call.answers == 1,
+                    draw=draw(),
+                )
+                if decision.next is Next.GIVE_UP:
+                    raise
+                if decision.next is Next.OTHER:
+                    break
+                splices += decision.next is Next.RESUME
+                await asyncio.sleep(decision.pause)
+    raise failure or UnavailableError("No target can serve this request now.")
+
+
+async def _attempt(
+    call: Call, target: Target, reason: str, journey: Journey, resume: Resume | None
+) -> AsyncIterator[list[Event]]:
+    """One try at one target, recorded whatever happens."""
+    loop = asyncio.get_running_loop()
+    trace = journey.trace
+    record = Attempt(target.name, reason, loop.time(), resumed_at=len(resume.token_ids) if resume else None)
+    journey.attempts.append(record)
+    exchange = None
+    try:
+        http = target.dialect.encode(call, target.model, resume)
+        exchange = await target.upstream.open(http, target.limits, call.stream)
+        if exchange.status != 200:
+            raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
+        decoder = target.dialect.decoder(call, exchange.content_type, resume)
+        first_by: float | None = record.started + target.limits.first_token
+        while True:
+            data = await exchange.read(first_by)
+            events = decoder.feed(data) if data else decoder.finish()
+            for event in events:
+                trace.add(event.content, event.finished, event.token_ids, event.identity)
+                if event.content and first_by is not None:
+                    first_by, record.first_token = None, loop.time()
+                if event.usage is not None:
+                    record.usage = event.usage
+            if events:
+                yield events
+            if not data:
+                break
+        record.outcome = "ok"
+    except LumenError as error:
+        record.outcome = error.code or error.type
+        raise
+    finally:
+        record.ended = loop.time()
+        if exchange is not None:
+            exchange.close()

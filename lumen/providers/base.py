@@ -1,0 +1,83 @@
+"""The seam of a provider dialect: a call becomes HTTP, bytes become events, a refusal becomes an error.
+
+One file a dialect, found by name. Nothing here does I/O; `gateway/upstream.py` moves the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+from lumen.core.errors import UpstreamError
+from lumen.wire.call import Call, Event
+
+MAX_ANSWER = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """One POST, relative to the target's base URL."""
+
+    path: str
+    body: bytes
+    accept: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where an answer goes on: the tokens the client already has, and the id and time it was begun under."""
+
+    token_ids: Sequence[int]
+    identity: tuple[str, int] | None
+
+
+class Decoder(Protocol):
+    """The answer of one attempt, fed bytes as they come."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events completed by `data`.
+
+        Raises:
+            UpstreamError: the answer reports a failure or is not what the dialect says.
+        """
+        ...
+
+    def finish(self) -> list[Event]:
+        """The end of the connection.
+
+        Raises:
+            UpstreamError: the answer is not complete.
+        """
+        ...
+
+
+class Dialect(Protocol):
+    """A wire schema, bound to what one target can do."""
+
+    def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
+        """The request for `model`, its fields those the target understands."""
+        ...
+
+    def decoder(self, call: Call, content_type: str, resume: Resume | None) -> Decoder:
+        """A decoder for a 200 answer of this content type."""
+        ...
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """The error for an answer that is not 200."""
+        ...
+
+
+def dialect(name: str, *, token_ids: bool, local: bool) -> Dialect:
+    """The dialect in `lumen/providers/<name>.py`.
+
+    Raises:
+        LookupError: there is no such dialect.
+    """
+    try:
+        module = import_module(f"lumen.providers.{name}")
+        made: Dialect = module.make(token_ids=token_ids, local=local)
+    except (ImportError, AttributeError):
+        raise LookupError(f"there is no provider dialect named '{name}'") from None
+    return made

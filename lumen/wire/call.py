@@ -1,0 +1,71 @@
+"""What one client asked for, and what comes back: the two values that travel the whole path of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from msgspec import Struct
+
+from lumen.wire.answers import Usage
+from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+
+Request = ChatRequest | CompletionRequest | EmbeddingRequest
+
+
+class Operation(StrEnum):
+    """The endpoint asked for; its value is the path below `/v1/`."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+    EMBEDDING = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A validated request. `answers`: how many choices must finish before the answer is whole."""
+
+    operation: Operation
+    request: Request
+    stream: bool
+    include_usage: bool
+    answers: int
+
+    @property
+    def token_ids(self) -> bool:
+        """Whether the client itself asked for token ids."""
+        request = self.request
+        return not isinstance(request, EmbeddingRequest) and bool(request.return_token_ids)
+
+
+class Event(Struct, gc=False):
+    """One piece of an answer. `data`: the JSON for the client, empty where the client gets nothing of it.
+
+    `content`: a part of the answer arrived. `finished`: indexes of choices that ended with this event.
+    `token_ids`: every token this event stands for, where the target tells. `identity`: the answer's id and time.
+    """
+
+    data: bytes
+    content: bool = False
+    finished: tuple[int, ...] = ()
+    usage: Usage | None = None
+    token_ids: list[int] | None = None
+    identity: tuple[str, int] | None = None
+
+
+def chat_call(request: ChatRequest) -> Call:
+    return Call(Operation.CHAT, request, bool(request.stream), _usage(request), request.n or 1)
+
+
+def completion_call(request: CompletionRequest) -> Call:
+    prompts = request.prompt
+    many = len(prompts) if isinstance(prompts, list) and not isinstance(prompts[0], int) else 1
+    return Call(Operation.COMPLETION, request, bool(request.stream), _usage(request), many * (request.n or 1))
+
+
+def embedding_call(request: EmbeddingRequest) -> Call:
+    return Call(Operation.EMBEDDING, request, False, False, 0)
+
+
+def _usage(request: ChatRequest | CompletionRequest) -> bool:
+    return request.stream_options is not None and bool(request.stream_options.include_usage)
