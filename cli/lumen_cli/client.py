@@ -25,7 +25,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Admin:
-    """One gateway's admin API. Each call is its own connection and ends after `timeout` seconds of silence."""
+    """One gateway's admin API. Each call is a connection, ended by `timeout` seconds of silence."""
 
     def __init__(self, path: Path, timeout: float = 10.0) -> None:
         self._path = path

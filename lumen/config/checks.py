@@ -1,0 +1,273 @@
+"""What a configuration must satisfy beyond its types: names that exist, real limits, no secrets. Pure.
+
+The names of engines, dialects and policies are those of the files in their folders; none is imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lumen.config.schema import Auth, Config, Hub, Model, Provider, Route, Server, Timeouts
+from lumen.core.errors import ConfigError
+
+# The model that the runtime adds by itself; a route may name it although no file declares it.
+BUILTIN_MODEL = "lumen-tiny"
+
+_ROOT = Path(__file__).resolve().parent.parent
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@+-]{0,62}[A-Za-z0-9])?", re.ASCII)
+_PUBLIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,126}[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
+_ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
+_SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
+
+# (section, field) → least and greatest value.
+_LIMITS: dict[tuple[type, str], tuple[float, float]] = {
+    (Server, "port"): (0, 65535),
+    (Server, "max_body"): (1024, 2**40),
+    (Server, "max_in_flight"): (1, 1_000_000),
+    (Model, "context"): (1, 2**31 - 1),
+    (Model, "slots"): (1, 1024),
+    (Model, "replicas"): (1, 256),
+    (Model, "threads"): (1, 4096),
+    (Model, "gpu_layers"): (-1, 100_000),
+    (Model, "queue"): (0, 1_000_000),
+    (Hub, "connections"): (1, 64),
+}
+# Durations for which zero is a meaning of its own; every other one must be longer.
+_MAY_BE_ZERO = {(Server, "drain"), (Server, "keepalive")}
+_TIMES: dict[type, tuple[str, ...]] = {
+    Server: ("header_timeout", "body_timeout", "idle_timeout", "client_stall", "keepalive", "drain"),
+    Model: ("start_timeout",),
+    Timeouts: tuple(f.name for f in fields(Timeouts)),
+}
+# Request fields that a route may set: type, least and greatest value. Source: the OpenAI API reference.
+_DEFAULTS: dict[str, tuple[type | tuple[type, ...], float, float]] = {
+    "temperature": ((int, float), 0, 2),
+    "top_p": ((int, float), 0, 1),
+    "min_p": ((int, float), 0, 1),
+    "typical_p": ((int, float), 0, 1),
+    "top_k": (int, -1, 1_000_000),
+    "max_tokens": (int, 1, 10_000_000),
+    "max_completion_tokens": (int, 1, 10_000_000),
+    "seed": (int, -(2**63), 2**63 - 1),
+    "presence_penalty": ((int, float), -2, 2),
+    "frequency_penalty": ((int, float), -2, 2),
+    "repeat_penalty": ((int, float), 0.01, 10),
+    "stop": ((str, list), 0, 0),
+    "parallel_tool_calls": (bool, 0, 1),
+    "reasoning_effort": (str, 0, 0),
+    "verbosity": (str, 0, 0),
+    "service_tier": (str, 0, 0),
+    "dimensions": (int, 1, 65536),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where each key of a file stands, for errors. Without lines an error names the key alone."""
+
+    name: str | None = None
+    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
+
+    def error(self, path: tuple[str | int, ...], message: str) -> ConfigError:
+        """An error at `path`, or at the nearest key around it whose line is known."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.lines:
+                return ConfigError(message, where=f"{self.name}:{self.lines[path[:length]]}")
+        return ConfigError(message, where=self.name)
+
+
+def check(config: Config, at: At | None = None) -> None:
+    """Refuse a configuration that cannot be served as it is written.
+
+    Call it again after options of the command line were laid over a file (`--host` may undo what it allows).
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    at = at or At()
+    _section(config.server, ("server",), at)
+    _section(config.timeouts, ("timeouts",), at)
+    _section(config.hub, ("hub",), at)
+    _secret(config.hub.token, ("hub", "token"), at)
+    if config.hub.endpoint is not None:
+        _url(config.hub.endpoint, ("hub", "endpoint"), at)
+    _exposure(config.server, config.auth, at)
+    for name, model in config.models.items():
+        _model(name, model, at)
+    for name, provider in config.providers.items():
+        _provider(name, provider, config, at)
+    for name, route in config.routes.items():
+        _route(name, route, config, at)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an endpoint on `host` is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def known(kind: str) -> frozenset[str]:
+    """Names of the files in `lumen/<kind>`: engines, providers (dialects) or routing (policies)."""
+    found = {path.stem for path in (_ROOT / kind).glob("*.py")}
+    return frozenset(name for name in found if name != "base" and not name.startswith("_"))
+
+
+def _exposure(server: Server, auth: Auth, at: At) -> None:
+    if not server.host or any(c.isspace() or c in "/@?#" for c in server.host):
+        raise at.error(("server", "host"), "server.host: expected an address such as 127.0.0.1")
+    if not auth.required and not is_loopback(server.host):
+        raise at.error(
+            ("auth", "required"),
+            f"auth.required may be false only on a loopback address, not on {server.host}; "
+            "set server.host to 127.0.0.1 or leave keys on",
+        )
+
+
+def _section(section: Any, path: tuple[str | int, ...], at: At) -> None:
+    """Limits and durations of one section."""
+    kind, dotted = type(section), ".".join(map(str, path))
+    for item in fields(section):
+        value = getattr(section, item.name)
+        where = (*path, item.name)
+        if value is None:
+            continue
+        if (kind, item.name) in _LIMITS:
+            low, high = _LIMITS[kind, item.name]
+            if not low <= value <= high:
+                raise at.error(where, f"{dotted}.{item.name}: expected a number from {low:g} to {high:g}")
+        if item.name in _TIMES.get(kind, ()) and value <= 0 and (kind, item.name) not in _MAY_BE_ZERO:
+            raise at.error(where, f"{dotted}.{item.name}: zero would fail every request; give a time")
+
+
+def _model(name: str, model: Model, at: At) -> None:
+    path = ("models", name)
+    if not _LOCAL_NAME.fullmatch(name) or ".." in name:
+        raise at.error(path, f"{name[:80]!r} cannot name a model: use letters, digits and . _ - : @ +")
+    _section(model, path, at)
+    _named(model.engine, "engines", "engine", (*path, "engine"), at)
+    for item in ("source", "draft"):
+        text = getattr(model, item)
+        if text is not None and (not text.strip() or len(text) > 2048 or not text.isprintable()):
+            raise at.error(
+                (*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo"
+            )
+
+
+def _provider(name: str, provider: Provider, config: Config, at: At) -> None:
+    path = ("providers", name)
+    if not _LOCAL_NAME.fullmatch(name) or ".." in name:
+        raise at.error(path, f"{name[:80]!r} cannot name a provider: use letters, digits and . _ -")
+    if name in config.models:
+        raise at.error(path, f"{name!r} names a local model too; rename one of them")
+    _named(provider.dialect, "providers", "dialect", (*path, "dialect"), at)
+    _url(provider.base_url, (*path, "base_url"), at)
+    _secret(provider.key, (*path, "key"), at)
+    for header, value in provider.headers.items():
+        where = (*path, "headers", header)
+        if header.lower() in _SECRET_HEADERS:
+            raise at.error(where, f"the header {header} carries a secret; write `key: env:NAME` instead")
+        if not _HEADER.fullmatch(header) or not value.isprintable():
+            raise at.error(where, "not a header that can be sent")
+
+
+def _route(name: str, route: Route, config: Config, at: At) -> None:
+    path = ("routes", name)
+    if not _PUBLIC_NAME.fullmatch(name) or ".." in name or "//" in name:
+        raise at.error(path, f"{name[:80]!r} cannot name a route: use letters, digits and . _ - : @ + /")
+    _named(route.policy, "routing", "policy", (*path, "policy"), at)
+    _section(route.timeouts, (*path, "timeouts"), at)
+    if not route.targets:
+        raise at.error((*path, "targets"), f"route {name!r} needs at least one target")
+    for i, target in enumerate(route.targets):
+        _target(target.model, (*path, "targets", i), config, at)
+        if not math.isfinite(target.weight) or target.weight < 0:
+            where = (*path, "targets", i, "weight")
+            raise at.error(where, f"the weight of {target.model!r} must not be negative")
+    if not any(target.weight for target in route.targets):
+        raise at.error((*path, "targets"), f"every weight of route {name!r} is 0; one must be more")
+    if len({target.model for target in route.targets}) < len(route.targets):
+        raise at.error((*path, "targets"), f"route {name!r} names a target twice; add up the weights")
+    for key, value in route.defaults.items():
+        _default(key, value, (*path, "defaults", key), at)
+
+
+def _target(model: str, path: tuple[str | int, ...], config: Config, at: At) -> None:
+    if model in config.models or model == BUILTIN_MODEL:
+        return
+    provider, slash, rest = model.partition("/")
+    if slash and provider in config.providers:
+        if not rest or not rest.isprintable() or " " in rest:
+            raise at.error(path, f"the target {model[:80]!r} names no model; write {provider}/MODEL")
+        return
+    if model in config.routes:
+        raise at.error(path, f"the target {model!r} is a route; name its models or provider/model instead")
+    if slash:
+        near = _near(provider, config.providers)
+        raise at.error(path, f"the target {model[:80]!r} needs a provider that is not declared{near}")
+    near = _near(model, [*config.models, BUILTIN_MODEL])
+    raise at.error(path, f"the target {model[:80]!r} is no local model and not provider/model{near}")
+
+
+def _default(key: str, value: Any, path: tuple[str | int, ...], at: At) -> None:
+    if key not in _DEFAULTS:
+        raise at.error(path, f"{key[:80]!r} is not a parameter that a route may set{_near(key, _DEFAULTS)}")
+    kind, low, high = _DEFAULTS[key]
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if right and isinstance(value, (int, float)) and not low <= value <= high:
+        raise at.error(path, f"{key} must be between {low:g} and {high:g}")
+    if isinstance(value, list):
+        right = 0 < len(value) <= 16 and all(isinstance(item, str) and item for item in value)
+    if not right:
+        words = {int: "a whole number", bool: "true or false", str: "text", (int, float): "a number"}
+        raise at.error(path, f"{key}: expected {words.get(kind, 'text or a list of texts')}")
+
+
+def _secret(value: str | None, path: tuple[str | int, ...], at: At) -> None:
+    """A secret may only be a reference; the message never repeats what was written."""
+    if value is not None and not _ENV.fullmatch(value):
+        raise at.error(
+            path,
+            f"{'.'.join(map(str, path))} must be `env:NAME`, the name of an environment variable; "
+            "a secret in this file would end in backups and version control",
+        )
+
+
+def _url(url: str, path: tuple[str | int, ...], at: At) -> None:
+    dotted = ".".join(map(str, path))
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(c.isspace() or not c.isprintable() for c in url):
+        raise at.error(path, f"{dotted}: expected an address such as https://api.example.com/v1")
+    if parts.username is not None or parts.password is not None:
+        raise at.error(path, f"{dotted}: no user name or password may stand here; write `key: env:NAME`")
+    if parts.query or parts.fragment:
+        raise at.error(path, f"{dotted}: an address ends before ? and #")
+
+
+def _named(name: str, kind: str, word: str, path: tuple[str | int, ...], at: At) -> None:
+    if name not in known(kind):
+        hint = _near(name, known(kind)) or f"; known: {', '.join(sorted(known(kind)))}"
+        raise at.error(path, f"there is no {word} {name[:80]!r}{hint}")
+
+
+def _near(name: str, names: Mapping[str, Any] | list[str] | frozenset[str]) -> str:
+    near = get_close_matches(name, list(names), 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,216 @@
+"""A configuration file → `Config`. Every error says file, line, what was expected, and the nearest name."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lumen.config import nodes
+from lumen.config.checks import At, check
+from lumen.config.schema import DURATION, Config, Target
+from lumen.config.units import parse_duration, parse_size
+from lumen.core.errors import ConfigError
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def load(path: Path | None) -> Config:
+    """The configuration at `path`; the defaults where `path` is `None`.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or wrong; the message begins with `file:line`.
+    """
+    if path is None:
+        return Config()
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> str:
+    """The text of a configuration file, of bounded size.
+
+    Raises:
+        ConfigError: missing, unreadable, too large, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(nodes.MAX_TEXT * 4 + 1)
+        return raw.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not UTF-8 text", where=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+
+
+def parse(text: str, name: str) -> Config:
+    """The configuration written in `text`; `name` stands for the file in errors. Pure.
+
+    Raises:
+        ConfigError: with `name:line` of the offending key.
+    """
+    root = nodes.compose(text, name)
+    if root is None:
+        return Config()
+    walk = _Walk(name)
+    config: Config = walk.value(root, Config, ())
+    check(config, walk.at)
+    return config
+
+
+@cache
+def hints(cls: type) -> Mapping[str, Any]:
+    """The types of a section's fields, with their units."""
+    return get_type_hints(cls, include_extras=True)
+
+
+class _Walk:
+    """Nodes → values by type, remembering the line of everything for the checks that follow."""
+
+    def __init__(self, name: str) -> None:
+        self.at = At(name)
+
+    def value(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> Any:
+        self.at.lines.setdefault(path, nodes.line(node))
+        origin, args = get_origin(hint), get_args(hint)
+        if hint is Any:
+            return nodes.plain(node, self.at.name)
+        if origin in (Union, types.UnionType):
+            return None if _is_null(node) else self.value(node, args[0], path)
+        if origin is Annotated:
+            return self._unit(node, args[1], path)
+        if origin is Literal:
+            return self._choice(node, args, path)
+        if is_dataclass(hint):
+            return self._section(node, hint, path)
+        if origin is tuple:
+            return self._list(node, args[0], path)
+        if origin is Mapping:
+            return self._mapping(node, args[1], path)
+        return self._scalar(node, hint, path)
+
+    def _section(self, node: yaml.Node, cls: Any, path: tuple[str | int, ...]) -> Any:
+        if cls is Target and isinstance(node, yaml.ScalarNode):
+            return Target(self._scalar(node, str, path))
+        known, given = hints(cls), {}
+        for key, key_node, value in self._pairs(node, path):
+            if key not in known:
+                raise self._unknown(key, known, (*path, key), key_node)
+            self.at.lines[(*path, key)] = nodes.line(key_node)
+            # An empty section (`routes:` with all its entries commented out) is the default one.
+            if not (_is_null(value) and _may_be_empty(known[key])):
+                given[key] = self.value(value, known[key], (*path, key))
+        missing = [f.name for f in fields(cls) if f.name not in given and _required(cls, f.name)]
+        if missing:
+            raise self.at.error(path, f"{_name(path)} needs {missing[0]!r}")
+        return cls(**given)
+
+    def _mapping(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+        found = {}
+        for key, key_node, value in self._pairs(node, path):
+            self.at.lines[(*path, key)] = nodes.line(key_node)
+            found[key] = self.value(value, hint, (*path, key))
+        return found
+
+    def _list(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> tuple[Any, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.at.error(path, f"{_name(path)}: expected a list, got {_kind(node)}")
+        return tuple(self.value(item, hint, (*path, i)) for i, item in enumerate(node.value))
+
+    def _pairs(self, node: yaml.Node, path: tuple[str | int, ...]) -> list[tuple[str, yaml.Node, yaml.Node]]:
+        if _is_null(node):
+            return []
+        if not isinstance(node, yaml.MappingNode):
+            raise self.at.error(path, f"{_name(path)}: expected keys with values, got {_kind(node)}")
+        return nodes.pairs(node, self.at.name)
+
+    def _unit(self, node: yaml.Node, unit: str, path: tuple[str | int, ...]) -> float | int:
+        value = self._read(node, path)
+        wanted = "a duration such as 300ms, 5s or 2m" if unit == DURATION else "a size such as 32MiB"
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            raise self.at.error(path, f"{_name(path)}: expected {wanted}, got {_kind(node)}")
+        try:
+            # A size with a fraction of a byte is refused there by its text.
+            return parse_duration(value) if unit == DURATION else parse_size(_whole(value))
+        except ValueError as error:
+            raise self.at.error(path, f"{_name(path)}: {error}") from None
+
+    def _choice(self, node: yaml.Node, choices: tuple[str, ...], path: tuple[str | int, ...]) -> str:
+        value = node.value if isinstance(node, yaml.ScalarNode) else None
+        if value in choices:
+            return str(value)
+        near = get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise self.at.error(path, f"{_name(path)}: expected one of {', '.join(choices)}{hint}")
+
+    def _scalar(self, node: yaml.Node, kind: Any, path: tuple[str | int, ...]) -> Any:
+        value = self._read(node, path)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except OverflowError:
+                raise self.at.error(path, f"{_name(path)}: the number is too large") from None
+        if type(value) is kind:
+            return value
+        hint = "; put it in quotes" if kind is str and isinstance(value, (bool, int, float)) else ""
+        raise self.at.error(path, f"{_name(path)}: expected {_WORDS[kind]}, got {_kind(node)}{hint}")
+
+    def _read(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            return None
+        try:
+            return nodes.scalar(node)
+        except ValueError:
+            raise self.at.error(path, f"{_name(path)}: this is not a number") from None
+
+    def _unknown(
+        self, key: str, known: Mapping[str, Any], path: tuple[str | int, ...], node: yaml.Node
+    ) -> ConfigError:
+        self.at.lines[path] = nodes.line(node)
+        near = get_close_matches(key, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return self.at.error(path, f"unknown key {key[:80]!r}; {hint}")
+
+
+def _required(cls: type, name: str) -> bool:
+    field = next(f for f in fields(cls) if f.name == name)
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _may_be_empty(hint: Any) -> bool:
+    return is_dataclass(hint) or get_origin(hint) is Mapping
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _whole(value: str | int | float) -> str | int:
+    return value if isinstance(value, (str, int)) else str(value)
+
+
+def _kind(node: yaml.Node) -> str:
+    """What stands there, in words; never the value itself, which may be a secret."""
+    if isinstance(node, yaml.MappingNode):
+        return "keys with values"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    kinds = {"null": "nothing", "bool": "true or false", "int": "a whole number", "float": "a number"}
+    return kinds.get(node.tag.rpartition(":")[2], "text")
+
+
+def _name(path: tuple[str | int, ...]) -> str:
+    """`routes.fast.targets[0]`; the document itself is "a configuration"."""
+    if not path:
+        return "a configuration"
+    out = str(path[0])
+    for part in path[1:]:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return out
