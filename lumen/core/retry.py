@@ -41,9 +41,7 @@ class Decision:
     pause: float = 0.0
 
 
-def after(
-    error: UpstreamError, trace: Trace, *, tries: int, splices: int, resumable: bool, draw: float
-) -> Decision:
+def after(error: UpstreamError, trace: Trace, *, tries: int, splices: int, resumable: bool, draw: float) -> Decision:
     """What to do after `error`.
 
     Args:

@@ -7,7 +7,7 @@ it resumes token-exactly where the target allows, and is told to the client wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class Journey:
 
 async def run(
     call: Call, plan: Sequence[tuple[Target, str]], journey: Journey, draw: Callable[[], float]
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     """Batches of events until the answer is complete.
 
     Raises:
@@ -73,6 +73,9 @@ async def run(
                 failure = error
                 break
             except UpstreamError as error:
+                if call.stream and trace.complete:
+                    # Every choice has its finish reason; only the stream's own closing words were lost.
+                    return
                 failure = error
                 decision = after(
                     error,
@@ -93,7 +96,7 @@ async def run(
 
 async def _attempt(
     call: Call, target: Target, reason: str, journey: Journey, resume: Resume | None
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     """One try at one target, recorded whatever happens."""
     loop = asyncio.get_running_loop()
     trace = journey.trace
@@ -107,19 +110,19 @@ async def _attempt(
             raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
         decoder = target.dialect.decoder(call, exchange.content_type, resume)
         first_by: float | None = record.started + target.limits.first_token
-        while True:
-            data = await exchange.read(first_by)
-            events = decoder.feed(data) if data else decoder.finish()
-            for event in events:
-                trace.add(event.content, event.finished, event.token_ids, event.identity)
-                if event.content and first_by is not None:
-                    first_by, record.first_token = None, loop.time()
-                if event.usage is not None:
-                    record.usage = event.usage
-            if events:
-                yield events
-            if not data:
-                break
+        held: list[Event] = []
+        while data := await exchange.read(first_by):
+            held += decoder.feed(data)
+            # Nothing goes out before the first token: until then another target can take over unseen.
+            if first_by is not None and any(event.content or event.finished for event in held):
+                first_by, record.first_token = None, loop.time()
+            if first_by is None and held:
+                yield _note(held, trace, record)
+                held = []
+        held += decoder.finish()
+        if held:
+            record.first_token = record.first_token or loop.time()
+            yield _note(held, trace, record)
         record.outcome = "ok"
     except LumenError as error:
         record.outcome = error.code or error.type
@@ -128,3 +131,12 @@ async def _attempt(
         record.ended = loop.time()
         if exchange is not None:
             exchange.close()
+
+
+def _note(events: list[Event], trace: Trace, record: Attempt) -> list[Event]:
+    """Write down what is about to go to the client."""
+    for event in events:
+        trace.add(event.content, event.finished, event.token_ids, event.identity)
+        if event.usage is not None:
+            record.usage = event.usage
+    return events

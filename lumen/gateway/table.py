@@ -31,14 +31,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A route, ready to serve. `defaults`: request fields set where the client gave none."""
+    """A route, ready to serve.
+
+    `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
+    rather than a model addressed directly.
+    """
 
     name: str
     targets: tuple[Target, ...]
     candidates: tuple[Candidate, ...]
     order: Policy
     defaults: tuple[tuple[str, Any], ...]
-    listed: bool
+    declared: bool
 
 
 class Origins:
@@ -63,10 +67,10 @@ class Table:
         self._origins = origins
         self._dynamic: dict[str, Entry] = {}
         self.loaded = loaded
-        self._entries = {name: self._entry(name, route) for name, route in config.routes.items()}
+        self._entries = {name: self._entry(name, route, declared=True) for name, route in config.routes.items()}
         for name in origins.local:
             if name not in self._entries:
-                self._entries[name] = self._entry(name, Route(targets=(TargetConfig(name),)))
+                self._entries[name] = self._entry(name, Route(targets=(TargetConfig(name),)), declared=False)
         if "lumen/auto" not in self._entries and self._entries:
             self._entries["lumen/auto"] = self._auto()
 
@@ -81,7 +85,7 @@ class Table:
             return entry
         provider, slash, model = name.partition("/")
         if slash and model and provider in self._origins.remote:
-            entry = self._entry(name, Route(targets=(TargetConfig(name),)))
+            entry = self._entry(name, Route(targets=(TargetConfig(name),)), declared=False)
             if len(self._dynamic) < _MAX_DYNAMIC:
                 self._dynamic[name] = entry
             return entry
@@ -94,17 +98,13 @@ class Table:
         """`lumen/auto` where no route of that name is configured: the first configured route, else model."""
         name = next(iter(self._config.routes), None) or next(iter(self._origins.local))
         found = self._entries[name]
-        return Entry("lumen/auto", found.targets, found.candidates, found.order, found.defaults, listed=True)
+        return Entry("lumen/auto", found.targets, found.candidates, found.order, found.defaults, declared=True)
 
-    def _entry(self, name: str, route: Route) -> Entry:
+    def _entry(self, name: str, route: Route, *, declared: bool) -> Entry:
         limits = _limits(self._config.timeouts, route.timeouts)
         targets = tuple(self._target(target.model, limits) for target in route.targets)
-        candidates = tuple(
-            Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets)
-        )
-        return Entry(
-            name, targets, candidates, policy(route.policy), tuple(route.defaults.items()), listed=True
-        )
+        candidates = tuple(Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets))
+        return Entry(name, targets, candidates, policy(route.policy), tuple(route.defaults.items()), declared=declared)
 
     def _target(self, name: str, limits: Limits) -> Target:
         local = self._origins.local.get(name)

@@ -7,14 +7,13 @@ unasked, and every wait has a limit.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, hdrs
-from multidict import CIMultiDict
 from yarl import URL
 
 from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError
@@ -160,7 +159,8 @@ class Local:
         found = self._sessions.get(where)
         if found is not None:
             return found
-        for old in [key for key in self._sessions if key.startswith("/") and not Path(key).exists()]:
+        # A new replica is rare, and so is this look at the file system.
+        for old in [key for key in self._sessions if key.startswith("/") and not os.path.exists(key)]:  # noqa: ASYNC240, PTH110
             await self._sessions.pop(old).close()
         connector = (
             aiohttp.UnixConnector(str(lease.socket), limit=0)
@@ -174,7 +174,7 @@ class Local:
 def _session(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> ClientSession:
     return ClientSession(
         connector=connector,
-        headers=CIMultiDict(headers) | {hdrs.CONTENT_TYPE: "application/json"},
+        headers={**headers, hdrs.CONTENT_TYPE: "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=_SKIPPED,
         timeout=_NO_LIMIT,

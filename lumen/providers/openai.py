@@ -71,9 +71,7 @@ class OpenAI:
         told = _error_of(body)
         retry_after = _seconds(headers.get("Retry-After"))
         if status in (401, 403) and not self.local:
-            return RefusedError(
-                "The target refused Lumen's credentials.", phase="headers", upstream_status=status
-            )
+            return RefusedError("The target refused Lumen's credentials.", phase="headers", upstream_status=status)
         if status == 429:
             return RefusedError(
                 told.get("message") or "The target is over its rate limit.",
@@ -149,8 +147,7 @@ class _StreamDecoder:
         for choice in chunk.choices:
             delta = choice.delta
             if choice.text or (
-                delta is not None
-                and (delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning)
+                delta is not None and (delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning)
             ):
                 content = True
             if choice.token_ids is not None:

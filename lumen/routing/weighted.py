@@ -18,8 +18,7 @@ def order(candidates: Sequence[Candidate], draw: Callable[[], float]) -> list[St
     ranked = sorted(candidates, key=lambda c: _rank(c.weight, draw), reverse=True)
     total = sum(c.weight for c in candidates)
     return [
-        Step(c.key, f"weight {c.weight:g} of {total:g}" if i == 0 else f"fallback {i}")
-        for i, c in enumerate(ranked)
+        Step(c.key, f"weight {c.weight:g} of {total:g}" if i == 0 else f"fallback {i}") for i, c in enumerate(ranked)
     ]
 
 

@@ -100,9 +100,7 @@ def _from_validation(text: str) -> RequestError:
     text = _AT.sub("", text)
     if missing := _MISSING.match(text):
         path = f"{path}.{missing['field']}" if path else missing["field"]
-        return RequestError(
-            f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
-        )
+        return RequestError(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
     if not path:
         return RequestError("The body of your request must be a JSON object.")
     if expected := _EXPECTED.match(text):
@@ -177,9 +175,7 @@ def _check_texts_or_ids(param: str, value: Any, *, allow_empty: bool) -> None:
     for i, item in enumerate(value):
         good = isinstance(item, str) or (isinstance(item, list) and bool(item) and _is_ids(item))
         if not good or type(item) is not type(value[0]):
-            raise _bad(
-                f"{param}[{i}]", f"'{param}[{i}]' must be a string or an array of token ids, all alike."
-            )
+            raise _bad(f"{param}[{i}]", f"'{param}[{i}]' must be a string or an array of token ids, all alike.")
         if item == "" and not allow_empty:
             raise _bad(f"{param}[{i}]", f"'{param}[{i}]' must not be empty.")
 

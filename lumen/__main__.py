@@ -1,0 +1,25 @@
+"""`python -m lumen`: the gateway process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(prog="python -m lumen", description="Run the Lumen gateway.")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--profile")
+    given = parser.parse_args()
+
+    from lumen.runtime import Options, serve
+
+    return serve(Options(given.config, given.host, given.port, given.profile))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The admin API: JSON over a UNIX socket only this user can open. The command line and dashboard use nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from lumen.core.errors import LumenError, RequestError
+from lumen.gateway.reply import error_reply
+
+_MAX_BODY = 64 * 1024
+
+
+class Operator(Protocol):
+    """What an operator may ask of the running gateway; `runtime.py` does it."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def routes(self) -> list[dict[str, Any]]: ...
+
+    def models(self) -> list[dict[str, Any]]: ...
+
+    async def reload(self) -> dict[str, Any]: ...
+
+    async def restart(self, model: str) -> dict[str, Any]: ...
+
+    def stop(self) -> dict[str, Any]: ...
+
+
+def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
+    """The handler of the admin server."""
+
+    async def handle(request: BaseRequest) -> StreamResponse:
+        try:
+            return await _dispatch(operator, request)
+        except LumenError as error:
+            return error_reply(error, {})
+
+    return handle
+
+
+async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
+    match request.method, request.path:
+        case "GET", "/admin/status":
+            return _json(operator.status())
+        case "GET", "/admin/routes":
+            return _json(operator.routes())
+        case "GET", "/admin/models":
+            return _json(operator.models())
+        case "POST", "/admin/reload":
+            return _json(await operator.reload())
+        case "POST", "/admin/restart":
+            return _json(await operator.restart(await _named(request, "model")), 202)
+        case "POST", "/admin/stop":
+            return _json(operator.stop(), 202)
+        case _:
+            raise RequestError("There is no such admin call.", status=404, code="not_found")
+
+
+async def _named(request: BaseRequest, field: str) -> str:
+    body = b""
+    while len(body) < _MAX_BODY and (data := await request.content.readany()):
+        body += data
+    try:
+        found = msgspec.json.decode(body, type=dict[str, Any]).get(field)
+    except msgspec.MsgspecError:
+        found = None
+    if not isinstance(found, str):
+        raise RequestError(f"Send a JSON object with '{field}'.", param=field)
+    return found
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(body=msgspec.json.encode(body), status=status, content_type="application/json")

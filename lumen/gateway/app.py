@@ -1,0 +1,137 @@
+"""The endpoints as a list, and the one handler that looks a request up in it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from lumen.core.errors import LumenError, RequestError
+from lumen.gateway.auth import authenticate
+from lumen.gateway.pipeline import Operation, resolve, serve
+from lumen.gateway.reply import error_reply
+from lumen.gateway.state import State
+from lumen.gateway.table import Entry
+from lumen.wire.call import chat_call, completion_call, embedding_call
+from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
+
+Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row of the surface. `prefix`: the path goes on with a model's name."""
+
+    method: str
+    path: str
+    handle: Handle
+    prefix: bool = False
+
+
+def inference(parse: Callable[[bytes], Any], call: Callable[[Any], Any]) -> Handle:
+    operation = Operation(parse, call)
+
+    async def handle(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+        return await serve(state, operation, request, request_id)
+
+    return handle
+
+
+async def list_models(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """Every route and model this key may use."""
+    key = _key(state, request)
+    shown = [_model(state, e) for e in state.table.entries() if key is None or key.allows(e.name, route=e.declared)]
+    return _json({"object": "list", "data": shown}, request_id)
+
+
+async def show_model(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
+    return _json(_model(state, resolve(state, _key(state, request), name)), request_id)
+
+
+async def health(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """The process is alive; says nothing about models."""
+    return _json({"status": "ok"}, request_id)
+
+
+async def ready(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """200 once every configured model has answered a one-token inference."""
+    models = state.readiness.ready()
+    good = all(models.values()) and not state.draining
+    return _json({"ready": good, "models": models}, request_id, status=200 if good else 503)
+
+
+ENDPOINTS = (
+    Endpoint("POST", "/v1/chat/completions", inference(parse_chat, chat_call)),
+    Endpoint("POST", "/v1/completions", inference(parse_completion, completion_call)),
+    Endpoint("POST", "/v1/embeddings", inference(parse_embedding, embedding_call)),
+    Endpoint("GET", "/v1/models", list_models),
+    Endpoint("GET", "/v1/models/", show_model, prefix=True),
+    Endpoint("GET", "/health", health),
+    Endpoint("GET", "/ready", ready),
+)
+_EXACT = {(e.method, e.path): e for e in ENDPOINTS if not e.prefix}
+_PREFIXED = tuple(e for e in ENDPOINTS if e.prefix)
+
+
+def find(method: str, path: str) -> Endpoint:
+    """The endpoint of a request.
+
+    Raises:
+        RequestError: 404 for an unknown path, 405 for a known path with another method.
+    """
+    found = _EXACT.get((method, path))
+    if found is not None:
+        return found
+    known = {e.method for e in ENDPOINTS if e.path == path and not e.prefix}
+    for endpoint in _PREFIXED:
+        if path.startswith(endpoint.path) and len(path) > len(endpoint.path):
+            if endpoint.method == method:
+                return endpoint
+            known.add(endpoint.method)
+    if known:
+        allowed = ", ".join(sorted(known))
+        raise RequestError(f"Use {allowed} on this path.", status=405, code="method_not_allowed")
+    raise RequestError("There is nothing at this path.", status=404, code="not_found")
+
+
+def handler(state: State) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
+    """The handler of the server: every error that nothing was sent for becomes its JSON here."""
+    return partial(_handle, state)
+
+
+async def _handle(state: State, request: BaseRequest) -> StreamResponse:
+    request_id = "req_" + secrets.token_hex(12)
+    try:
+        return await find(request.method, request.path).handle(state, request, request_id)
+    except LumenError as error:
+        response = error_reply(error, {"x-request-id": request_id})
+        if error.status in (408, 413):
+            # The rest of the body is not worth reading.
+            response.force_close()
+        return response
+
+
+def _key(state: State, request: BaseRequest) -> Any:
+    headers = request.headers
+    return authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
+
+
+def _model(state: State, entry: Entry) -> dict[str, Any]:
+    return {"id": entry.name, "object": "model", "created": state.table.loaded, "owned_by": "lumen"}
+
+
+def _json(body: Any, request_id: str, status: int = 200) -> Response:
+    return Response(
+        body=msgspec.json.encode(body),
+        status=status,
+        headers={"x-request-id": request_id},
+        content_type="application/json",
+    )

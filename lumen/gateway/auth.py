@@ -1,0 +1,36 @@
+"""Who may call: a bearer key against the key ring, on the matched endpoint, denied by default."""
+
+from __future__ import annotations
+
+from lumen.core.errors import RequestError
+from lumen.keys import Key, KeyRing
+
+
+def authenticate(ring: KeyRing | None, authorization: str | None, api_key: str | None, now: float) -> Key | None:
+    """The key of a request; `None` where authentication is off (`ring` is None).
+
+    Args:
+        authorization: the `Authorization` header. `api_key`: the `x-api-key` header, which other SDKs send.
+        now: seconds since the epoch.
+
+    Raises:
+        RequestError: 401.
+    """
+    if ring is None:
+        return None
+    presented = api_key or ""
+    if authorization is not None:
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not value:
+            raise _denied("Send your key as 'Authorization: Bearer KEY'.")
+        presented = value.strip()
+    if not presented:
+        raise _denied("You did not provide a key. Send it as 'Authorization: Bearer KEY'.")
+    key = ring.find(presented, now)
+    if key is None:
+        raise _denied("Incorrect key provided: it is unknown, revoked or expired.")
+    return key
+
+
+def _denied(message: str) -> RequestError:
+    return RequestError(message, status=401, code="invalid_api_key")

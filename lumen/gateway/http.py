@@ -1,0 +1,142 @@
+"""HTTP ingress: aiohttp's server with the limits and error bodies an OpenAI client expects.
+
+aiohttp has no deadline for a header that drips in, answers broken requests as text, and would go on reading a
+connection whose framing it could not make sense of. `Connection` mends the three. It leans on four private
+names of aiohttp's `RequestHandler` (`_request_count`, `_messages`, `_waiter`, `_close`); the version is pinned
+and tests/gateway/test_http.py drives each through a real socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import BaseRequest, Response, Server, StreamResponse
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from lumen.core.errors import LumenError, RequestError
+from lumen.gateway.reply import encode_error, error_reply
+
+Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
+
+
+class Connection(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("_header_timeout", "_header_timer")
+
+    def __init__(self, manager: Server, *, header_timeout: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._header_timeout = header_timeout
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            self._disarm()
+            if isinstance(self._messages[-1][0] if self._messages else None, _ErrInfo):
+                # Whatever follows cannot be told apart from the broken request: read no more of it.
+                self._close = True
+        elif self._waiter is not None and self._header_timer is None:
+            self._header_timer = self._loop.call_later(self._header_timeout, self._header_stalled)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> Response:
+        """aiohttp's own failures (unparsable requests, an escaped exception) in the API's JSON."""
+        if isinstance(exc, HttpProcessingError) or status == 400:
+            error: LumenError = RequestError("The request is not valid HTTP.", status=400)
+        else:
+            self.log_exception("unhandled error in a request", exc_info=exc)
+            error = LumenError("Lumen failed to handle this request.", status=status)
+        response = error_reply(error, {})
+        response.force_close()
+        return response
+
+    def _disarm(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _header_stalled(self) -> None:
+        self._header_timer = None
+        if self.transport is not None:
+            self.transport.write(_STALLED)
+        self.force_close()
+
+
+class Ingress(Server):
+    """The server of one handler; counts nothing, decides nothing."""
+
+    def __init__(self, handler: Handler, *, header_timeout: float, idle_timeout: float) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self._options: dict[str, Any] = {
+            "header_timeout": header_timeout,
+            "keepalive_timeout": idle_timeout,
+            "access_log": None,
+            "auto_decompress": False,
+            "lingering_time": 2.0,
+            "max_line_size": 8190,
+            "max_field_size": 16 * 1024,
+        }
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._options)
+
+
+async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestError: 413 beyond `limit` bytes, 408 after `timeout` seconds, 415 for a coding or type not JSON.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("", "identity"):
+        raise RequestError("Request bodies must not be compressed.", status=415, code="unsupported_encoding")
+    kind = request.content_type
+    if kind != "application/json" and "Content-Type" in request.headers:
+        raise RequestError(
+            f"Unsupported content type '{kind[:64]}'; send 'application/json'.",
+            status=415,
+            code="unsupported_content_type",
+        )
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    content = request.content
+    size, parts = 0, []
+    try:
+        async with asyncio.timeout(timeout):
+            while data := await content.readany():
+                size += len(data)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(data)
+    except TimeoutError:
+        raise RequestError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"The request's body is larger than {limit} bytes.", status=413, code="request_too_large")
+
+
+_stalled_body = encode_error(
+    RequestError("The request's header did not arrive in time.", status=408, code="request_timeout")
+)
+_STALLED = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: "
+    + str(len(_stalled_body)).encode()
+    + b"\r\n\r\n"
+    + _stalled_body
+)

@@ -1,0 +1,45 @@
+"""What the serving process holds: replaced as a whole on reload, read by every request, counted as they go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lumen.config.schema import Config
+from lumen.gateway.access import AccessLog
+from lumen.gateway.table import Table
+from lumen.keys import KeyRing
+
+
+@dataclass(slots=True)
+class Counters:
+    """Plain counts since the start; the event loop is their only writer."""
+
+    in_flight: int = 0
+    total: int = 0
+    errors: int = 0
+    splices: int = 0
+    cancelled: int = 0
+
+
+class Readiness(Protocol):
+    """Whether every configured model has answered, and how each one stands."""
+
+    def ready(self) -> dict[str, bool]: ...
+
+
+@dataclass(slots=True)
+class State:
+    """Everything a request may look at. `ring` is `None` where authentication is off."""
+
+    config: Config
+    table: Table
+    ring: KeyRing | None
+    readiness: Readiness
+    access: AccessLog
+    draw: random.Random
+    counters: Counters = field(default_factory=Counters)
+    draining: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
