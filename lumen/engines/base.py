@@ -12,10 +12,10 @@ from lumen.config.schema import Model
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one replica runs: its socket or port, its devices, and its own folder for scratch files."""
+    """Where one replica may run: a socket path and a free loopback port to choose from, and its devices."""
 
     socket: Path
-    port: int | None = None
+    port: int
     gpus: tuple[int, ...] = ()
     threads: int | None = None
     parent_pid: int | None = None
@@ -23,11 +23,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process to start. `phases`: its standard output carries one JSON line a start-up phase."""
+    """One process to start, and where it will answer.
+
+    `socket`: the UNIX socket it listens on, or `None` where it listens on the loopback port in `base_url`.
+    `phases`: its standard output carries one JSON line a start-up phase, the last one `{"phase": "ready"}`.
+    `health`: a path that answers 200 once the model is loaded; `None`: being connectable is the sign.
+    `fixed_port`: it always listens on this one port, so a second one cannot run beside it.
+    """
 
     argv: tuple[str, ...]
+    socket: Path | None
+    base_url: str = "http://localhost"
     env: Mapping[str, str] = field(default_factory=dict)
     phases: bool = False
+    health: str | None = None
+    fixed_port: int | None = None
     grace: float = 30.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -50,9 +60,16 @@ class Engine(Protocol):
         ...
 
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
-        """The process that serves `model`. Pure: starts nothing."""
+        """The process that serves `model`. Pure: starts nothing, makes no file.
+
+        Raises:
+            ConfigError: an option of the model is unknown or unusable; the message names the nearest one.
+        """
         ...
 
     def probe(self, files: ModelFiles, model: Model) -> tuple[str, Mapping[str, Any]]:
-        """(path, JSON body) of a one-token inference that proves the engine answers, not only listens."""
+        """(path, JSON body) of a one-token inference that proves the engine answers, not only listens.
+
+        The body's `model` is the name by which the engine knows the model; requests must use it too.
+        """
         ...

@@ -1,0 +1,89 @@
+"""llama.cpp, by Lumen's own worker program around llama-cpp-python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lumen
+from lumen.config.schema import Model
+from lumen.core.errors import ConfigError
+from lumen.engines._options import Option, check_options
+from lumen.engines.base import Launch, ModelFiles, Place
+
+_GRACE = 30.0
+_OPTIONS: Mapping[str, Option] = {
+    "kv": Option(int, least=256),
+    "batch": Option(int, least=1),
+    "ubatch": Option(int, least=1),
+    "flash_attn": Option(str, choices=("auto", "on", "off")),
+    "grace": Option(float, least=0, most=3600),
+}
+
+
+class LlamaCpp:
+    """GGUF models on CPU or GPU; speaks token ids, so an answer can go on in another replica."""
+
+    name = "llamacpp"
+
+    def missing(self) -> str | None:
+        # Found, not imported: the import loads the engine's libraries into the gateway.
+        if find_spec("llama_cpp") is None:
+            return "llama-cpp-python is not installed; run ./install.sh"
+        return None
+
+    def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
+        options = check_options(self.name, model.options, _OPTIONS)
+        grace = float(options.pop("grace", _GRACE))
+        if model.pooling is not None and not model.embedding:
+            raise ConfigError("'pooling' needs 'embedding: true'")
+        flags: dict[str, Any] = {
+            "model": files.path,
+            "name": files.name,
+            "socket": place.socket,
+            "draft": files.draft,
+            "ctx": model.context,
+            "slots": model.slots,
+            "threads": model.threads or place.threads,
+            "gpu-layers": model.gpu_layers,
+            "kv-type": model.kv_type,
+            "pooling": model.pooling,
+            "parent-pid": place.parent_pid,
+            "grace": f"{grace:g}",
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        # -P: nothing lying in the folder where `lumen` was started may shadow a module of the worker.
+        argv = [sys.executable, "-P", "-m", "lumen.workers.llamacpp"]
+        for flag, value in flags.items():
+            if value is not None:
+                argv += [f"--{flag}", str(value)]
+        if model.embedding:
+            argv.append("--embedding")
+        # The worker ends by itself within its grace; the margin lets it write its last words.
+        return Launch(tuple(argv), place.socket, env=_environment(place), phases=True, grace=grace + 2.0)
+
+    def probe(self, files: ModelFiles, model: Model) -> tuple[str, Mapping[str, Any]]:
+        if model.embedding:
+            return "/v1/embeddings", {"model": files.name, "input": "ready?"}
+        # Not chat: a base model without a chat template must come up too.
+        body = {"model": files.name, "prompt": "ready?", "max_tokens": 1, "temperature": 0}
+        return "/v1/completions", body
+
+
+def _environment(place: Place) -> dict[str, str]:
+    env: dict[str, str] = {}
+    root = Path(lumen.__file__).parent.parent
+    if root.name not in ("site-packages", "dist-packages"):
+        # Run from a checkout, without being installed: the worker needs to find the same one.
+        before = os.environ.get("PYTHONPATH")
+        env["PYTHONPATH"] = f"{root}{os.pathsep}{before}" if before else str(root)
+    if place.gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpus))
+    return env
+
+
+ENGINE = LlamaCpp()

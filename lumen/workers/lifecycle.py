@@ -1,0 +1,137 @@
+"""The life of one replica, PURE: state × event → state and what to do; the time is an argument.
+
+    off ─START→ starting ─LISTENING→ probing ─ANSWERED→ ready ─STOP→ draining ─EXITED→ off
+                    └── EXITED, FAILED, LATE, HUNG ──→ crashed ─DUE→ starting
+
+Any exit that was not asked for is a crash, also one with status 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class State(Enum):
+    OFF = "off"
+    STARTING = "starting"  # the process runs (or is about to) and loads
+    PROBING = "probing"  # it listens; whether it can answer is being asked
+    READY = "ready"  # it answered a one-token inference
+    DRAINING = "draining"  # takes nothing new, ends when its answers are done
+    CRASHED = "crashed"  # ended unasked; waits for its next start
+
+
+class Event(Enum):
+    START = "start"  # asked to run
+    LISTENING = "listening"  # accepts connections, model loaded
+    ANSWERED = "answered"  # the first inference came back
+    FAILED = "failed"  # could not be started at all
+    EXITED = "exited"  # the process ended
+    LATE = "late"  # not ready within its start limit
+    HUNG = "hung"  # was ready, answers no more
+    DUE = "due"  # the pause after a crash is over
+    STOP = "stop"  # asked to end
+
+
+class Action(Enum):
+    NONE = "none"
+    LAUNCH = "launch"  # start a new process
+    PROBE = "probe"  # ask for a first inference until it comes
+    SERVE = "serve"  # give it to whoever waits, watch over it
+    MEND = "mend"  # clear away what is left of the process, then wait for DUE
+    DRAIN = "drain"  # let answers finish, then end the process
+    END = "end"  # nothing is left to do
+
+
+_S, _E, _A = State, Event, Action
+_MEND = (_S.CRASHED, _A.MEND)
+_DRAIN = (_S.DRAINING, _A.DRAIN)
+
+TABLE: Mapping[tuple[State, Event], tuple[State, Action]] = {
+    (_S.OFF, _E.START): (_S.STARTING, _A.LAUNCH),
+    (_S.STARTING, _E.LISTENING): (_S.PROBING, _A.PROBE),
+    (_S.STARTING, _E.FAILED): _MEND,
+    (_S.STARTING, _E.EXITED): _MEND,
+    (_S.STARTING, _E.LATE): _MEND,
+    (_S.STARTING, _E.STOP): _DRAIN,
+    (_S.PROBING, _E.ANSWERED): (_S.READY, _A.SERVE),
+    (_S.PROBING, _E.EXITED): _MEND,
+    (_S.PROBING, _E.LATE): _MEND,
+    (_S.PROBING, _E.STOP): _DRAIN,
+    (_S.READY, _E.EXITED): _MEND,
+    (_S.READY, _E.HUNG): _MEND,
+    (_S.READY, _E.STOP): _DRAIN,
+    (_S.DRAINING, _E.EXITED): (_S.OFF, _A.END),
+    (_S.CRASHED, _E.DUE): (_S.STARTING, _A.LAUNCH),
+    (_S.CRASHED, _E.STOP): (_S.OFF, _A.END),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Every limit of supervision, in seconds. Tests shorten them; nobody else should need to."""
+
+    backoff: float = 0.25  # the pause after a first crash; doubles with each further one
+    backoff_most: float = 30.0
+    forgiven: float = 60.0  # health that long and the earlier crashes are forgotten
+    first_probe: float = 120.0  # a first inference may compile kernels
+    probe_pause: float = 0.5  # between two tries while starting
+    poll: float = 0.05  # how often a starting process is looked at
+    watch: float = 15.0  # silence after which a ready replica is asked again
+    watch_limit: float = 15.0  # how long it may take to answer that
+    strikes: int = 2  # unanswered probes in a row that make a hang
+    replaced: float = 900.0  # how long a replaced replica may finish its answers
+    last_words: float = 2.0  # between SIGTERM and SIGKILL once the time to drain is used up
+    sweep: float = 5.0  # how long killed processes may take to vanish
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where one replica stands. Times are on the clock that `step` is given.
+
+    `crashes`: crashes since it was last healthy for a minute. `failed_starts`: starts in a row that never
+    became ready. `wake`: when LATE (while starting or probing) or DUE (while crashed) comes, else `None`.
+    """
+
+    start_timeout: float
+    state: State = State.OFF
+    since: float = 0.0
+    crashes: int = 0
+    failed_starts: int = 0
+    restarts: int = 0
+    wake: float | None = None
+
+
+def backoff(crashes: int, timing: Timing) -> float:
+    """The pause before the next start after that many crashes (≥ 1)."""
+    # The exponent is bounded: 2.0 ** 1100 overflows, and a replica may crash for a year.
+    return min(timing.backoff * 2.0 ** min(crashes - 1, 30), timing.backoff_most)
+
+
+def step(life: Life, event: Event, now: float, timing: Timing) -> tuple[Life, Action]:
+    """What `event` makes of `life`. One that comes too late to matter changes nothing."""
+    state, action = TABLE.get((life.state, event), (life.state, Action.NONE))
+    if action is Action.NONE:
+        return life, action
+    after = replace(life, state=state, since=now, wake=None)
+    if action is Action.LAUNCH:
+        restarts = life.restarts + (event is Event.DUE)
+        after = replace(after, wake=now + life.start_timeout, restarts=restarts)
+    elif action is Action.PROBE:
+        after = replace(after, wake=life.wake)
+    elif action is Action.SERVE:
+        after = replace(after, failed_starts=0)
+    elif action is Action.MEND:
+        was_ready = life.state is State.READY
+        forgiven = was_ready and now - life.since >= timing.forgiven
+        crashes = 1 if forgiven else life.crashes + 1
+        failed = 0 if was_ready else life.failed_starts + 1
+        wake = now + backoff(crashes, timing)
+        after = replace(after, crashes=crashes, failed_starts=failed, wake=wake)
+    return after, action
+
+
+def expiry(state: State) -> Event:
+    """The event that `Life.wake` stands for in that state."""
+    return Event.DUE if state is State.CRASHED else Event.LATE
