@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 #: A grammar larger than this is refused: the sampler copies every rule, and one request must not cost megabytes.
 MAX_GRAMMAR_CHARS = 512 * 1024
@@ -14,8 +15,8 @@ MAX_GRAMMAR_CHARS = 512 * 1024
 MAX_UNROLLED = 64
 
 
-class GrammarTooLarge(ValueError):
-    """The rules outgrew MAX_GRAMMAR_CHARS."""
+class SchemaError(ValueError):
+    """A schema that cannot become a grammar; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,33 @@ def _class_char(char: str) -> str:
     if ord(char) < 0x20 or ord(char) == 0x7F:
         return f"\\x{ord(char):02x}"
     return char
+
+
+def choice(texts: Sequence[str], depth: int = 0) -> str:
+    """An expression of any of `texts`. Common beginnings are shared: the sampler tries every open alternative against
+    the whole vocabulary, and a thousand of them at once would cost seconds a token."""
+    ordered = sorted(set(texts))
+    if len(ordered) <= 4 or depth >= 24:
+        return " | ".join(literal(text) for text in ordered)
+    branches = []
+    for _, group in groupby(ordered, key=lambda text: text[:1]):
+        members = list(group)
+        shared = commonprefix(members)
+        if len(members) == 1 or not shared:
+            branches.append(literal(members[0]))
+        else:
+            rest = choice([text[len(shared) :] for text in members], depth + 1)
+            branches.append(f"{literal(shared)} ({rest})")
+    return " | ".join(branches)
+
+
+def commonprefix(texts: Sequence[str]) -> str:
+    """Longest common beginning of sorted texts."""
+    first, last = texts[0], texts[-1]
+    size = 0
+    while size < min(len(first), len(last)) and first[size] == last[size]:
+        size += 1
+    return first[:size]
 
 
 def json_text(value: object) -> str:
@@ -159,7 +187,7 @@ class Rules:
     def define(self, name: str, body: str) -> None:
         self._size += len(name) + len(body) + 6
         if self._size > MAX_GRAMMAR_CHARS:
-            raise GrammarTooLarge(f"the grammar would be larger than {MAX_GRAMMAR_CHARS} characters")
+            raise SchemaError(f"the grammar would be larger than {MAX_GRAMMAR_CHARS} characters")
         self._bodies[name] = body
 
     def text(self) -> str:

@@ -24,12 +24,19 @@ class ToolFamily(Protocol):
     name: str
     priority: int
     """Families are asked in falling order whether a template is theirs."""
+    native: bool
+    """True where the template itself shows the tools to the model; else `adapt` must."""
     special_texts: tuple[str, ...]
     """Texts of special tokens that must reach the parser as text: the engine renders a token whose text is one of
     these even where it hides special tokens."""
 
     def matches(self, template: str) -> bool:
         """True where a template with this source makes the model write calls in this way."""
+
+    def adapt(
+        self, messages: list[dict[str, Any]], tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> list[dict[str, Any]]:
+        """The messages as a template with this source can take them. Does not change its argument."""
 
     def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
         """A fresh parser of one answer. `forced`: an eager grammar holds the answer to being calls."""
