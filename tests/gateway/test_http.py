@@ -1,0 +1,160 @@
+"""What comes before the pipeline: framing, deadlines, methods, keys; every answer is the API's own JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from lumen.keys import KeyRing
+from tests.gateway.conftest import Up
+
+pytestmark = pytest.mark.anyio
+HI: dict[str, Any] = {"model": "fake/words-1", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def raw(up: Up, data: bytes, *, seconds: float = 3) -> bytes:
+    """Send bytes as they are; everything that comes back until the connection closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+    writer.write(data)
+    try:
+        async with asyncio.timeout(seconds):
+            return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+def error_of(answer: bytes) -> tuple[int, dict[str, Any]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return int(head.split(b" ")[1]), error
+
+
+async def test_a_header_that_stalls_is_408(up: Up) -> None:
+    status, error = error_of(await raw(up, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConte"))
+    assert (status, error["code"]) == (408, "request_timeout")
+
+
+async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:
+    answer = await raw(up, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 408" in answer
+
+
+async def test_a_body_that_stalls_is_408(up: Up) -> None:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {up.secret}\r\n"
+    answer = await raw(up, head.encode() + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    assert error_of(answer)[0] == 408
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 30\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: -4\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=["nonsense", "version", "te-and-cl", "two-lengths", "negative-length", "bad-header", "long-line"],
+)
+async def test_broken_framing_is_answered_once_and_closed(up: Up, data: bytes) -> None:
+    answer = await raw(up, data)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert error_of(answer)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("POST", "/v1/models/x", 405, "method_not_allowed"),
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("GET", "/v1/models/", 404, "not_found"),
+    ],
+)
+async def test_paths_and_methods(up: Up, method: str, path: str, status: int, code: str) -> None:
+    async with up.session.request(method, up.url + path) as answer:
+        body = await answer.json()
+        assert (answer.status, body["error"]["code"]) == (status, code)
+        assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "wrong"}, {"Authorization": "Bearer "},
+     {"Authorization": "Basic abc"}, {"x-api-key": "wrong"}, {"Authorization": "Bearer " + "x" * 5000}],
+    ids=["none", "wrong", "no-scheme", "empty", "basic", "x-api-key", "long"],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_bad_keys_are_401(up: Up, headers: dict[str, str], path: str) -> None:
+    status, body, _ = await up.post(path, HI, headers=headers)
+    assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+
+
+async def test_a_revoked_key_is_401(up: Up) -> None:
+    assert (await up.post("/v1/chat/completions", HI))[0] == 200
+    up.state.ring = KeyRing([])
+    assert (await up.post("/v1/chat/completions", HI))[0] == 401
+
+
+async def test_other_sdks_send_x_api_key(up: Up) -> None:
+    assert (await up.post("/v1/chat/completions", HI, headers={"x-api-key": up.secret}))[0] == 200
+
+
+async def test_too_large_is_413_declared_or_not(up: Up) -> None:
+    auth = {"Authorization": f"Bearer {up.secret}", "Content-Type": "application/json"}
+    body = json.dumps({**HI, "user": "x" * 100_000}).encode()
+
+    async def pieces() -> Any:
+        for start in range(0, len(body), 8192):
+            yield body[start : start + 8192]
+
+    for data in (body, pieces()):
+        async with up.session.post(f"{up.url}/v1/chat/completions", data=data, headers=auth) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/plain"}, {"Content-Encoding": "gzip", "Content-Type": "application/json"}]
+)
+async def test_other_types_and_codings_are_415(up: Up, headers: dict[str, str]) -> None:
+    sent = {"Authorization": f"Bearer {up.secret}", **headers}
+    async with up.session.post(f"{up.url}/v1/chat/completions", data=b"{}", headers=sent) as answer:
+        assert answer.status == 415
+        assert (await answer.json())["error"]["type"] == "invalid_request_error"
+
+
+async def test_the_next_good_request_works_after_every_bad_one(up: Up) -> None:
+    auth = {"Authorization": f"Bearer {up.secret}", "Content-Type": "application/json"}
+    for bad in (b"", b"{", b"[" * 100_000, b'{"model": 1}', b"\xff", b'{"n": ' + b"1" * 5000 + b"}"):
+        async with up.session.post(f"{up.url}/v1/chat/completions", data=bad, headers=auth) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["type"] == "invalid_request_error"
+        assert (await up.post("/v1/chat/completions", HI))[0] == 200
+
+
+async def test_models(up: Up) -> None:
+    auth = {"Authorization": f"Bearer {up.secret}"}
+    async with up.session.get(f"{up.url}/v1/models", headers=auth) as answer:
+        names = {m["id"] for m in (await answer.json())["data"]}
+    assert {"failover", "lumen/auto"} <= names
+    for name, status in (("failover", 200), ("lumen/auto", 200), ("fake/any-model", 200), ("nope", 404)):
+        async with up.session.get(f"{up.url}/v1/models/{name}", headers=auth) as answer:
+            assert answer.status == status
+    async with up.session.get(f"{up.url}/v1/models") as answer:
+        assert answer.status == 401
+
+
+async def test_health_and_ready_need_no_key(up: Up) -> None:
+    for path in ("/health", "/ready"):
+        async with up.session.get(up.url + path) as answer:
+            assert answer.status == 200
