@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lumen.hub.errors import BadReferenceError, MissingError
+from lumen.hub.errors import MissingError
 from lumen.hub.reference import DEFAULT_QUANT, HubModel, safe_file_name
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\Z")
@@ -80,9 +80,7 @@ def choose(wanted: HubModel, files: Iterable[RemoteFile]) -> Choice:
             return _simplest(found)
     if len(models) == 1:
         return models[0]
-    raise MissingError(
-        f"{wanted.id} has no {DEFAULT_QUANT}; pick one of {_listed(models)}: hf://{wanted.id}:QUANT"
-    )
+    raise MissingError(f"{wanted.id} has no {DEFAULT_QUANT}; pick one of {_listed(models)}: hf://{wanted.id}:QUANT")
 
 
 def quant_of(path: str) -> str | None:
@@ -141,6 +139,3 @@ def _simplest(models: Sequence[Choice]) -> Choice:
 def _listed(models: Sequence[Choice]) -> str:
     names = sorted({model.quant or PurePosixPath(model.files[0].path).name for model in models})
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-
-__all__ = ["BadReferenceError", "Choice", "RemoteFile", "choose", "quant_of"]

@@ -154,9 +154,7 @@ def _check(response: aiohttp.ClientResponse, model: HubModel, has_token: bool) -
         raise MissingError(f"{model.id} has moved{_moved(response)}")
     if status in (401, 403):
         if code == "GatedRepo":
-            raise AccessError(
-                f"{model.id} asks for its terms to be accepted on its page, with the token's account"
-            )
+            raise AccessError(f"{model.id} asks for its terms to be accepted on its page, with the token's account")
         hint = "the token does not open it" if has_token else "set hub.token to env:NAME of a token"
         raise AccessError(f"{model.id} does not exist or is private; check the name, or {hint}")
     if status == 404:
@@ -173,3 +171,16 @@ def _moved(response: aiohttp.ClientResponse) -> str:
     path = urlsplit(response.headers.get("Location", "")).path
     found = re.search(r"/api/models/([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)", path)
     return f"; pull hf://{found.group(1)}" if found else ""
+
+
+async def answers(endpoint: str, timeout: float) -> bool:
+    """Whether a server speaks HTTP at `endpoint` within `timeout` seconds and is not broken (5xx)."""
+    limit = aiohttp.ClientTimeout(total=timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit, trust_env=False) as http,
+            http.head(endpoint, allow_redirects=False) as response,
+        ):
+            return response.status < 500
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return False

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lumen.files import write_atomic
+
 _VERSION = 1
 _LARGEST = 64 * 1024 * 1024
 
@@ -102,11 +104,11 @@ class Journal:
         earlier = self._read()
         if earlier is not None and self.header.fits(earlier[0]) and part.is_file():
             self.done = earlier[1]
-            _rewrite(self._path, _encode(self.header, self.done))
+            write_atomic(self._path, _encode(self.header, self.done))
         else:
             part.unlink(missing_ok=True)
             self.done = set()
-            _rewrite(self._path, _encode(self.header, self.done))
+            write_atomic(self._path, _encode(self.header, self.done))
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def mark(self, index: int) -> None:
@@ -133,13 +135,3 @@ class Journal:
 def _encode(header: Header, done: set[int]) -> bytes:
     head = json.dumps({"version": _VERSION, **asdict(header)})
     return (head + "\n" + "".join(f"{index}\n" for index in sorted(done))).encode()
-
-
-def _rewrite(path: Path, text: bytes) -> None:
-    """Replace the journal whole, so that a torn line never stays in its middle."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

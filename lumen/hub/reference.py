@@ -92,9 +92,7 @@ def parse(text: str) -> Reference:
     """
     text = text.strip()
     if not text or len(text) > _LONGEST or any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise BadReferenceError(
-            "an empty or unprintable model reference; write one like hf://org/repo:Q4_K_M"
-        )
+        raise BadReferenceError("an empty or unprintable model reference; write one like hf://org/repo:Q4_K_M")
     lower = text.lower()
     if lower.startswith("builtin:"):
         return _builtin(text[len("builtin:") :])
@@ -200,9 +198,7 @@ def _hub(rest: str, text: str) -> HubModel:
     rest, colon, quant = rest.partition(":")
     parts = rest.split("/")
     if len(parts) < 2 or not all(parts[:2]):
-        raise BadReferenceError(
-            f"{text!r} needs an organisation and a repository: hf://org/repo[:quant][@revision]"
-        )
+        raise BadReferenceError(f"{text!r} needs an organisation and a repository: hf://org/repo[:quant][@revision]")
     org, repo = parts[:2]
     for part in (org, repo):
         if not _NAME.match(part) or ".." in part or "--" in part:
@@ -211,9 +207,7 @@ def _hub(rest: str, text: str) -> HubModel:
     if file is not None:
         file = _hub_file(file, quant if colon else None, text)
     if colon and not _QUANT.match(quant):
-        raise BadReferenceError(
-            f"{quant!r} is not a quantisation; write one like hf://{org}/{repo}:{DEFAULT_QUANT}"
-        )
+        raise BadReferenceError(f"{quant!r} is not a quantisation; write one like hf://{org}/{repo}:{DEFAULT_QUANT}")
     return HubModel(org, repo, quant.upper() or None, _revision(revision) if at else None, file)
 
 

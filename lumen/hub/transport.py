@@ -71,9 +71,7 @@ def session(stall: float, connect: float, connections: int) -> aiohttp.ClientSes
     )
 
 
-async def open_file(
-    http: aiohttp.ClientSession, url: str, token: Token | None, byte_range: str | None
-) -> Opened:
+async def open_file(http: aiohttp.ClientSession, url: str, token: Token | None, byte_range: str | None) -> Opened:
     """GET a file, following up to five redirects. The caller releases the response.
 
     Raises:
@@ -125,16 +123,12 @@ def _check(response: aiohttp.ClientResponse, url: str) -> None:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("", "identity"):
             response.close()
-            raise NetworkError(
-                f"{host(url)} insists on compressing the file ({encoding}); use another address"
-            )
+            raise NetworkError(f"{host(url)} insists on compressing the file ({encoding}); use another address")
         return
     wait = retry_after(response)
     response.close()
     if status in (401, 403):
-        raise AccessError(
-            f"{host(url)} refuses the file (status {status}); set hub.token to env:NAME of a token"
-        )
+        raise AccessError(f"{host(url)} refuses the file (status {status}); set hub.token to env:NAME of a token")
     if status in (404, 410):
         raise MissingError(f"{host(url)} has no such file (status {status})")
     if status in (408, 425, 429) or status >= 500:
