@@ -31,16 +31,17 @@ class Admin:
         self._path = path
         self._timeout = timeout
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> Any:
         """Raises NotRunning where nothing listens, CliError for any answer but 2xx."""
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """As `get`; `body` is sent as JSON."""
         return self._call("POST", path, body if body is not None else {})
 
     def status(self) -> dict[str, Any]:
-        return self.get("/admin/status")
+        answer: dict[str, Any] = self.get("/admin/status")
+        return answer
 
     def status_or_none(self) -> dict[str, Any] | None:
         """The status, or `None` where no gateway answers."""
@@ -49,7 +50,7 @@ class Admin:
         except NotRunning:
             return None
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         connection = _UnixConnection(self._path, self._timeout)
         try:
             sent = None if body is None else json.dumps(body).encode()
@@ -72,15 +73,13 @@ class Admin:
         return _read(answer.status, raw)
 
 
-def _read(status: int, raw: bytes) -> dict[str, Any]:
+def _read(status: int, raw: bytes) -> Any:
     try:
         data = json.loads(raw) if raw else {}
     except ValueError:
         raise CliError("the gateway's answer is not JSON", "restart it with `lumen restart`") from None
-    if not isinstance(data, dict):
-        data = {"data": data}
     if 200 <= status < 300:
         return data
-    error = data.get("error")
+    error = data.get("error") if isinstance(data, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     raise CliError(str(message or f"the gateway answered with status {status}"))

@@ -23,6 +23,8 @@ from lumen.core.errors import ConfigError
 BUILTIN_MODEL = "lumen-tiny"
 
 _ROOT = Path(__file__).resolve().parent.parent
+# Files of those folders that are no plugin: what a plugin is, and how one is found.
+_SEAMS = {"base", "registry"}
 _LOCAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@+-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,126}[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -124,7 +126,7 @@ def is_loopback(host: str) -> bool:
 def known(kind: str) -> frozenset[str]:
     """Names of the files in `lumen/<kind>`: engines, providers (dialects) or routing (policies)."""
     found = {path.stem for path in (_ROOT / kind).glob("*.py")}
-    return frozenset(name for name in found if name != "base" and not name.startswith("_"))
+    return frozenset(name for name in found if name not in _SEAMS and not name.startswith("_"))
 
 
 def _exposure(server: Server, auth: Auth, at: At) -> None:
@@ -163,9 +165,7 @@ def _model(name: str, model: Model, at: At) -> None:
     for item in ("source", "draft"):
         text = getattr(model, item)
         if text is not None and (not text.strip() or len(text) > 2048 or not text.isprintable()):
-            raise at.error(
-                (*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo"
-            )
+            raise at.error((*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo")
 
 
 def _provider(name: str, provider: Provider, config: Config, at: At) -> None:

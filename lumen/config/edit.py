@@ -23,6 +23,13 @@ Keys = tuple[str, ...]
 _NEW_FILE = "# Lumen's configuration; `lumen config path` says where it is, `lumen config check` tests it.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Lists stand two spaces in, as people write them."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
 def set_route(text: str, name: str, route: Mapping[str, Any]) -> str:
     """`text` with the keys in `route` set for that route; keys it had besides them stay. Pure.
 
@@ -62,6 +69,7 @@ def edit(path: Path, change: Callable[[str], str]) -> Config:
     """
     with locked(path):
         old = read(path) if path.exists() else _NEW_FILE
+        _plain(nodes.compose(old, str(path)), str(path))  # what is wrong already is told with its line
         new = change(old)
         config = parse(new, str(path))
         if new != old or not path.exists():
@@ -89,24 +97,32 @@ def cut(text: str, keys: Keys) -> str:
     """
     root = _root(text)
     wanted = _plain(root)
-    section: Any = wanted
-    for key in keys[:-1]:
-        section = section.get(key) if isinstance(section, dict) else None
+    section = _below(wanted, keys[:-1])
     if not isinstance(section, dict) or keys[-1] not in section:
         raise ConfigError(f"{'.'.join(keys)} is not in the configuration")
     del section[keys[-1]]
-    return _checked(_cut(text, root, keys), wanted, keys)
+    new = _cut(text, root, keys)
+    if not section and len(keys) > 1 and _below(_plain(_root(new)), keys[:-1]) is None:
+        # A section that lost its last entry reads as nothing, which is the same to a configuration.
+        _set(wanted, keys[:-1], None)
+    return _checked(new, wanted, keys)
 
 
 def _root(text: str) -> yaml.Node | None:
     return nodes.compose(text, "the configuration")
 
 
-def _plain(root: yaml.Node | None) -> dict[str, Any]:
-    data = {} if root is None else nodes.plain(root, "the configuration")
+def _plain(root: yaml.Node | None, name: str = "the configuration") -> dict[str, Any]:
+    data = {} if root is None else nodes.plain(root, name)
     if data is not None and not isinstance(data, dict):
-        raise ConfigError("the configuration is not made of keys with values")
+        raise ConfigError("a configuration is made of keys with values", where=name)
     return data or {}
+
+
+def _below(data: Any, keys: Keys) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
 
 
 def _set(data: dict[str, Any], keys: Keys, value: Any) -> None:
@@ -120,10 +136,12 @@ def _set(data: dict[str, Any], keys: Keys, value: Any) -> None:
 
 def _checked(text: str, wanted: dict[str, Any], keys: Keys) -> str:
     """Proof that the cut changed what it should and nothing else."""
-    if _plain(_root(text)) != wanted:
-        raise ConfigError(
-            f"the file is laid out so that {'.'.join(keys)} cannot be changed safely; edit it by hand"
-        )
+    try:
+        same = _plain(_root(text)) == wanted
+    except ConfigError:
+        same = False
+    if not same:
+        raise ConfigError(f"the file is laid out so that {'.'.join(keys)} cannot be changed safely; edit it by hand")
     return text
 
 
@@ -150,7 +168,7 @@ def _rewritten(text: str, root: yaml.MappingNode, section: Keys, keys: Keys, val
     data = _plain(root)
     _set(data, keys, value)
     if not section:
-        return _dump(data, 0, _newline(text))[1:] + _newline(text)
+        return _write(data, flow=False)
     for key in section:
         data = data[key]
     return _put(text, root, section, data)
@@ -166,7 +184,7 @@ def _cut(text: str, root: yaml.Node | None, keys: Keys) -> str:
                 below = below[step]
             del below[keys[-1]]
             if not depth:
-                return _dump(data, 0, _newline(text))[1:] + _newline(text)
+                return _write(data, flow=False)
             return _put(text, root, keys[:depth], data)
         key_node, node = next((k, v) for k, v in node.value if k.value == key)
     start = text.rfind("\n", 0, key_node.start_mark.index) + 1
@@ -185,7 +203,7 @@ def _replaced(text: str, key: yaml.Node, old: yaml.Node, value: Any) -> str:
 def _inserted(text: str, node: yaml.MappingNode, key: str, value: Any) -> str:
     """A new last entry, after the last line that holds something, before comments that follow it."""
     last_key, last = node.value[-1]
-    column = node.value[0][0].start_mark.column
+    column: int = node.value[0][0].start_mark.column
     end = _end(last_key, last)
     if text[end - 1 : end] != "\n":
         eol = text.find("\n", end)
@@ -197,7 +215,7 @@ def _inserted(text: str, node: yaml.MappingNode, key: str, value: Any) -> str:
 
 
 def _end(key: yaml.Node, node: yaml.Node) -> int:
-    """Where the last character of a value stands; a block's own mark lies beyond the comments that follow it."""
+    """Where the last character of a value stands; a block's own mark lies beyond later comments."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[0], last[1]) if isinstance(node, yaml.MappingNode) else _end(last, last)
@@ -218,16 +236,20 @@ def _dump(value: Any, column: int, newline: str) -> str:
     """A value as it stands after `key:`, in a block indented by two more than `column`."""
     if not isinstance(value, (Mapping, list)) or not value:
         return " " + _scalar(value)
-    written = yaml.safe_dump(
-        value, sort_keys=False, allow_unicode=True, default_flow_style=False, width=10_000
-    )
     pad = " " * (column + 2)
-    return newline + newline.join(pad + line if line else line for line in written.splitlines())
+    lines = _write(value, flow=False).splitlines()
+    return newline + newline.join(pad + line if line else line for line in lines)
 
 
 def _scalar(value: Any) -> str:
-    written = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=10_000)
-    return written.removesuffix("...\n").strip()
+    return _write(value, flow=True).removesuffix("...\n").strip()
+
+
+def _write(value: Any, *, flow: bool) -> str:
+    written = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=10_000
+    )
+    return str(written)
 
 
 def _newline(text: str) -> str:

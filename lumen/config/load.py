@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from lumen.config.schema import DURATION, Config, Target
 from lumen.config.units import parse_duration, parse_size
 from lumen.core.errors import ConfigError
 
+Keys = tuple[str | int, ...]  # routes, fast, targets, 0
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -30,6 +31,11 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     return parse(read(path), str(path))
+
+
+def locate(given: Path | None, usual: Path) -> Path | None:
+    """Which file to load: the one that was named, else the usual one where it exists, else none."""
+    return given if given is not None else usual if usual.exists() else None
 
 
 def read(path: Path) -> str:
@@ -77,7 +83,7 @@ class _Walk:
     def __init__(self, name: str) -> None:
         self.at = At(name)
 
-    def value(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> Any:
+    def value(self, node: yaml.Node, hint: Any, path: Keys) -> Any:
         self.at.lines.setdefault(path, nodes.line(node))
         origin, args = get_origin(hint), get_args(hint)
         if hint is Any:
@@ -96,7 +102,8 @@ class _Walk:
             return self._mapping(node, args[1], path)
         return self._scalar(node, hint, path)
 
-    def _section(self, node: yaml.Node, cls: Any, path: tuple[str | int, ...]) -> Any:
+    def _section(self, node: yaml.Node, cls: Any, path: Keys, base: Any = None) -> Any:
+        """`base`: the section as it is without the file; what the file leaves out stays as it is there."""
         if cls is Target and isinstance(node, yaml.ScalarNode):
             return Target(self._scalar(node, str, path))
         known, given = hints(cls), {}
@@ -106,32 +113,38 @@ class _Walk:
             self.at.lines[(*path, key)] = nodes.line(key_node)
             # An empty section (`routes:` with all its entries commented out) is the default one.
             if not (_is_null(value) and _may_be_empty(known[key])):
-                given[key] = self.value(value, known[key], (*path, key))
-        missing = [f.name for f in fields(cls) if f.name not in given and _required(cls, f.name)]
+                default = _default(cls, key)
+                if is_dataclass(default):
+                    given[key] = self._section(value, known[key], (*path, key), default)
+                else:
+                    given[key] = self.value(value, known[key], (*path, key))
+        if base is not None:
+            return replace(base, **given)
+        missing = [f.name for f in fields(cls) if f.name not in given and _default(cls, f.name) is MISSING]
         if missing:
             raise self.at.error(path, f"{_name(path)} needs {missing[0]!r}")
         return cls(**given)
 
-    def _mapping(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: yaml.Node, hint: Any, path: Keys) -> dict[str, Any]:
         found = {}
         for key, key_node, value in self._pairs(node, path):
             self.at.lines[(*path, key)] = nodes.line(key_node)
             found[key] = self.value(value, hint, (*path, key))
         return found
 
-    def _list(self, node: yaml.Node, hint: Any, path: tuple[str | int, ...]) -> tuple[Any, ...]:
+    def _list(self, node: yaml.Node, hint: Any, path: Keys) -> tuple[Any, ...]:
         if not isinstance(node, yaml.SequenceNode):
             raise self.at.error(path, f"{_name(path)}: expected a list, got {_kind(node)}")
         return tuple(self.value(item, hint, (*path, i)) for i, item in enumerate(node.value))
 
-    def _pairs(self, node: yaml.Node, path: tuple[str | int, ...]) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.Node, path: Keys) -> list[tuple[str, yaml.Node, yaml.Node]]:
         if _is_null(node):
             return []
         if not isinstance(node, yaml.MappingNode):
             raise self.at.error(path, f"{_name(path)}: expected keys with values, got {_kind(node)}")
         return nodes.pairs(node, self.at.name)
 
-    def _unit(self, node: yaml.Node, unit: str, path: tuple[str | int, ...]) -> float | int:
+    def _unit(self, node: yaml.Node, unit: str, path: Keys) -> float | int:
         value = self._read(node, path)
         wanted = "a duration such as 300ms, 5s or 2m" if unit == DURATION else "a size such as 32MiB"
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
@@ -142,7 +155,7 @@ class _Walk:
         except ValueError as error:
             raise self.at.error(path, f"{_name(path)}: {error}") from None
 
-    def _choice(self, node: yaml.Node, choices: tuple[str, ...], path: tuple[str | int, ...]) -> str:
+    def _choice(self, node: yaml.Node, choices: tuple[str, ...], path: Keys) -> str:
         value = node.value if isinstance(node, yaml.ScalarNode) else None
         if value in choices:
             return str(value)
@@ -150,7 +163,7 @@ class _Walk:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise self.at.error(path, f"{_name(path)}: expected one of {', '.join(choices)}{hint}")
 
-    def _scalar(self, node: yaml.Node, kind: Any, path: tuple[str | int, ...]) -> Any:
+    def _scalar(self, node: yaml.Node, kind: Any, path: Keys) -> Any:
         value = self._read(node, path)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             try:
@@ -162,7 +175,7 @@ class _Walk:
         hint = "; put it in quotes" if kind is str and isinstance(value, (bool, int, float)) else ""
         raise self.at.error(path, f"{_name(path)}: expected {_WORDS[kind]}, got {_kind(node)}{hint}")
 
-    def _read(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+    def _read(self, node: yaml.Node, path: Keys) -> Any:
         if not isinstance(node, yaml.ScalarNode):
             return None
         try:
@@ -170,18 +183,17 @@ class _Walk:
         except ValueError:
             raise self.at.error(path, f"{_name(path)}: this is not a number") from None
 
-    def _unknown(
-        self, key: str, known: Mapping[str, Any], path: tuple[str | int, ...], node: yaml.Node
-    ) -> ConfigError:
+    def _unknown(self, key: str, known: Mapping[str, Any], path: Keys, node: yaml.Node) -> ConfigError:
         self.at.lines[path] = nodes.line(node)
         near = get_close_matches(key, known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
         return self.at.error(path, f"unknown key {key[:80]!r}; {hint}")
 
 
-def _required(cls: type, name: str) -> bool:
+def _default(cls: type, name: str) -> Any:
+    """A field's value where the file says nothing; `MISSING` where it must say something."""
     field = next(f for f in fields(cls) if f.name == name)
-    return field.default is MISSING and field.default_factory is MISSING
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _may_be_empty(hint: Any) -> bool:
@@ -206,7 +218,7 @@ def _kind(node: yaml.Node) -> str:
     return kinds.get(node.tag.rpartition(":")[2], "text")
 
 
-def _name(path: tuple[str | int, ...]) -> str:
+def _name(path: Keys) -> str:
     """`routes.fast.targets[0]`; the document itself is "a configuration"."""
     if not path:
         return "a configuration"

@@ -117,6 +117,6 @@ def _plain_words(problem: str) -> str:
         return "a tab stands where spaces must; indent with spaces"
     if "mapping values are not allowed here" in problem:
         return "a ':' stands where none may; check the indentation, and quote text that has ': ' in it"
-    if "expected a single document" in problem:
+    if "found another document" in problem:
         return "a second document begins here; a configuration is one document"
     return problem

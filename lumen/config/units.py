@@ -24,7 +24,7 @@ _BYTES = {
     "gib": 1024**3,
     "tib": 1024**4,
 }
-_NUMBER = r"\d{1,18}(?:\.\d{1,18})?"
+_NUMBER = r"\d{1,19}(?:\.\d{1,18})?"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*(?:ms|s|m|h|d)\s*)+", re.ASCII)
 _DURATION_PART = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d)", re.ASCII)
 _PLAIN = re.compile(r"\d{1,18}(?:\.\d{1,30})?(?:e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
