@@ -200,9 +200,9 @@ try_source() {
         flags="-DGGML_CUDA=on $flags"
         say "engine: building llama.cpp for this GPU, $jobs files at a time: 10 to 40 minutes"
     else
-        # Measured: 5 CPU-minutes at most on a 2.6 GHz server core, and half a minute that does not divide.
-        say "engine: building llama.cpp for this processor, $jobs files at a time:" \
-            "about $("$PY" "$ROOT/tools/install/build.py" --estimate "$jobs")"
+        say "engine: building llama.cpp for this processor, once, $jobs files at a time: about $(
+            "$PY" "$ROOT/tools/install/build.py" --estimate "$jobs"
+        )"
     fi
     ensure_tools && ensure_build_tools || return 1
     rm -rf "$BUILD/llama" && mkdir -p "$BUILD/llama/out" "$BUILD/llama/tmp" "$BUILD/logs"
