@@ -35,9 +35,7 @@ def check_options(engine: str, options: Mapping[str, Any], known: Mapping[str, O
     for name, value in options.items():
         option = known.get(name)
         if option is None:
-            raise ConfigError(
-                f"engine {engine!r} has no option {name!r}; {nearest(str(name), tuple(sorted(known)))}"
-            )
+            raise ConfigError(f"engine {engine!r} has no option {name!r}; {nearest(str(name), tuple(sorted(known)))}")
         problem = _problem(option, value)
         if problem:
             raise ConfigError(f"option {name!r} of engine {engine!r} {problem}, not {value!r}")
@@ -47,9 +45,7 @@ def check_options(engine: str, options: Mapping[str, Any], known: Mapping[str, O
 def _problem(option: Option, value: Any) -> str | None:
     kind = option.kind
     # A YAML `true` is an int to Python; a whole number is good enough where a fraction may stand.
-    if isinstance(value, bool) is not (kind is bool) or not isinstance(
-        value, (int, float) if kind is float else kind
-    ):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
         return f"must be of type {kind.__name__}"
     if option.choices and value not in option.choices:
         return f"must be one of {', '.join(option.choices)}"

@@ -56,6 +56,7 @@ def _parse(line: bytes) -> Phase | None:
     if not isinstance(said, dict) or not isinstance(said.get("phase"), str):
         return None
     pct = said.get("pct")
-    known = isinstance(pct, (int, float)) and not isinstance(pct, bool) and 0 <= pct <= 100
+    if not isinstance(pct, (int, float)) or isinstance(pct, bool) or not 0 <= pct <= 100:
+        pct = None
     facts = {name: value for name, value in said.items() if name not in ("phase", "pct")}
-    return Phase(said["phase"], float(pct) if known else None, facts)
+    return Phase(said["phase"], pct, facts)

@@ -1,0 +1,82 @@
+"""What one start of a replica carries: the leases out on it, and the signs of life they bring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lumen.workers.probe import Address
+
+_REMEMBERED = 32
+
+
+class Load:
+    """Counts leases. One per start: a lease on a process that crashed does not weigh on its successor."""
+
+    def __init__(self, freed: Callable[[], None], clock: Callable[[], float]) -> None:
+        self.in_flight = 0
+        self.good = clock()  # when it last showed that it works
+        self.suspect = False  # a request on it failed since then
+        self.alarm = asyncio.Event()  # set when `suspect` is
+        self.releases: deque[float] = deque(maxlen=_REMEMBERED)
+        self._freed = freed
+        self._clock = clock
+
+    def take(self) -> None:
+        self.in_flight += 1
+
+    def sign(self, ok: bool) -> None:
+        """A request on it went well, or did not."""
+        if ok:
+            self.good = self._clock()
+        self.suspect = not ok
+        if not ok:
+            self.alarm.set()
+
+    def give_back(self) -> None:
+        self.in_flight -= 1
+        self.releases.append(self._clock())
+        self._freed()
+
+
+class Lease:
+    """A ready replica, held for one request. `release` it, once or more often; only the first counts.
+
+    `socket`: its UNIX socket, or `None` where `base_url` names its loopback port. `served`: the name by
+    which the engine itself knows the model.
+    """
+
+    __slots__ = ("_load", "base_url", "model", "replica", "served", "socket")
+
+    def __init__(self, load: Load, address: Address, model: str, replica: int, served: str) -> None:
+        load.take()
+        self._load: Load | None = load
+        self.socket: Path | None = address.socket
+        self.base_url = address.base_url
+        self.model = model
+        self.replica = replica
+        self.served = served
+
+    def touch(self) -> None:
+        """Tell that bytes of an answer came: the replica lives, however long this answer takes."""
+        if self._load is not None:
+            self._load.sign(True)
+
+    def release(self, ok: bool | None = None) -> None:
+        """Give it back. `ok`: whether the replica served well; `False` has it probed at once; `None`: no judgement."""
+        load, self._load = self._load, None
+        if load is None:
+            return
+        if ok is not None:
+            load.sign(ok)
+        load.give_back()
+
+
+def retry_after(releases: Sequence[float], waiting: int) -> float:
+    """Seconds until `waiting` requests are likely served, from the times of recent releases; 1 to 60. Pure."""
+    if len(releases) < 2 or releases[-1] <= releases[0]:
+        return 1.0
+    pace = (len(releases) - 1) / (releases[-1] - releases[0])
+    return min(max(waiting / pace, 1.0), 60.0)
