@@ -1,0 +1,217 @@
+"""A llama.cpp context and the batch it decodes. One thread owns it; nothing here is thread-safe."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen.workers.llamacpp.binding import lib
+from lumen.workers.llamacpp.model import LoadError, Model
+from lumen.workers.llamacpp.scheduler import Chunk
+
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a context is made; sizes in tokens. `outputs`: rows of one batch that may ask for logits."""
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_seq: int
+    threads: int
+    outputs: int
+    flash_attn: str = "auto"
+    kv_type: str = "f16"
+    embeddings: bool = False
+
+
+class NoRoom(Exception):
+    """No KV cells for this batch; the context stands as before."""
+
+
+class Aborted(Exception):
+    """The abort flag stopped a decode; the context's memory is in an unknown state."""
+
+
+class DecodeFailed(Exception):
+    """llama.cpp refused or broke on a batch; the context's memory is in an unknown state."""
+
+
+class Batch:
+    """A `llama_batch` over numpy arrays, so that whole columns are written at once. Rows: `capacity`."""
+
+    def __init__(self, capacity: int) -> None:
+        self.tokens = np.zeros(capacity, np.int32)
+        self.positions = np.zeros(capacity, np.int32)
+        self.sequences = np.zeros(capacity, np.int32)
+        self.wanted = np.zeros(capacity, np.int8)
+        self._ones = np.ones(capacity, np.int32)
+        # Row i belongs to exactly one sequence: entry i of this table points at entry i of `sequences`.
+        step = self.sequences.itemsize
+        self._table = self.sequences.ctypes.data + step * np.arange(capacity + 1, dtype=np.uint64)
+        self.struct = lib.llama_batch()
+        self.struct.token = _pointer(self.tokens, ctypes.c_int32)
+        self.struct.pos = _pointer(self.positions, ctypes.c_int32)
+        self.struct.n_seq_id = _pointer(self._ones, ctypes.c_int32)
+        self.struct.seq_id = ctypes.cast(self._table.ctypes.data, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+        self.struct.logits = _pointer(self.wanted, ctypes.c_int8)
+
+    def fill(self, chunks: Iterable[Chunk]) -> list[int]:
+        """Lay `chunks` out row by row; returns the row that carries each chunk's logits (-1: none wanted)."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        rows: list[int] = []
+        for chunk in chunks:
+            sequence = chunk.sequence
+            start, count = chunk.start, chunk.count
+            if count == 1:
+                tokens.append(sequence.tokens[start])
+                positions.append(start)
+                sequences.append(sequence.slot)
+            else:
+                tokens += sequence.tokens[start : start + count]
+                positions += range(start, start + count)
+                sequences += [sequence.slot] * count
+            rows.append(len(tokens) - 1 if chunk.sample else -1)
+        n = len(tokens)
+        self.tokens[:n] = tokens
+        self.positions[:n] = positions
+        self.sequences[:n] = sequences
+        self.wanted[:n] = 0
+        self.wanted[[row for row in rows if row >= 0]] = 1
+        self.struct.n_tokens = n
+        return rows
+
+
+def _pointer(array: NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+class Context:
+    """KV cells and compute buffers over one model."""
+
+    def __init__(self, model: Model, shape: Shape) -> None:
+        """Raises `LoadError` where llama.cpp cannot make the context (most often: not enough memory)."""
+        self.model = model
+        self.shape = shape
+        self._flag = ctypes.create_string_buffer(2)
+        self._pointer: int | None = lib.llama_init_from_model(model.pointer, self._params(shape))
+        if not self._pointer:
+            raise LoadError(f"llama.cpp cannot make a context of {shape.n_ctx} tokens for this model")
+        self.memory: int | None = lib.llama_get_memory(self._pointer)
+        self.n_cells: int = lib.llama_n_ctx(self._pointer)
+        self.batch = Batch(shape.n_batch)
+        self._candidates: NDArray[np.void] | None = None
+
+    def _params(self, shape: Shape) -> Any:
+        params = lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = shape.n_ctx, shape.n_batch, shape.n_ubatch
+        params.n_seq_max, params.n_outputs_max = shape.n_seq, shape.outputs
+        params.n_threads = params.n_threads_batch = shape.threads
+        params.flash_attn_type = _FLASH[shape.flash_attn]
+        params.type_k = params.type_v = _TYPES[shape.kv_type]
+        params.embeddings = shape.embeddings
+        params.pooling_type = 0 if shape.embeddings else -1
+        params.kv_unified = True
+        params.swa_full = False
+        params.no_perf = True
+        # The flag is asked for after every graph node. A Python callback there would take the interpreter's lock thousands of times a
+        # second; libc's strlen answers the same question ("is the first byte of this buffer zero?") without touching Python.
+        params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, type(params.abort_callback))
+        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        return params
+
+    @property
+    def pointer(self) -> int:
+        if self._pointer is None:
+            raise LoadError("the context is closed")
+        return self._pointer
+
+    def abort(self) -> None:
+        """Stop the running decode, and every later one. Safe to call from any thread."""
+        self._flag[0] = b"\x01"
+
+    def decode(self, chunks: Iterable[Chunk]) -> list[int]:
+        """Decode `chunks`; returns the batch row of each chunk's logits. Raises `NoRoom`, `Aborted`, `DecodeFailed`."""
+        rows = self.batch.fill(chunks)
+        self._run()
+        return rows
+
+    def _run(self) -> None:
+        code: int = lib.llama_decode(self.pointer, self.batch.struct)
+        if code == 1:
+            raise NoRoom
+        if code == 2:
+            raise Aborted
+        if code != 0:
+            raise DecodeFailed(f"llama_decode returned {code}")
+
+    def logits(self, row: int) -> Floats:
+        """The logits of one batch row: a view, shape [vocabulary], good until the next decode."""
+        pointer = lib.llama_get_logits_ith(self.pointer, row)
+        return np.ctypeslib.as_array(pointer, (self.model.vocab.size,))
+
+    def candidates(self, row: int) -> NDArray[np.void]:
+        """A `llama_token_data` a token of the vocabulary with the logits of batch row `row`; overwritten by the next call."""
+        if self._candidates is None:
+            self._ids = np.arange(self.model.vocab.size, dtype=np.int32)
+            self._candidates = np.zeros(self.model.vocab.size, _CANDIDATE)
+        self._candidates["id"] = self._ids
+        self._candidates["logit"] = self.logits(row)
+        return self._candidates
+
+    def decode_all(self, chunk: Chunk) -> None:
+        """Decode one chunk with an output at every row, for `embeddings`. Raises as `decode` does."""
+        self.batch.fill([chunk])
+        self.batch.wanted[: chunk.count] = 1
+        self._run()
+
+    def embeddings(self, count: int) -> Floats:
+        """Hidden states of the last `decode_all`: a view, shape [count, n_embd], good until the next decode."""
+        return np.ctypeslib.as_array(lib.llama_get_embeddings(self.pointer), (count, self.model.n_embd))
+
+    # KV memory. A context without memory (an encoder) has nothing to keep, so every call does nothing there.
+
+    def cut(self, slot: int, start: int) -> bool:
+        """Drop what `slot` holds from position `start` on. False: this model cannot be cut there (nothing changed)."""
+        return self.memory is None or bool(lib.llama_memory_seq_rm(self.memory, slot, start, -1))
+
+    def drop(self, slot: int) -> None:
+        """Drop everything `slot` holds."""
+        if self.memory is not None:
+            lib.llama_memory_seq_rm(self.memory, slot, -1, -1)
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let `target`, which is empty, share the first `end` positions of `source`."""
+        if self.memory is not None:
+            lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
+
+    def holds(self, slot: int, end: int) -> bool:
+        """Whether `slot` still holds all that attention at position `end` looks back at (sliding windows forget)."""
+        if self.memory is None or self.model.n_swa == 0:
+            return self.memory is not None
+        oldest: int = lib.llama_memory_seq_pos_min(self.memory, slot)
+        return 0 <= oldest <= max(0, end - self.model.n_swa)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        if self.memory is not None:
+            lib.llama_memory_clear(self.memory, False)
+
+    def close(self) -> None:
+        if self._pointer is not None:
+            lib.llama_free(self._pointer)
+            self._pointer = None

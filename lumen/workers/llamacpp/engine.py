@@ -1,0 +1,350 @@
+"""The engine: one thread that owns the context. A step is admit → schedule → decode → sample → emit."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from queue import SimpleQueue
+from typing import Literal
+
+from lumen.workers.llamacpp.chat.output import Delta
+from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
+from lumen.workers.llamacpp.embed import Embedder
+from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache
+from lumen.workers.llamacpp.radix import common_prefix
+from lumen.workers.llamacpp.sampling import top_logprobs
+from lumen.workers.llamacpp.scheduler import Chunk, Limits, mixed_budget, schedule
+from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
+
+log = logging.getLogger("lumen.worker.engine")
+
+Post = Callable[[list[tuple[Outbox, Event]]], None]
+
+_STALL_TARGET = 0.05
+"""Seconds a step may grow by for the sake of prompts while other answers are being streamed."""
+
+_MAX_FAILURES = 3
+"""Decodes that fail one after another before the engine is given up."""
+
+
+class Engine:
+    """Continuous batching over one context. Every public method may be called from any thread."""
+
+    def __init__(
+        self,
+        context: Context | None,
+        slots: int,
+        park_cells: int,
+        counters: Counters,
+        post: Post,
+        embedder: Embedder,
+        on_death: Callable[[], None],
+    ) -> None:
+        """`context` None: embeddings only. `post` hears each step's events at once; `on_death` that the thread broke."""
+        self._context = context
+        self._slots = slots
+        self._park_cells = park_cells
+        self._counters = counters
+        self._post = post
+        self._embedder = embedder
+        self._on_death = on_death
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._events: list[tuple[Outbox, Event]] = []
+        self._arrivals = 0
+        self._prefill_pace = 0.0  # seconds a prompt token, smoothed
+        self._failures = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        if context is not None:
+            self._cache = self._new_cache(context)
+            counters.cells_total = context.n_cells
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, sequences: Many[Sequence]) -> None:
+        """Queue the choices of one request."""
+        self._inbox.put(lambda: self._waiting.extend(sequences))
+
+    def cancel(self, sequences: Many[Sequence]) -> None:
+        """Nobody waits for these any more: their slots are free at the next step."""
+        for sequence in sequences:
+            sequence.cancelled = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Look around again: an outbox has room, or there are embeddings to make."""
+        self._inbox.put(_nothing)
+
+    def stop(self, abort: bool, timeout: float) -> bool:
+        """End the thread after this step, or (`abort`) within it; whoever still runs gets an error. True: it has ended."""
+
+        def order() -> None:
+            self._stopping = True
+
+        self._inbox.put(order)
+        if abort and self._context is not None:
+            self._context.abort()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._hear(block=not (self._busy() or self._embedder.pending))
+                self._step()
+                self._embedder.step()
+        except Exception:
+            log.exception("the engine broke")
+            self._on_death()
+        finally:
+            self._fail_all((503, "The worker is shutting down."), self._running + list(self._waiting))
+            self._embedder.fail()
+            self._flush()
+
+    def _busy(self) -> bool:
+        """Whether a step now would get anywhere."""
+        return bool(self._waiting) or any(not self._stalled(sequence) for sequence in self._running)
+
+    def _hear(self, block: bool) -> None:
+        if block:
+            self._inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    # One step
+
+    def _step(self) -> None:
+        self._reap()
+        self._admit()
+        ready = [sequence for sequence in self._running if not self._stalled(sequence)]
+        if ready:
+            chunks = schedule(ready, self._limits())
+            rows = self._decode(chunks)
+            for chunk, row in zip(chunks, rows, strict=False):
+                self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
+        self._flush()
+
+    def _limits(self) -> Limits:
+        batch = self._need().shape.n_batch
+        return Limits(batch, mixed_budget(batch, self._prefill_pace, _STALL_TARGET))
+
+    def _need(self) -> Context:
+        assert self._context is not None, "the server admits no generation where there is no context"
+        return self._context
+
+    @staticmethod
+    def _stalled(sequence: Sequence) -> bool:
+        outbox = sequence.outbox
+        if sequence.cancelled or not outbox.full:
+            return False
+        outbox.stalled = True
+        # The loop may have emptied it just before it could see the mark.
+        return outbox.full
+
+    def _reap(self) -> None:
+        """Let cancelled sequences go; what they computed stays parked for a retry."""
+        for sequence in [s for s in self._running if s.cancelled]:
+            self._leave(sequence, "cancelled")
+        if any(sequence.cancelled for sequence in self._waiting):
+            for sequence in [s for s in self._waiting if s.cancelled]:
+                self._waiting.remove(sequence)
+                sequence.sampler.close()
+
+    def _admit(self) -> None:
+        """Give slots to waiting sequences, oldest first, as long as the worst case of all fits the cells."""
+        if not self._waiting or len(self._running) >= self._slots:
+            return
+        cells = self._need().n_cells - sum(sequence.worst for sequence in self._running)
+        for sequence in list(self._waiting):
+            if len(self._running) >= self._slots or not self._cache.available() or sequence.worst > cells:
+                break
+            if not self._shares_soon(sequence):
+                self._waiting.remove(sequence)
+                cells -= sequence.worst
+                self._enter(sequence)
+
+    def _shares_soon(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is computing a longer prefix of this one than there is now: worth a few steps' wait."""
+        if not sequence.reuse:
+            return False
+        now = -1
+        for other in self._running:
+            if other.computed >= other.prompt_len or other.salt != sequence.salt:
+                continue
+            shared = min(common_prefix(sequence.tokens, other.tokens), len(sequence.tokens) - 1, other.prompt_len)
+            if shared >= MIN_REUSE and shared > other.computed:
+                now = self._cache.match(sequence.tokens, sequence.salt) if now < 0 else now
+                if shared > now:
+                    return True
+        return False
+
+    def _enter(self, sequence: Sequence) -> None:
+        sequence.slot, sequence.computed = self._cache.take(sequence.tokens, sequence.salt, sequence.reuse)
+        if not sequence.started:
+            sequence.started = True
+            sequence.cached = min(sequence.computed, sequence.prompt_len)
+            self._arrivals += 1
+            sequence.arrival = self._arrivals
+            self._counters.prompt_tokens += sequence.prompt_len
+            self._counters.cached_tokens += sequence.cached
+            self._emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
+        self._running.append(sequence)
+        self._running.sort(key=_arrival)
+
+    def _decode(self, chunks: list[Chunk]) -> list[int]:
+        """The logits row of each chunk; an empty list where the batch could not be decoded and the world has changed for it."""
+        context = self._need()
+        fresh = sum(chunk.count for chunk in chunks)
+        while self._cells_used() + fresh > context.n_cells and self._cache.evict():
+            continue
+        begun = time.monotonic()
+        while True:
+            try:
+                rows = context.decode(chunks)
+                break
+            except NoRoom:
+                if not self._cache.evict():
+                    self._preempt()
+                    return []
+            except (Aborted, DecodeFailed) as error:
+                self._recover(error)
+                return []
+        self._failures = 0
+        self._account(time.monotonic() - begun, begun, fresh, len(chunks))
+        return rows
+
+    def _account(self, seconds: float, begun: float, tokens: int, chunks: int) -> None:
+        counters = self._counters
+        counters.steps += 1
+        counters.busy_seconds += seconds
+        counters.last_step = begun + seconds
+        counters.mark(begun)
+        if tokens >= chunks + 32:
+            pace = seconds / tokens
+            self._prefill_pace = pace if not self._prefill_pace else 0.7 * self._prefill_pace + 0.3 * pace
+
+    def _cells_used(self) -> int:
+        cache = self._cache
+        return cache.cells + sum(max(0, s.computed - cache.published(s.slot)) for s in self._running)
+
+    def _advance(self, sequence: Sequence, count: int, row: int) -> None:
+        sequence.computed += count
+        if count > 1 and sequence.computed <= sequence.prompt_len:
+            self._cache.publish(sequence.slot, sequence.tokens[: sequence.computed])
+        if row >= 0:
+            self._take(sequence, row)
+
+    def _take(self, sequence: Sequence, row: int) -> None:
+        """Draw the next token of `sequence` and act on it."""
+        context = self._need()
+        vocab = context.model.vocab
+        token = sequence.sampler.take(context, row, sequence.answered)
+        if vocab.is_eog(token) and not sequence.ignore_eos:
+            self._finish(sequence, "stop")
+            return
+        self._counters.generated_tokens += 1
+        sequence.tokens.append(token)
+        sequence.unsent.append(token)
+        alternatives = sequence.sampler.params.logprobs
+        if alternatives is not None:
+            sequence.unsent_logprobs.append(top_logprobs(context.logits(row), token, alternatives))
+        machine = sequence.machine
+        deltas = machine.push(vocab.piece(token, token in sequence.special))
+        if machine.stopped:
+            self._finish(sequence, "stop", deltas)
+        elif sequence.answered >= sequence.max_answer:
+            self._finish(sequence, "length", deltas)
+        elif deltas:
+            self._emit(sequence, self._event(sequence, deltas))
+
+    def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
+        event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
+        sequence.unsent, sequence.unsent_logprobs = [], []
+        return event
+
+    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
+        last, finish = sequence.machine.finish(reason)
+        event = self._event(sequence, (deltas or []) + last)
+        event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
+        self._emit(sequence, event)
+        self._leave(sequence, finish)
+
+    def _leave(self, sequence: Sequence, how: str) -> None:
+        self._running.remove(sequence)
+        self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
+        sequence.sampler.close()
+        self._counters.finished[how] = self._counters.finished.get(how, 0) + 1
+
+    def _emit(self, sequence: Sequence, event: Event) -> None:
+        sequence.outbox.sent += 1
+        self._events.append((sequence.outbox, event))
+
+    def _flush(self) -> None:
+        """Hand the step's events to the loop, all at once."""
+        counters = self._counters
+        counters.running, counters.waiting = len(self._running), len(self._waiting)
+        if self._context is not None:
+            counters.cells_used = self._cells_used()
+        if self._events:
+            events, self._events = self._events, []
+            self._post(events)
+
+    # When something does not fit or breaks
+
+    def _preempt(self) -> None:
+        """Send the youngest running sequence back to the queue: it will be computed again when there is room."""
+        youngest = max(self._running, key=_arrival)
+        if len(self._running) == 1:
+            self._fail_all((500, "The KV cache cannot hold this sequence."), [youngest])
+            return
+        self._running.remove(youngest)
+        self._cache.release(youngest.slot)
+        youngest.slot, youngest.computed, youngest.single_from = -1, 0, NEVER
+        self._waiting.appendleft(youngest)
+        self._counters.preemptions += 1
+
+    def _recover(self, error: Exception) -> None:
+        """A decode broke: nothing in the context can be trusted, so everyone running fails and the cache starts afresh."""
+        self._failures += 1
+        log.error("decode failed: %s", error)
+        self._fail_all((500, "The engine failed on this batch."), list(self._running))
+        context = self._need()
+        context.clear()
+        self._cache = self._new_cache(context)
+        if isinstance(error, Aborted):
+            self._stopping = True
+        elif self._failures >= _MAX_FAILURES:
+            raise error
+
+    def _fail_all(self, error: tuple[int, str], sequences: Many[Sequence]) -> None:
+        for sequence in sequences:
+            if sequence in self._running:
+                self._running.remove(sequence)
+                self._cache.release(sequence.slot)
+            elif sequence in self._waiting:
+                self._waiting.remove(sequence)
+            sequence.sampler.close()
+            self._emit(sequence, Event(sequence.choice, error=error))
+
+    def _new_cache(self, context: Context) -> PrefixCache:
+        return PrefixCache(context, context.shape.n_seq, self._park_cells, divisible=not context.model.recurrent)
+
+
+def _nothing() -> None:
+    """A command that only wakes the engine."""
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.arrival

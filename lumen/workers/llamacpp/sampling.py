@@ -1,0 +1,189 @@
+"""From logits to one token.
+
+The chain is llama.cpp's own, in its order: logit bias, penalties, top_k, typical, top_p, min_p, temperature, and the draw. The draw of
+the answer's token number p is keyed by (seed, choice, p): a generator made afresh each time, so that an answer can be continued on
+another worker from its token ids alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lumen.workers.llamacpp.binding import lib
+from lumen.workers.llamacpp.context import Context, Floats
+from lumen.workers.llamacpp.grammar import GrammarGuard
+from lumen.workers.llamacpp.model import Vocab
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """OpenAI's and llama.cpp's sampling fields, already checked. Temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = 64  # tokens of prompt and answer that the penalties look back at
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+    logprobs: int | None = None  # None: off; else how many alternatives beside the token itself
+
+    @property
+    def penalised(self) -> bool:
+        active = self.repeat_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        return active and self.repeat_last_n != 0
+
+    @property
+    def bare_greedy(self) -> bool:
+        """The next token is simply the likeliest."""
+        return self.temperature == 0.0 and not self.penalised and not self.logit_bias
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's log-probability in the raw distribution (before temperature and filters), with the likeliest others."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def draw_key(seed: int, choice: int, position: int, attempt: int = 0) -> int:
+    """32 bits that key one draw (splitmix64 over the four numbers)."""
+    x = (seed + 0x9E3779B97F4A7C15 * (position + 1) + 0xD1B54A32D192ED03 * (choice + 1) + 0x8CB92BA72F3D8DD7 * attempt) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    key = (x ^ (x >> 31)) & 0xFFFFFFFF
+    return key if key != 0xFFFFFFFF else 0  # llama.cpp reads 0xFFFFFFFF as "choose a random seed"
+
+
+def top_logprobs(logits: Floats, token: int, count: int) -> TokenLogprob:
+    """Log-softmax of `logits` (shape [vocabulary]) at `token` and at the `count` likeliest tokens."""
+    peak = float(logits.max())
+    total = peak + float(np.log(np.exp(logits - peak, dtype=np.float64).sum()))
+    top: tuple[tuple[int, float], ...] = ()
+    if count:
+        best = np.argpartition(logits, -count)[-count:]
+        best = best[np.argsort(-logits[best], kind="stable")]
+        top = tuple((int(i), float(logits[i]) - total) for i in best)
+    return TokenLogprob(token, float(logits[token]) - total, top)
+
+
+class Sampler:
+    """One choice's sampler. Free it with `close()`."""
+
+    def __init__(self, vocab: Vocab, params: SamplingParams, choice: int, grammar: GrammarGuard | None = None) -> None:
+        self.params = params
+        self.grammar = grammar
+        self._vocab = vocab
+        self._choice = choice
+        self._stateful = params.penalised
+        self._drawn = params.temperature > 0.0
+        self._chain = None if params.bare_greedy else self._build(vocab, params)
+
+    @staticmethod
+    def _build(vocab: Vocab, params: SamplingParams) -> object:
+        chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        add = lib.llama_sampler_chain_add
+        if params.logit_bias:
+            biases = (lib.llama_logit_bias * len(params.logit_bias))(*params.logit_bias.items())
+            add(chain, lib.llama_sampler_init_logit_bias(vocab.size, len(biases), biases))
+        if params.penalised:
+            add(
+                chain,
+                lib.llama_sampler_init_penalties(
+                    vocab.size,
+                    params.repeat_last_n,
+                    params.repeat_penalty,
+                    params.frequency_penalty,
+                    params.presence_penalty,
+                ),
+            )
+        if params.temperature == 0.0:
+            add(chain, lib.llama_sampler_init_greedy())
+            return chain
+        if params.top_k > 0:
+            add(chain, lib.llama_sampler_init_top_k(params.top_k))
+        if params.typical_p < 1.0:
+            add(chain, lib.llama_sampler_init_typical(params.typical_p, 1))
+        if params.top_p < 1.0:
+            add(chain, lib.llama_sampler_init_top_p(params.top_p, 1))
+        if params.min_p > 0.0:
+            add(chain, lib.llama_sampler_init_min_p(params.min_p, 1))
+        if params.temperature != 1.0:
+            add(chain, lib.llama_sampler_init_temp(params.temperature))
+        add(chain, lib.llama_sampler_init_dist(0))  # replaced before each draw
+        return chain
+
+    def take(self, context: Context, row: int, position: int) -> int:
+        """Draw the answer's token number `position` from batch row `row` and accept it."""
+        grammar = self.grammar
+        if grammar is not None:
+            return self._take_bound(context, row, grammar, position)
+        if self._chain is None:
+            return int(context.logits(row).argmax())
+        self._key(position, 0)
+        token: int = lib.llama_sampler_sample(self._chain, context.pointer, row)
+        return token
+
+    def _take_bound(self, context: Context, row: int, grammar: GrammarGuard, position: int) -> int:
+        """Draw freely and keep the token if the grammar takes it (cheap, and nearly always so); else draw among what it takes."""
+        token = self._draw(context, row, None, position, 0)
+        if grammar.active and not grammar.allows(token):
+            token = self._draw(context, row, grammar, position, 1)
+        self.replay(token)
+        return token
+
+    def _draw(self, context: Context, row: int, grammar: GrammarGuard | None, position: int, attempt: int) -> int:
+        if self._chain is None and grammar is None:
+            return int(context.logits(row).argmax())
+        candidates = context.candidates(row)
+        array = lib.llama_token_data_array()
+        array.data = ctypes.cast(candidates.ctypes.data, lib.llama_token_data_p)
+        array.size, array.selected, array.sorted = len(candidates), -1, False
+        if grammar is not None:
+            grammar.mask(array)
+        if self._chain is None:
+            return int(candidates["id"][candidates["logit"].argmax()])
+        self._key(position, attempt)
+        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def _key(self, position: int, attempt: int) -> None:
+        if self._drawn:
+            chain = self._chain
+            lib.llama_sampler_free(lib.llama_sampler_chain_remove(chain, lib.llama_sampler_chain_n(chain) - 1))
+            key = draw_key(self.params.seed, self._choice, position, attempt)
+            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(key))
+
+    def replay(self, token: int) -> None:
+        """Tell penalties and grammar that `token` is part of the answer. Raises `GrammarError` where the grammar refuses it."""
+        if self.grammar is not None:
+            self.grammar.accept(token, self._vocab.piece(token, special=True))
+        if self._stateful:
+            lib.llama_sampler_accept(self._chain, token)
+
+    def prime(self, prompt: Sequence[int]) -> None:
+        """Show the end of the prompt to the penalties."""
+        if self._stateful:
+            for token in prompt[-self.params.repeat_last_n :]:
+                lib.llama_sampler_accept(self._chain, token)
+
+    def close(self) -> None:
+        """Free what llama.cpp holds; safe to call twice."""
+        if self._chain is not None:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
+        if self.grammar is not None:
+            self.grammar.close()
+            self.grammar = None

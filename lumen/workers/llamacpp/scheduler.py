@@ -1,0 +1,94 @@
+"""PURE: which tokens of which sequences the next decode holds.
+
+Every decoding sequence gets its one token first, so no prompt, however long, stalls a running stream. What is left of the batch is
+filled with chunks of prompts. Of those the oldest is sure of a quarter (nothing starves); the rest goes to the prompts with the least
+left to do, which is what keeps the mean time to a first token low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Schedulable(Protocol):
+    """What the scheduler sees of a sequence."""
+
+    tokens: list[int]
+    computed: int  # how many of `tokens` are in the KV cache
+    slot: int
+    single_from: int  # tokens from this position on are fed one a step, as they were when first generated
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start : start + count` of a sequence; `sample`: the last of them asks for logits."""
+
+    sequence: Schedulable
+    start: int
+    count: int
+    sample: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Tokens of one decode. `mixed`: the share prompts may take while other sequences are being streamed."""
+
+    batch: int
+    mixed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.mixed <= self.batch:
+            raise ValueError("mixed must lie between 1 and batch")
+
+
+def schedule(sequences: Sequence[Schedulable], limits: Limits) -> list[Chunk]:
+    """The next decode for `sequences` (oldest first, each with at least one token not yet computed).
+
+    At most `limits.batch` tokens; where more sequences decode than fit, the first ones go.
+    """
+    chunks: list[Chunk] = []
+    prompts: list[Schedulable] = []
+    for sequence in sequences:
+        start = sequence.computed
+        left = len(sequence.tokens) - start
+        if left > 1 and start < sequence.single_from:
+            prompts.append(sequence)
+        elif len(chunks) < limits.batch:
+            chunks.append(Chunk(sequence, start, 1, left == 1))
+    if prompts:
+        room = limits.batch - len(chunks)
+        chunks += _prefill(prompts, min(room, limits.mixed) if chunks else room)
+    return chunks
+
+
+def _prefill(prompts: list[Schedulable], budget: int) -> list[Chunk]:
+    """Chunks of `prompts` (oldest first) that sum to at most `budget` tokens."""
+    if budget <= 0:
+        return []
+    lefts = [_prompt_left(prompt) for prompt in prompts]
+    shares = [0] * len(prompts)
+    shares[0] = min(lefts[0], -(-budget // 4))
+    budget -= shares[0]
+    for i in sorted(range(len(prompts)), key=lambda i: lefts[i]):
+        extra = min(lefts[i] - shares[i], budget)
+        shares[i] += extra
+        budget -= extra
+    chunks = []
+    for prompt, share in zip(prompts, shares, strict=True):
+        if share:
+            start = prompt.computed
+            chunks.append(Chunk(prompt, start, share, start + share == len(prompt.tokens)))
+    return chunks
+
+
+def _prompt_left(sequence: Schedulable) -> int:
+    return min(len(sequence.tokens), sequence.single_from) - sequence.computed
+
+
+def mixed_budget(batch: int, seconds_per_token: float, target: float) -> int:
+    """How many prompt tokens may ride with running streams so that a step grows by about `target` seconds."""
+    if seconds_per_token <= 0:
+        return batch
+    return max(min(batch, 16), min(batch, int(target / seconds_per_token)))

@@ -1,0 +1,97 @@
+"""One choice of one request while it runs: what the engine thread knows of it, and what it hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
+from lumen.workers.llamacpp.sampling import Sampler, TokenLogprob
+
+NEVER = 1 << 62
+"""A position no sequence reaches."""
+
+
+@dataclass(slots=True)
+class Event:
+    """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event (held-back text included).
+
+    finish: the last event of its choice. error: (HTTP status, message), the choice ends without an answer.
+    started: the choice was given a slot; `cached` tells how many prompt tokens were there already.
+    """
+
+    choice: int
+    deltas: list[Delta] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish: str | None = None
+    error: tuple[int, str] | None = None
+    started: bool = False
+    cached: int = 0
+    completion: int = 0
+
+
+class Outbox:
+    """Events of one request on their way from the engine thread to the loop, with a bound.
+
+    `sent` is written by the engine thread alone and `taken` by the loop alone, so the difference needs no lock. A request whose outbox
+    is full keeps its KV cells and waits; `wake` tells the engine that there is room again.
+    """
+
+    __slots__ = ("_wake", "deliver", "limit", "sent", "stalled", "taken")
+
+    def __init__(self, deliver: Callable[[Event], None], wake: Callable[[], None], limit: int) -> None:
+        self.deliver = deliver  # called on the loop, once an event
+        self.limit = limit
+        self.sent = 0
+        self.taken = 0
+        self.stalled = False
+        self._wake = wake
+
+    @property
+    def full(self) -> bool:
+        return self.sent - self.taken >= self.limit
+
+    def took(self) -> None:
+        """The loop has written one event out."""
+        self.taken += 1
+        if self.stalled and self.sent - self.taken <= self.limit // 2:
+            self.stalled = False
+            self._wake()
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`tokens` is prompt + answer; the first `computed` of them are in the KV cache of `slot` (-1: none yet)."""
+
+    choice: int
+    prompt_len: int
+    tokens: list[int]
+    sampler: Sampler
+    machine: OutputMachine
+    outbox: Outbox
+    max_answer: int  # tokens of the answer at most, those resumed from included
+    salt: str = ""
+    reuse: bool = True
+    single_from: int = NEVER
+    special: frozenset[int] = frozenset()  # tokens whose text is shown although they are control tokens
+    ignore_eos: bool = False
+    slot: int = -1
+    computed: int = 0
+    cached: int = 0
+    arrival: int = 0
+    started: bool = False
+    cancelled: bool = False
+    ended: bool = False  # the loop has had its last event
+    unsent: list[int] = field(default_factory=list)
+    unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def worst(self) -> int:
+        """KV cells this sequence may come to need."""
+        return self.prompt_len + self.max_answer

@@ -1,0 +1,369 @@
+"""HTTP: parse → submit → stream. Runs on the asyncio loop; the engine thread speaks to it once a step."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from aiohttp import web
+
+from lumen.workers.llamacpp import metrics
+from lumen.workers.llamacpp.answers import DONE, Head, Stream, Usage, Whole
+from lumen.workers.llamacpp.context import Floats
+from lumen.workers.llamacpp.embed import EmbedJob, normalise
+from lumen.workers.llamacpp.engine import Engine
+from lumen.workers.llamacpp.errors import ApiError, bad, error_body, too_long
+from lumen.workers.llamacpp.fields import Fields, check_ids, decode_body
+from lumen.workers.llamacpp.prepare import Prepared
+from lumen.workers.llamacpp.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    parse_chat,
+    parse_completion,
+    parse_embedding,
+)
+from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+from lumen.workers.llamacpp.worker import Worker
+
+log = logging.getLogger("lumen.worker.server")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY_LIMIT = 32 * 1024 * 1024
+OUTBOX_LIMIT = 64
+"""Events one request may have waiting to be written before its sequences pause."""
+
+_INLINE = 16 * 1024
+"""Bodies up to this size are prepared on the loop (well under a millisecond); larger ones on a thread."""
+
+_SSE_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+class Inbox:
+    """The loop's end of an outbox: events in order, awaited one by one."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self.outbox: Outbox | None = None
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Event:
+        if not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        event = self._events.popleft()
+        if self.outbox is not None:
+            self.outbox.took()
+        return event
+
+
+class Server:
+    """The routes of one worker. `draining`: running answers go on, new ones are refused."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._engine: Engine | None = None
+        self._started = int(time.time())
+        self.draining = False
+        self.in_flight = 0
+
+    def start(self, on_death: Callable[[], None]) -> Engine:
+        """Start the engine with this loop as the one its events go to."""
+        loop = asyncio.get_running_loop()
+
+        def post(events: list[tuple[Outbox, Event]]) -> None:
+            loop.call_soon_threadsafe(_deliver, events)
+
+        def died() -> None:
+            loop.call_soon_threadsafe(on_death)
+
+        self._engine = self._worker.start(post, died)
+        return self._engine
+
+    def app(self) -> web.Application:
+        """The application: its routes as a list."""
+        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/props", self.props)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.completions)
+        app.router.add_post("/v1/embeddings", self.embeddings)
+        app.router.add_post("/tokenize", self.tokenize)
+        app.router.add_post("/detokenize", self.detokenize)
+        return app
+
+    # Reading routes
+
+    async def health(self, _request: web.Request) -> web.Response:
+        alive = self._engine is not None and self._engine.alive
+        counters = self._worker.counters
+        age = time.monotonic() - counters.last_step if counters.running else 0.0
+        body = {"status": "ok" if alive else "dead", "draining": self.draining, "step_age_s": round(age, 3)}
+        return _json(body, 200 if alive else 503)
+
+    async def props(self, _request: web.Request) -> web.Response:
+        return _json(self._worker.props())
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = metrics.render(self._worker.counters, time.monotonic())
+        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def models(self, _request: web.Request) -> web.Response:
+        model = {"id": self._worker.settings.name, "object": "model", "created": self._started, "owned_by": "lumen"}
+        return _json({"object": "list", "data": [model]})
+
+    # Generation
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body, size = await self._body(request)
+        return await self._generate(request, parse_chat(body, self._worker.model.vocab.size), size)
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        body, size = await self._body(request)
+        return await self._generate(request, parse_completion(body, self._worker.model.vocab.size), size)
+
+    async def _body(self, request: web.Request) -> tuple[dict[str, Any], int]:
+        data = await request.read()
+        body = decode_body(data)
+        model = body.get("model")
+        if model is not None and model != self._worker.settings.name:
+            raise ApiError(404, "This worker does not serve that model.", "model", "model_not_found")
+        if self.draining:
+            raise ApiError(503, "The worker is shutting down.", code="shutting_down", retry_after=1)
+        return body, len(data)
+
+    async def _generate(
+        self, request: web.Request, wanted: ChatRequest | CompletionRequest, size: int
+    ) -> web.StreamResponse:
+        engine = self._engine
+        if engine is None or not self._worker.generates:
+            raise bad("This model serves embeddings only.", "model")
+        inbox = Inbox()
+        inbox.outbox = Outbox(inbox.put, engine.wake, OUTBOX_LIMIT)
+        prepared = await self._prepare(wanted, inbox.outbox, size)
+        self._check_queue(prepared)
+        self.in_flight += 1
+        try:
+            for event in prepared.done:
+                inbox.put(event)
+            engine.submit(prepared.sequences)
+            return await self._answer(request, wanted, prepared, inbox)
+        finally:
+            self.in_flight -= 1
+            engine.cancel([sequence for sequence in prepared.sequences if not sequence.ended])
+
+    async def _prepare(self, wanted: ChatRequest | CompletionRequest, outbox: Outbox, size: int) -> Prepared:
+        preparer = self._worker.preparer
+
+        def work() -> Prepared:
+            if isinstance(wanted, ChatRequest):
+                return preparer.chat(wanted, outbox)
+            return preparer.completion(wanted, outbox)
+
+        heavy = size > _INLINE or wanted.common.response_format or getattr(wanted, "tools", None)
+        return await asyncio.to_thread(work) if heavy else work()
+
+    def _check_queue(self, prepared: Prepared) -> None:
+        waiting = self._worker.counters.waiting
+        if waiting + len(prepared.sequences) > max(self._worker.settings.queue, len(prepared.sequences)):
+            prepared.close()
+            raise ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=1)
+
+    async def _answer(
+        self, request: web.Request, wanted: ChatRequest | CompletionRequest, prepared: Prepared, inbox: Inbox
+    ) -> web.StreamResponse:
+        common, chat = wanted.common, isinstance(wanted, ChatRequest)
+        head = Head(
+            id=("chatcmpl-" if chat else "cmpl-") + uuid4().hex,
+            created=int(time.time()),
+            model=self._worker.settings.name,
+            chat=chat,
+            include_usage=common.include_usage,
+            token_ids=common.return_token_ids,
+            resumed=common.resume is not None,
+            prompts=prepared.prompts,
+        )
+        usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
+        events = _Events(inbox, prepared, usage, common.n)
+        if common.stream:
+            return await self._stream(request, head, events)
+        whole = Whole(head, self._worker.model.vocab, prepared.choices)
+        while (event := await events.next()) is not None:
+            if event.error is not None:
+                raise ApiError(*event.error)
+            whole.add(event)
+        return web.Response(body=whole.body(usage), content_type="application/json")
+
+    async def _stream(self, request: web.Request, head: Head, events: _Events) -> web.StreamResponse:
+        stream = Stream(head, self._worker.model.vocab)
+        event = await events.next()
+        if event is not None and event.error is not None:  # nothing was sent yet: an error can still be an error
+            raise ApiError(*event.error)
+        response = web.StreamResponse(headers=_SSE_HEADERS)
+        await response.prepare(request)
+        while event is not None:
+            if event.error is not None:
+                await response.write(stream.error(error_body(*event.error)))
+                response.force_close()
+                return response
+            for chunk in stream.chunks(event):
+                await response.write(chunk)
+            event = await events.next()
+        if head.include_usage:
+            await response.write(stream.usage(events.usage))
+        await response.write(DONE)
+        await response.write_eof()
+        return response
+
+    # Embeddings and tokens
+
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        body, size = await self._body(request)
+        worker = self._worker
+        wanted = parse_embedding(body, worker.model.vocab.size, worker.model.n_embd)
+        inputs = await asyncio.to_thread(self._embedding_inputs, wanted) if size > _INLINE else (
+            self._embedding_inputs(wanted)
+        )
+        vectors = await self._embed(inputs)
+        data = []
+        for i, vector in enumerate(vectors):
+            unit = normalise(vector, wanted.dimensions)
+            value = base64.b64encode(unit.tobytes()).decode() if wanted.base64 else unit.tolist()
+            data.append({"object": "embedding", "index": i, "embedding": value})
+        tokens = sum(len(tokens) for tokens in inputs)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return _json({"object": "list", "data": data, "model": worker.settings.name, "usage": usage})
+
+    def _embedding_inputs(self, wanted: EmbeddingRequest) -> list[list[int]]:
+        vocab, limit = self._worker.model.vocab, self._worker.embedder.n_ctx
+        inputs = [vocab.tokenize(one, True) if isinstance(one, str) else one for one in wanted.inputs]
+        for tokens in inputs:
+            if not tokens:
+                raise bad("An input is empty.", "input")
+            if len(tokens) > limit:
+                raise too_long(len(tokens), limit, "input")
+        return inputs
+
+    async def _embed(self, inputs: list[list[int]]) -> list[Floats]:
+        engine = self._engine
+        if engine is None:
+            raise ApiError(503, "The engine is not running.")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Floats] | str] = loop.create_future()
+
+        def settle(result: list[Floats] | str) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        job = EmbedJob(inputs, lambda result: _quietly(loop, settle, result))
+        self.in_flight += 1
+        try:
+            self._worker.embedder.submit(job)
+            engine.wake()
+            result = await answer
+        finally:
+            self.in_flight -= 1
+            job.cancelled = True
+        if isinstance(result, str):
+            raise ApiError(500, result)
+        return result
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        body, size = await self._body(request)
+        fields = Fields(body)
+        text = body.get("prompt", body.get("content"))
+        if not isinstance(text, str):
+            raise bad("'prompt' must be a string.", "prompt")
+        vocab, add = self._worker.model.vocab, fields.flag("add_special_tokens", True)
+        tokens = await asyncio.to_thread(vocab.tokenize, text, add) if size > _INLINE else vocab.tokenize(text, add)
+        return _json({"tokens": tokens, "count": len(tokens), "max_model_len": self._worker.n_ctx})
+
+    async def detokenize(self, request: web.Request) -> web.Response:
+        body, _size = await self._body(request)
+        vocab = self._worker.model.vocab
+        text = vocab.detokenize(check_ids(body.get("tokens"), "tokens", vocab.size))
+        return _json({"prompt": text, "content": text})
+
+
+class _Events:
+    """The events of one request until every choice has had its last one; gathers usage on the way."""
+
+    def __init__(self, inbox: Inbox, prepared: Prepared, usage: Usage, per_prompt: int) -> None:
+        self._inbox = inbox
+        self._left = prepared.choices
+        self._per_prompt = per_prompt
+        self._sequences: dict[int, Sequence] = {sequence.choice: sequence for sequence in prepared.sequences}
+        self.usage = usage
+
+    async def next(self) -> Event | None:
+        """The next event; None after the last."""
+        if not self._left:
+            return None
+        event = await self._inbox.get()
+        if event.finish is not None or event.error is not None:
+            self._left -= 1
+            self.usage.add(event, self._per_prompt)
+            sequence = self._sequences.get(event.choice)
+            if sequence is not None:
+                sequence.ended = True
+        return event
+
+
+def _deliver(events: list[tuple[Outbox, Event]]) -> None:
+    for outbox, event in events:
+        outbox.deliver(event)
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: object) -> None:
+    """Call on the loop from the engine thread; a loop that has closed meanwhile has nobody left to tell."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, value)
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error leaves as OpenAI's JSON."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+        return web.Response(body=error.body(), status=error.status, content_type="application/json", headers=headers)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        message = {404: "There is no such path.", 405: "This path does not take that method."}.get(error.status)
+        body = error_body(error.status, message or error.reason or "The request was refused.")
+        return web.Response(body=body, status=error.status, content_type="application/json")
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("a request failed")
+        return web.Response(
+            body=error_body(500, "The worker failed on this request."), status=500, content_type="application/json"
+        )

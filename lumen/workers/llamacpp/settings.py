@@ -1,0 +1,62 @@
+"""What the worker is told on its command line, as one frozen value that refuses nonsense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KV_TYPES = ("f16", "q8_0", "q4_0")
+FLASH = ("auto", "on", "off")
+POOLING = ("auto", "mean", "cls", "last")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One worker's parameters. Sizes are in tokens (= KV cells) unless their name says otherwise; 0 means "choose"."""
+
+    model: Path
+    name: str
+    socket: Path | None = None
+    port: int | None = None
+    ctx: int = 0  # the longest prompt + answer of one sequence
+    kv: int = 0  # cells shared by all sequences
+    slots: int = 8  # sequences that run at once
+    batch: int = 512  # tokens given to one decode
+    ubatch: int = 512
+    threads: int = 0
+    gpu_layers: int = 0
+    flash_attn: str = "auto"
+    kv_type: str = "f16"
+    repack: str = "auto"
+    embedding: bool = False  # serve embeddings only
+    pooling: str = "auto"
+    grace: float = 30.0  # seconds for running answers after SIGTERM
+    queue: int = 256  # answers that may wait for a slot
+    parent_pid: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.socket is None) == (self.port is None):
+            raise ValueError("give either --socket or --port")
+        if self.port is not None and not 0 <= self.port <= 65535:
+            raise ValueError("--port must lie between 0 and 65535")
+        for field in ("ctx", "kv", "threads", "queue"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"--{field} must not be negative")
+        if not 1 <= self.slots <= 128:
+            raise ValueError("--slots must lie between 1 and 128")
+        if self.batch < max(32, self.slots):
+            raise ValueError("--batch must be at least 32 and at least --slots")
+        if not 1 <= self.ubatch <= self.batch:
+            raise ValueError("--ubatch must lie between 1 and --batch")
+        if self.kv and self.ctx and self.kv < self.ctx:
+            raise ValueError("--kv must be at least --ctx: one sequence must fit")
+        for value, allowed, flag in (
+            (self.kv_type, KV_TYPES, "--kv-type"),
+            (self.flash_attn, FLASH, "--flash-attn"),
+            (self.repack, FLASH, "--repack"),
+            (self.pooling, POOLING, "--pooling"),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{flag} must be one of {', '.join(allowed)}")
+        if not 0 <= self.grace <= 3600:
+            raise ValueError("--grace must lie between 0 and 3600 seconds")

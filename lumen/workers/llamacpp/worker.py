@@ -1,0 +1,159 @@
+"""The composition of one worker: model, contexts, engine, and what turns requests into sequences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
+from lumen.workers.llamacpp.context import Context, Shape
+from lumen.workers.llamacpp.embed import Embedder, pooling_of
+from lumen.workers.llamacpp.engine import Engine, Post
+from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.model import LoadError, Model
+from lumen.workers.llamacpp.prepare import Preparer
+from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.sequence import NEVER
+from lumen.workers.llamacpp.settings import Settings
+
+Phase = Callable[..., None]
+
+_DEFAULT_CTX = 8192
+_DEFAULT_KV = 32768
+_PARKED_SLOTS = 32
+"""KV sequence ids beyond the running ones, for parked prefixes."""
+
+
+class Worker:
+    """Everything behind the HTTP server. Make it with `load`, then `start`; `close` frees the model."""
+
+    def __init__(self, settings: Settings, model: Model, context: Context | None, threads: int, n_ctx: int) -> None:
+        self.settings = settings
+        self.model = model
+        self.counters = Counters()
+        self.n_ctx = n_ctx
+        self.template = _template(model)
+        self.preparer = Preparer(model.vocab, self.template, n_ctx)
+        self.embedder = Embedder(
+            model, pooling_of(model, settings.pooling), n_ctx, settings.batch, threads, self.counters
+        )
+        self.engine: Engine | None = None
+        self._context = context
+
+    @property
+    def generates(self) -> bool:
+        """Whether this worker answers chats and completions (else embeddings only)."""
+        return self._context is not None
+
+    def start(self, post: Post, on_death: Callable[[], None]) -> Engine:
+        """Start the engine thread."""
+        context = self._context
+        park = context.n_cells // 4 if context is not None else 0
+        self.engine = Engine(
+            context, self.settings.slots, park, self.counters, post, self.embedder, on_death
+        )
+        self.engine.start()
+        return self.engine
+
+    def props(self) -> dict[str, Any]:
+        """What this worker is and can do."""
+        chat = self.generates and self.template is not None
+        return {
+            "name": self.settings.name,
+            "family": self.template.family.name if self.template is not None else None,
+            "architecture": self.model.meta("general.architecture"),
+            "n_ctx": self.n_ctx,
+            "n_ctx_train": self.model.n_ctx_train,
+            "slots": self.settings.slots,
+            "kv_cells": self._context.n_cells if self._context is not None else 0,
+            "vocab": self.model.vocab.size,
+            "pooling": self.embedder.pooling,
+            "embedding_size": self.model.n_embd,
+            "capabilities": {
+                "chat": chat,
+                "completions": self.generates,
+                "embeddings": True,
+                "tools": chat,
+                "json_schema": self.generates,
+                "logprobs": self.generates,
+                "token_ids": True,
+            },
+        }
+
+    def close(self) -> None:
+        """Free contexts and weights; only after the engine thread has ended."""
+        self.embedder.close()
+        if self._context is not None:
+            self._context.close()
+        self.model.close()
+
+
+def load(settings: Settings, phase: Phase) -> Worker:
+    """Load the model and make its context. `phase(name, **values)` hears each step of the start. Raises `LoadError`."""
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    phase("load", pct=0)
+    model = Model(
+        settings.model,
+        gpu_layers=settings.gpu_layers,
+        repack=settings.repack,
+        progress=lambda pct: phase("load", pct=pct),
+    )
+    phase("context")
+    n_ctx = settings.ctx or min(model.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
+    if settings.kv and not settings.ctx:
+        n_ctx = min(n_ctx, settings.kv)
+    context = None if settings.embedding else _context(settings, model, n_ctx, threads)
+    if context is not None:
+        phase("warmup")
+        _warm_up(context)
+    return Worker(settings, model, context, threads, n_ctx)
+
+
+def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Context | None:
+    cells = settings.kv or min(n_ctx * settings.slots, max(n_ctx, _DEFAULT_KV))
+    rewinds = not model.recurrent and model.n_swa == 0  # others pay memory for each sequence id, and reuse little
+    slots = settings.slots + (_PARKED_SLOTS if rewinds else 0)
+    shape = Shape(
+        n_ctx=cells,
+        n_batch=settings.batch,
+        n_ubatch=settings.ubatch,
+        n_seq=slots,
+        threads=threads,
+        outputs=slots,  # llama.cpp reserves one for each sequence id
+        flash_attn=settings.flash_attn,
+        kv_type=settings.kv_type,
+    )
+    context = Context(model, shape)
+    if context.memory is None:  # an encoder: there is nothing to generate with
+        context.close()
+        return None
+    return context
+
+
+@dataclass(slots=True)
+class _One:
+    """A one-token sequence, for the warm-up."""
+
+    tokens: list[int]
+    computed: int = 0
+    slot: int = 0
+    single_from: int = NEVER
+
+
+def _warm_up(context: Context) -> None:
+    """One decode, so that weights are paged in and buffers made before the first request pays for it."""
+    context.decode([Chunk(_One([0]), 0, 1, True)])
+    context.clear()
+
+
+def _template(model: Model) -> ChatTemplate | None:
+    source = model.chat_template
+    if source is None:
+        return None
+    try:
+        return ChatTemplate(source, model.vocab.bos_text, model.vocab.eos_text, now=datetime.now)
+    except TemplateError as error:
+        raise LoadError(f"the model's chat template does not compile: {error}") from None
