@@ -32,14 +32,13 @@ def series(rules: Rules, item: str, separator: str, parallel: bool) -> str:
 
 def trigger(opener: str, head: Sequence[str], before: str = "") -> str:
     """A pattern whose first group begins with `opener` (a regular expression) and that matches only where the text
-    ends inside `head` (texts, blanks allowed before each but the first): whatever a token carried beyond the opener
-    is then text the grammar accepts. `before` is matched ahead of the group."""
+    ends inside `head` (texts, blanks allowed before each): whatever a token carried beyond the opener is then text the
+    grammar accepts. `before` is matched ahead of the group."""
     tail = ""
-    for number in range(len(head) - 1, -1, -1):
-        for char in reversed(head[number]):
+    for word in reversed(head):
+        for char in reversed(word):
             tail = f"(?:{escape(char)}{tail})?"
-        if number or opener:
-            tail = BLANKS + tail
+        tail = BLANKS + tail
     return f"{before}({opener}{tail})(?![\\s\\S])"
 
 

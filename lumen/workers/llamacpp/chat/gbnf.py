@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ class Grammar:
         if self.lazy:
             return self
         rules = until_rules("think-text", closer)
-        tail = f'think-text space {self.root}'
+        tail = f"think-text space {self.root}"
         first = tail if opened else f"({literal(opener)} {tail} | {self.root})"
         space = "" if re.search(r"^space ::=", self.gbnf, re.MULTILINE) else f"space ::= {SPACE}\n"
         gbnf = f"answer-root ::= {first}\n{rules}\n{space}{self.gbnf}"
@@ -190,6 +191,11 @@ class Rules:
             raise SchemaError(f"the grammar would be larger than {MAX_GRAMMAR_CHARS} characters")
         self._bodies[name] = body
 
+    def grammar(self, body: str, patterns: Sequence[str] = (), tokens: Sequence[str] = ()) -> Grammar:
+        """The grammar of `body`; lazy where there is something to trigger on."""
+        self.define(self.reserve("root"), body)
+        return Grammar(self.text(), "root", bool(patterns or tokens), tuple(patterns), tuple(tokens))
+
     def text(self) -> str:
         return "\n".join(f"{name} ::= {body}" for name, body in self._bodies.items())
 
@@ -284,4 +290,4 @@ def _at_most(rules: Rules, hint: str, item: str, count: int) -> str:
 
 
 def _block_size(count: int) -> int:
-    return max(2, round(count**0.5))
+    return max(2, math.isqrt(count))

@@ -27,7 +27,7 @@ def integer_range(low: int | None, high: int | None) -> str:
 
 def number_range(low: Decimal | None, high: Decimal | None, above: bool, below: bool) -> str:
     """Decimal numbers from `low` to `high`, without exponents; `above`/`below` leave out the bound itself."""
-    if low is not None and high is not None and (low > high or low == high and (above or below)):
+    if low is not None and high is not None and (low > high or (low == high and (above or below))):
         raise SchemaError(f"no number lies between {low} and {high}")
     limit = Decimal(10**MAX_DIGITS - 1)
     low, above = (-limit, False) if low is None else (low, above)

@@ -48,7 +48,8 @@ def _unlike(rules: Rules, hint: str, words: Sequence[str], depth: int) -> str:
     closing = [] if "" in words else ['"\\""']
     if not first or depth >= 48:
         # So long a shared beginning ends the comparison: such keys are then not written at all.
-        return rules.add(f"{hint}-unlike", " | ".join([*closing, *([f"{char} {any_text}"] if not first else [])]) or char)
+        parts = closing if first else [*closing, f"{char} {any_text}"]
+        return rules.add(f"{hint}-unlike", " | ".join(parts) or char)
     parts = closing
     for head in first:
         rest = _unlike(rules, hint, [word[1:] for word in words if word[:1] == head], depth + 1)

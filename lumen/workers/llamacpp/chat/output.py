@@ -31,8 +31,9 @@ class Delta:
 class StreamParser(Protocol):
     """Splits the text of an answer into content, reasoning and tool calls, however the text is cut into pieces."""
 
-    calls: int
-    """Tool calls begun so far."""
+    @property
+    def calls(self) -> int:
+        """Tool calls begun so far."""
 
     @property
     def opening(self) -> bool:
@@ -53,9 +54,9 @@ class OutputMachine:
 
     Bytes that are not UTF-8 become U+FFFD as `bytes.decode(errors="replace")` gives it. Stop strings are looked for in
     the content alone, not in reasoning or in the arguments of a tool call: a stop of "\\n" must not cut a call in
-    two. The match that is complete first wins (of two that end together, the longer); text after it is dropped (and the
-    stop itself unless `include_stop`). Held back are at most a partial character, a possible beginning of a stop, and what the parser
-    holds as a possible call.
+    two. The match that is complete first wins (of two that end together, the longer); text after it is dropped
+    (and the stop itself unless `include_stop`). Held back are at most a partial character, a possible beginning of a
+    stop, and what the parser holds as a possible call.
     """
 
     def __init__(self, parser: StreamParser | None, stops: Sequence[str], include_stop: bool = False) -> None:

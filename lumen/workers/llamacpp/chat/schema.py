@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lumen.workers.llamacpp.chat.families.base import Tools, function_of
 from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules, SchemaError
 from lumen.workers.llamacpp.chat.schema_rules import SchemaWriter
+from lumen.workers.llamacpp.chat.tools import Tools, function_of
 
 #: JSON values in one schema, characters of its texts, and levels of JSON nesting.
 MAX_NODES = 2_000
@@ -29,24 +29,25 @@ class BadSchema(ValueError):
 
 def response_grammar(response_format: dict[str, Any] | None) -> Grammar | None:
     """Grammar of `response_format`: None for "text" or none. Raises BadSchema."""
+    rules = Rules()
+    name = answer_rule(rules, response_format)
+    return None if name is None else rules.grammar(name)
+
+
+def answer_rule(rules: Rules, response_format: dict[str, Any] | None) -> str | None:
+    """The rule that `response_format` holds an answer to: None for "text" or none. Raises BadSchema."""
     kind = response_format.get("type") if response_format is not None else "text"
     if response_format is None or kind == "text":
         return None
     if kind == "json_object":
-        rules = Rules()
-        rules.add("root", rules.any_object())
-        return Grammar(rules.text())
+        return rules.any_object()
     if kind != "json_schema":
         raise BadSchema("response_format.type", "must be text, json_object or json_schema")
     wrapper = response_format.get("json_schema")
     if not isinstance(wrapper, dict) or "schema" not in wrapper:
         raise BadSchema("response_format.json_schema", "must be an object that holds name and schema")
-    rules = Rules()
-    name = _compile(
-        rules, wrapper["schema"], "answer", wrapper.get("strict") is True, "response_format.json_schema.schema"
-    )
-    rules.define(rules.reserve("root"), name)
-    return Grammar(rules.text())
+    param = "response_format.json_schema.schema"
+    return _compile(rules, wrapper["schema"], "answer", wrapper.get("strict") is True, param)
 
 
 def check_tools(tools: Tools) -> None:

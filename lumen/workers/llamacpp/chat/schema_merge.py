@@ -8,8 +8,11 @@ from lumen.workers.llamacpp.chat.gbnf import SchemaError
 
 #: Keywords that say nothing about which values are valid.
 ANNOTATIONS = frozenset(
-    "title description default examples example $schema $id $comment $anchor $defs definitions deprecated readOnly "
-    "writeOnly nullable externalDocs xml discriminator strict contentMediaType contentEncoding".split()
+    {
+        *("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly"),
+        *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "strict", "nullable"),
+        *("externalDocs", "xml", "discriminator", "contentMediaType", "contentEncoding"),
+    }
 )
 
 _LARGER = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
@@ -31,9 +34,6 @@ def merge(left: Any, right: Any) -> Any:
         if key in ANNOTATIONS:
             continue
         out[key] = _both(key, out[key], value) if key in out and out[key] != value else value
-    if "properties" in out and ("properties" not in left or "properties" not in right):
-        # Merging must not close an object that one side left open only by not speaking of it.
-        out.setdefault("additionalProperties", False)
     return out
 
 
@@ -47,10 +47,8 @@ def _both(key: str, one: Any, other: Any) -> Any:
         return [*one, *(name for name in other if name not in one)]
     if key == "allOf" and isinstance(one, list) and isinstance(other, list):
         return [*one, *other]
-    if key in ("items", "additionalProperties") and one is not False and other is not False:
-        return {"allOf": [one, other]} if one is not True and other is not True else other if one is True else one
-    if key == "additionalProperties":
-        return False
+    if key in ("items", "additionalProperties"):
+        return False if one is False or other is False else {"allOf": [one, other]}
     if key == "type":
         return _types(one, other)
     if key == "enum" and isinstance(one, list) and isinstance(other, list):
@@ -65,7 +63,7 @@ def _both(key: str, one: Any, other: Any) -> Any:
 def _types(one: Any, other: Any) -> Any:
     left, right = (value if isinstance(value, list) else [value] for value in (one, other))
     shared = [kind for kind in left if kind in right]
-    if "number" in left and "integer" in right or "integer" in left and "number" in right:
+    if any("number" in a and "integer" in b for a, b in ((left, right), (right, left))):
         shared.append("integer")
     if not shared:
         raise SchemaError("two schemas that must both hold disagree on type")

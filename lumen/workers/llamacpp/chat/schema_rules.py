@@ -18,9 +18,19 @@ MAX_ITEMS = 10_000
 
 #: Keywords that a context-free grammar over the text cannot hold the model to; strict schemas may not use them.
 UNENFORCED = frozenset(
-    "not if then else dependentRequired dependentSchemas dependencies patternProperties propertyNames "
-    "unevaluatedProperties unevaluatedItems contains minContains maxContains uniqueItems multipleOf minProperties "
-    "maxProperties".split()
+    {
+        *("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"),
+        *("patternProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems"),
+        *(
+            "contains",
+            "minContains",
+            "maxContains",
+            "uniqueItems",
+            "multipleOf",
+            "minProperties",
+            "maxProperties",
+        ),
+    }
 )
 _OBJECT_KEYS = frozenset({"properties", "required", "additionalProperties", "minProperties", "maxProperties"})
 _ARRAY_KEYS = frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"})
@@ -183,14 +193,17 @@ class SchemaWriter:
         for name in required:
             if name not in properties:
                 if extra is False:
-                    raise SchemaError(f"{name!r:.60} is required, but no property and additionalProperties is false")
+                    raise SchemaError(
+                        f"{name!r:.60} is required, but no property and additionalProperties is false"
+                    )
                 properties[name] = extra
         sp = self._rules.space()
         colon = f'{sp} ":" {sp}'
         members = []
         for name, schema in properties.items():
             value = self._value(schema, f"{hint}-{name}", depth + 1, frozenset())
-            members.append((self._rules.add(f"{hint}-{name}-kv", f"{literal(json_text(name))} {colon} {value}"), name in required))
+            pair = self._rules.add(f"{hint}-{name}-kv", f"{literal(json_text(name))} {colon} {value}")
+            members.append((pair, name in required))
         others = None
         if extra is not False:
             value = self._value(extra, f"{hint}-other", depth + 1, frozenset())
@@ -213,7 +226,8 @@ class SchemaWriter:
         if high is not None and low > high:
             raise SchemaError("minItems is larger than the items that are allowed")
         first = [
-            self._value(part, f"{hint}-{number}", depth + 1, frozenset()) for number, part in enumerate(prefix)
+            self._value(part, f"{hint}-{number}", depth + 1, frozenset())
+            for number, part in enumerate(prefix)
         ]
         left = None if high is None else high - len(first)
         if left == 0:
@@ -250,7 +264,10 @@ def _schemas(value: Any, keyword: str) -> list[Any]:
 
 def _inferred(core: dict[str, Any]) -> str | None:
     for kind, keys in (
-        ("object", _OBJECT_KEYS), ("array", _ARRAY_KEYS), ("string", _STRING_KEYS), ("number", _NUMBER_KEYS)
+        ("object", _OBJECT_KEYS),
+        ("array", _ARRAY_KEYS),
+        ("string", _STRING_KEYS),
+        ("number", _NUMBER_KEYS),
     ):
         if keys & core.keys():
             return kind

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from lumen.workers.llamacpp.chat.gbnf import Grammar
+from lumen.workers.llamacpp.chat.callparser import CallParser, CallStyle
+from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules
 from lumen.workers.llamacpp.chat.output import StreamParser
-
-Tools = Sequence[dict[str, Any]]
-"""OpenAI's list: {"type": "function", "function": {"name", "description", "parameters"}}."""
-
-ToolChoice = str | dict[str, Any] | None
-"""OpenAI's: None, "auto", "none", "required" or {"type": "function", "function": {"name": …}}."""
+from lumen.workers.llamacpp.chat.schema import answer_rule
+from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools, choice_kind, chosen, tool_names
 
 CallIds = Callable[[int], str]
 """Call index -> id. Must give the same id for the same index when an answer is replayed."""
+
+Messages = list[dict[str, Any]]
 
 
 class ToolFamily(Protocol):
@@ -34,41 +33,67 @@ class ToolFamily(Protocol):
         """True where a template with this source makes the model write calls in this way."""
 
     def adapt(
-        self, messages: list[dict[str, Any]], tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> list[dict[str, Any]]:
+        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> Messages:
         """The messages as a template with this source can take them. Does not change its argument."""
 
     def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
         """A fresh parser of one answer. `forced`: an eager grammar holds the answer to being calls."""
 
-    def grammar(self, tools: Tools, tool_choice: ToolChoice, parallel: bool) -> Grammar | None:
-        """Eager for "required" and a named tool, lazy for "auto"; None for "none", no tools, or where the family has
-        no unmistakable opener to trigger on. Raises BadSchema."""
+    def grammar(
+        self,
+        tools: Tools,
+        tool_choice: ToolChoice,
+        parallel: bool,
+        response_format: dict[str, Any] | None = None,
+    ) -> Grammar | None:
+        """Eager for "required" and a named tool, lazy for "auto" (eager there too, calls or the answer's schema, where
+        a response_format binds the answer); None for "none" or no tools. Raises BadSchema."""
 
 
-def function_of(tool: dict[str, Any]) -> dict[str, Any]:
-    """The function part of a tool (also where a client sent the function bare)."""
-    function = tool.get("function")
-    return function if isinstance(function, dict) else tool
+class MarkedFamily:
+    """What families share whose calls one CallStyle describes. A subclass says how a call is written (`style` to read,
+    `body` to enforce) and what gives one away (`triggers`)."""
 
+    name: str
+    priority: int
+    native: bool = True
+    special_texts: tuple[str, ...] = ()
+    style: CallStyle
 
-def tool_names(tools: Tools) -> frozenset[str]:
-    return frozenset(str(function_of(tool).get("name", "")) for tool in tools)
+    def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
+        """Expression of an answer that consists of calls."""
+        raise NotImplementedError
 
+    def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Patterns and token texts at which a lazy grammar begins to bind."""
+        raise NotImplementedError
 
-def choice_kind(tool_choice: ToolChoice) -> Literal["none", "auto", "required", "named"]:
-    """Which of the four kinds a `tool_choice` is; an absent one is "auto"."""
-    if isinstance(tool_choice, dict):
-        return "named"
-    if tool_choice == "none":
-        return "none"
-    return "required" if tool_choice == "required" else "auto"
+    def adapt(
+        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> Messages:
+        return messages
 
+    def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
+        return CallParser(self.style, tool_names(tools), ids)
 
-def chosen(tools: Tools, tool_choice: ToolChoice) -> list[dict[str, Any]]:
-    """The functions that may be called under `tool_choice`."""
-    functions = [function_of(tool) for tool in tools]
-    if isinstance(tool_choice, dict):
-        wanted = function_of(tool_choice).get("name")
-        return [function for function in functions if function.get("name") == wanted]
-    return functions
+    def grammar(
+        self,
+        tools: Tools,
+        tool_choice: ToolChoice,
+        parallel: bool,
+        response_format: dict[str, Any] | None = None,
+    ) -> Grammar | None:
+        functions = chosen(tools, tool_choice)
+        kind = choice_kind(tool_choice)
+        if kind == "none" or not functions:
+            return None
+        rules = Rules()
+        body = self.body(rules, functions, parallel)
+        if kind != "auto":
+            return rules.grammar(body)
+        answer = answer_rule(rules, response_format)
+        if answer is not None:
+            return rules.grammar(f"{body} | {answer}")
+        patterns, tokens = self.triggers(functions)
+        return rules.grammar(body, patterns, tokens)

@@ -4,15 +4,16 @@ with one JSON object, `{"name", "arguments"}` or `{"tool_calls": [{"name", "argu
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from lumen.workers.llamacpp.chat.callgrammar import BLANKS, call_rule, named_opener, series, trigger
-from lumen.workers.llamacpp.chat.callparser import CallParser, CallStyle
+from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import MAX_HEAD, CallBlock, Calls, Reader
-from lumen.workers.llamacpp.chat.families.base import CallIds, ToolChoice, Tools, choice_kind, chosen, tool_names
-from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules
+from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
+from lumen.workers.llamacpp.chat.gbnf import Rules
 from lumen.workers.llamacpp.chat.jsonstream import BLANK
-from lumen.workers.llamacpp.chat.output import StreamParser
+from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools, choice_kind, chosen
 
 _WRAPPER = ("{", '"tool_calls"', ":")
 
@@ -87,21 +88,18 @@ def _reader(calls: Calls, _marked: bool) -> Reader:
     return WrappedReader(calls)
 
 
-STYLE = CallStyle(reader=_reader, lead=("```json", "```"), closer="```", bare="{[", separators=";,")
-
-
-class Generic:
+class Generic(MarkedFamily):
     name = "generic"
     priority = 0
     native = False
-    special_texts: tuple[str, ...] = ()
+    style = CallStyle(reader=_reader, lead=("```json", "```"), closer="```", bare="{[", separators=";,")
 
     def matches(self, template: str) -> bool:
         return True
 
     def adapt(
-        self, messages: list[dict[str, Any]], tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> list[dict[str, Any]]:
+        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> Messages:
         plain = [_as_text(message) for message in messages]
         if not tools or choice_kind(tool_choice) == "none":
             return plain
@@ -116,26 +114,16 @@ class Generic:
             return [first, *plain[1:]]
         return [{"role": "system", "content": text}, *plain]
 
-    def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
-        return CallParser(STYLE, tool_names(tools), ids)
-
-    def grammar(self, tools: Tools, tool_choice: ToolChoice, parallel: bool) -> Grammar | None:
-        functions = chosen(tools, tool_choice)
-        kind = choice_kind(tool_choice)
-        if kind == "none" or not functions:
-            return None
-        rules = Rules()
+    def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
         call, sp = call_rule(rules, functions, "arguments"), rules.space()
         several = series(rules, call, f'{sp} "," {sp}', parallel)
-        wrapped = rules.add(
-            "wrapped", f'"{{" {sp} "\\"tool_calls\\"" {sp} ":" {sp} "[" {sp} {several} {sp} "]" {sp} "}}"'
-        )
-        rules.add("root", f"{call} | {wrapped}")
-        if kind != "auto":
-            return Grammar(rules.text())
-        lone = trigger(named_opener(functions), ("", ",", '"arguments"', ":", "{"), r"^\s*")
-        many = trigger(rf'\{{{BLANKS}"tool_calls"', ("", ":", "[", "{", '"name"', ":", '"'), r"^\s*")
-        return Grammar(rules.text(), "root", True, (lone, many))
+        wrapped = f'"{{" {sp} "\\"tool_calls\\"" {sp} ":" {sp} "[" {sp} {several} {sp} "]" {sp} "}}"'
+        return f"{call} | {rules.add('wrapped', wrapped)}"
+
+    def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        lone = trigger(named_opener(functions), (",", '"arguments"', ":", "{"), r"^\s*")
+        many = trigger(rf'\{{{BLANKS}"tool_calls"', (":", "[", "{", '"name"', ":", '"'), r"^\s*")
+        return (lone, many), ()
 
 
 def instructions(tools: Tools, tool_choice: ToolChoice, parallel: bool) -> str:

@@ -1,61 +1,52 @@
-"""Llama 3.1 and later: the answer is bare JSON, `{"name": …, "parameters": {…}}`, or the same behind `<|python_tag|>`."""
+"""Llama 3.1 and later: the answer is bare JSON, `{"name": …, "parameters": {…}}`, perhaps behind `<|python_tag|>`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from lumen.workers.llamacpp.chat.callgrammar import call_rule, named_opener, series, trigger
-from lumen.workers.llamacpp.chat.callparser import CallParser, CallStyle
+from lumen.workers.llamacpp.chat.callgrammar import BLANKS, call_rule, escape, named_opener, series, trigger
+from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import CallBlock
-from lumen.workers.llamacpp.chat.families.base import CallIds, ToolChoice, Tools, choice_kind, chosen, tool_names
-from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules
-from lumen.workers.llamacpp.chat.output import StreamParser
+from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
+from lumen.workers.llamacpp.chat.gbnf import Rules
+from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools
 
 PYTHON_TAG = "<|python_tag|>"
-STYLE = CallStyle(
-    reader=lambda calls, marked: CallBlock(calls, strict=not marked),
-    openers=(PYTHON_TAG,),
-    bare="{[",
-    separators=";,",
-)
 
 
-class Llama3:
+class Llama3(MarkedFamily):
     name = "llama3"
     priority = 40
-    native = True
     special_texts = (PYTHON_TAG,)
+    style = CallStyle(
+        reader=lambda calls, marked: CallBlock(calls, strict=not marked),
+        openers=(PYTHON_TAG,),
+        bare="{[",
+        separators=";,",
+    )
 
     def matches(self, template: str) -> bool:
         return "<|start_header_id|>" in template and ("parameters" in template or PYTHON_TAG in template)
 
     def adapt(
-        self, messages: list[dict[str, Any]], tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> list[dict[str, Any]]:
+        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> Messages:
         if "single tool-calls" not in source:
             return messages
         return _one_call_a_message(messages)
 
-    def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
-        return CallParser(STYLE, tool_names(tools), ids)
-
-    def grammar(self, tools: Tools, tool_choice: ToolChoice, parallel: bool) -> Grammar | None:
-        functions = chosen(tools, tool_choice)
-        kind = choice_kind(tool_choice)
-        if kind == "none" or not functions:
-            return None
-        rules = Rules()
+    def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
         call, sp = call_rule(rules, functions, "parameters"), rules.space()
         calls = series(rules, call, f'{sp} ";" {sp}', parallel)
-        rules.add("root", f'("{PYTHON_TAG}" {sp})? {calls}')
-        if kind != "auto":
-            return Grammar(rules.text())
-        head = ("", ",", '"parameters"', ":", "{")
-        patterns = tuple(
-            trigger(opener + named_opener(functions), head, before)
-            for before, opener in ((r"^\s*", ""), ("", r"<\|python_tag\|>(?: |\n\n?[ \t]{0,20})?"))
-        )
-        return Grammar(rules.text(), "root", True, patterns, (PYTHON_TAG,))
+        return f'("{PYTHON_TAG}" {sp})? {calls}'
+
+    def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        head = (",", '"parameters"', ":", "{")
+        named = named_opener(functions)
+        bare = trigger(named, head, r"^\s*")
+        tagged = trigger(escape(PYTHON_TAG) + BLANKS + named, head)
+        return (bare, tagged), (PYTHON_TAG,)
 
 
 def _one_call_a_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

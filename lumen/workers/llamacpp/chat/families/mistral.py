@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from lumen.workers.llamacpp.chat.callgrammar import call_rule, escape, series, trigger
-from lumen.workers.llamacpp.chat.callparser import CallParser, CallStyle
+from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import MAX_HEAD, ArgumentsReader, CallBlock, Calls, Reader
-from lumen.workers.llamacpp.chat.families.base import CallIds, ToolChoice, Tools, choice_kind, chosen, tool_names
-from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules, literal
+from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
+from lumen.workers.llamacpp.chat.gbnf import Rules, literal
 from lumen.workers.llamacpp.chat.jsonstream import BLANK
-from lumen.workers.llamacpp.chat.output import StreamParser
 from lumen.workers.llamacpp.chat.schema import arguments_rule
+from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools
 
 OPENER = "[TOOL_CALLS]"
 ARGS = "[ARGS]"
@@ -60,7 +61,7 @@ class NamedReader:
             return at
         if char != "{":
             self.raw += char
-            self.bad = len(self.raw) > MAX_HEAD or char in "<>\n" and bool(self.raw.strip(BLANK))
+            self.bad = len(self.raw) > MAX_HEAD or (char in "<>\n" and bool(self.raw.strip(BLANK)))
             return at + 1
         head = self.raw.strip(BLANK).removesuffix(ARGS)
         self._name = head.split(CALL_ID)[0].strip(BLANK)
@@ -81,13 +82,10 @@ def _reader(calls: Calls, _marked: bool) -> Reader:
     return NamedReader(calls)
 
 
-STYLE = CallStyle(reader=_reader, openers=(OPENER,))
-
-
-class Mistral:
+class Mistral(MarkedFamily):
     priority = 60
-    native = True
     special_texts = (OPENER, ARGS, CALL_ID)
+    style = CallStyle(reader=_reader, openers=(OPENER,))
 
     def __init__(self, name: str, named: bool) -> None:
         self.name = name
@@ -97,35 +95,24 @@ class Mistral:
         return OPENER in template and (ARGS in template) is self._named
 
     def adapt(
-        self, messages: list[dict[str, Any]], tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> list[dict[str, Any]]:
+        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
+    ) -> Messages:
         return [_short_ids(message) for message in messages]
 
-    def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
-        return CallParser(STYLE, tool_names(tools), ids)
-
-    def grammar(self, tools: Tools, tool_choice: ToolChoice, parallel: bool) -> Grammar | None:
-        functions = chosen(tools, tool_choice)
-        kind = choice_kind(tool_choice)
-        if kind == "none" or not functions:
-            return None
-        rules = Rules()
-        head: tuple[str, ...] = ("",)
+    def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
         if self._named:
             item = rules.add("item", f'"{OPENER}" ({named_rules(rules, functions)})')
-            rules.add("root", series(rules, item, "", parallel))
-        else:
-            call, sp = call_rule(rules, functions, "arguments"), rules.space()
-            calls = series(rules, call, f'{sp} "," {sp}', parallel)
-            rules.add("root", f'"{OPENER}" {sp} "[" {sp} {calls} {sp} "]"')
-            head = ("", "[", "{", '"name"', ":", '"')
-        if kind != "auto":
-            return Grammar(rules.text())
-        pattern = trigger(escape(OPENER), head)
-        return Grammar(rules.text(), "root", True, (pattern,), (OPENER,))
+            return series(rules, item, "", parallel)
+        call, sp = call_rule(rules, functions, "arguments"), rules.space()
+        calls = series(rules, call, f'{sp} "," {sp}', parallel)
+        return f'"{OPENER}" {sp} "[" {sp} {calls} {sp} "]"'
+
+    def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        head = () if self._named else ("[", "{", '"name"', ":", '"')
+        return (trigger(escape(OPENER), head),), (OPENER,)
 
 
-def named_rules(rules: Rules, functions: list[dict[str, Any]]) -> str:
+def named_rules(rules: Rules, functions: Sequence[dict[str, Any]]) -> str:
     """Alternatives `name[ARGS]{…}`, one for each function."""
     return " | ".join(
         f"{literal(str(function.get('name', '')) + ARGS)} {arguments_rule(rules, function)}"
@@ -134,7 +121,7 @@ def named_rules(rules: Rules, functions: list[dict[str, Any]]) -> str:
 
 
 def _short_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """Templates of this family demand call ids of nine letters or digits: others are mapped to such, always the same."""
+    """Templates of this family demand call ids of nine letters or digits: others are mapped to such, always alike."""
     out = dict(message)
     if isinstance(out.get("tool_call_id"), str):
         out["tool_call_id"] = _short_id(out["tool_call_id"])
