@@ -264,6 +264,6 @@ def _charged(function: Callable[..., Any]) -> Callable[..., Any]:
                 spend(len(arg))
         return function(*args, **kwargs)
 
-    for key, value in vars(function).items():
+    for key, value in getattr(function, "__dict__", {}).items():
         setattr(charged, key, value)
     return charged
