@@ -16,7 +16,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.auth import authenticate
 from lumen.gateway.pipeline import Operation, resolve, serve
-from lumen.gateway.reply import error_reply
+from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
 from lumen.gateway.table import Entry
 from lumen.wire.call import chat_call, completion_call, embedding_call
@@ -132,6 +132,6 @@ def _json(body: Any, request_id: str, status: int = 200) -> Response:
     return Response(
         body=msgspec.json.encode(body),
         status=status,
-        headers={"x-request-id": request_id},
+        headers=SERVER | {"x-request-id": request_id},
         content_type="application/json",
     )

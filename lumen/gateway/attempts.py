@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
-from lumen.core.errors import LumenError, UnavailableError, UpstreamError
+from lumen.core.errors import LumenError, Retry, UnavailableError, UpstreamError
 from lumen.core.retry import Next, after
 from lumen.core.trace import Trace
 from lumen.gateway.table import Target
@@ -103,9 +104,10 @@ async def _attempt(
     record = Attempt(target.name, reason, loop.time(), resumed_at=len(resume.token_ids) if resume else None)
     journey.attempts.append(record)
     exchange = None
+    refused: bool | None = False
     try:
-        http = target.dialect.encode(call, target.model, resume)
-        exchange = await target.upstream.open(http, target.limits, call.stream)
+        encode = partial(target.dialect.encode, call, resume=resume)
+        exchange = await target.upstream.open(encode, target.model, target.limits, call.stream)
         if exchange.status != 200:
             raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
         decoder = target.dialect.decoder(call, exchange.content_type, resume)
@@ -126,11 +128,13 @@ async def _attempt(
         record.outcome = "ok"
     except LumenError as error:
         record.outcome = error.code or error.type
+        if isinstance(error, UpstreamError) and error.retry is Retry.NEVER:
+            refused = None
         raise
     finally:
         record.ended = loop.time()
         if exchange is not None:
-            exchange.close()
+            exchange.close({"ok": True, "cancelled": None}.get(record.outcome, refused))
 
 
 def _note(events: list[Event], trace: Trace, record: Attempt) -> list[Event]:

@@ -16,7 +16,10 @@ from lumen.core.errors import LumenError
 from lumen.wire.call import Event
 from lumen.wire.sse import DONE_FRAME, KEEPALIVE_FRAME, frame
 
+# In place of the server library's own name and version.
+SERVER = {"Server": "lumen"}
 _STREAM_HEADERS = {
+    **SERVER,
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
@@ -110,7 +113,7 @@ class EventStream:
 
 
 async def stream_reply(
-    stream: EventStream, batches: AsyncIterator[list[Event]], headers: Callable[[], Mapping[str, str]]
+    stream: EventStream, batches: AsyncIterator[list[Event]], headers: Callable[[], dict[str, str]]
 ) -> StreamResponse:
     """Send every batch, then `[DONE]`; an error after the headers went out travels in the stream.
 
@@ -138,17 +141,17 @@ async def stream_reply(
         stream.stop()
 
 
-async def whole_reply(batches: AsyncIterator[list[Event]], headers: Callable[[], Mapping[str, str]]) -> Response:
+async def whole_reply(batches: AsyncIterator[list[Event]], headers: Callable[[], dict[str, str]]) -> Response:
     """The answer folded into one body."""
     body = b""
     async for batch in batches:
         body = batch[-1].data
-    return Response(body=body, headers=headers(), content_type="application/json")
+    return Response(body=body, headers=SERVER | headers(), content_type="application/json")
 
 
 def error_reply(error: LumenError, headers: Mapping[str, str]) -> Response:
     """Any error as the API's own JSON, with what a client needs to decide on a retry."""
-    sent = dict(headers)
+    sent = SERVER | dict(headers)
     if error.retry_after is not None:
         sent["Retry-After"] = str(max(1, round(error.retry_after)))
     return Response(status=error.status, body=encode_error(error), headers=sent, content_type="application/json")

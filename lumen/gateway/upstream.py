@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, hdrs
 from yarl import URL
 
-from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError
+from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError, UpstreamError
 from lumen.providers.base import HttpCall
 from lumen.workers.supervisor import Lease, Supervisor
 
@@ -24,6 +24,7 @@ _MAX_REFUSAL = 64 * 1024
 # The session must add nothing of its own: every header a target sees is written here.
 _SKIPPED = (hdrs.USER_AGENT, hdrs.ACCEPT_ENCODING, hdrs.ACCEPT)
 _NO_LIMIT = ClientTimeout(total=None)
+Encode = Callable[[str], HttpCall]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,15 @@ class Exchange:
             due = min(due, now + self._gap if first_by is None else first_by)
         try:
             async with asyncio.timeout_at(due):
-                return await self._response.content.readany()
+                data = await self._response.content.readany()
         except TimeoutError:
             phase = "first_token" if first_by is not None else "stream"
             raise SilentError("The target fell silent.", phase=phase) from None
         except (aiohttp.ClientError, OSError):
             raise BrokenError("The connection to the target broke.", phase="stream") from None
+        if self._lease is not None:
+            self._lease.touch()
+        return data
 
     async def refusal(self) -> bytes:
         """The body of an answer that is not 200, bounded."""
@@ -84,21 +88,25 @@ class Exchange:
             body += data
         return body[:_MAX_REFUSAL]
 
-    def close(self) -> None:
+    def close(self, ok: bool | None) -> None:
+        """End it. `ok`: whether the target served well; `None` where the client left or asked nonsense."""
         if self._response.content.at_eof():
             self._response.release()
         else:
             # What is left unread would have to be read before the connection could serve again.
             self._response.close()
         if self._lease is not None:
-            self._lease.release()
+            self._lease.release(ok)
 
 
 class Upstream(Protocol):
     """Where one target is reached."""
 
-    async def open(self, call: HttpCall, limits: Limits, stream: bool) -> Exchange:
+    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
         """Send the request and wait for the answer's headers.
+
+        Args:
+            encode: makes the request, given the name the model goes by at the upstream.
 
         Raises:
             UpstreamError, UnavailableError.
@@ -117,7 +125,8 @@ class Remote:
         self._session: ClientSession | None = None
         self._urls: dict[str, URL] = {}
 
-    async def open(self, call: HttpCall, limits: Limits, stream: bool) -> Exchange:
+    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+        call = encode(model)
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=60)
             self._session = _session(connector, self._headers)
@@ -139,13 +148,14 @@ class Local:
         self._model = model
         self._sessions: dict[str, ClientSession] = {}
 
-    async def open(self, call: HttpCall, limits: Limits, stream: bool) -> Exchange:
+    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
         lease = await self._supervisor.acquire(self._model, limits.first_token)
         try:
             session = await self._to(lease)
-            return await _send(session, URL(f"{lease.base_url}/v1/{call.path}"), call, limits, stream, lease)
-        except BaseException:
-            lease.release()
+            call = encode(lease.served)
+            return await _send(session, URL(f"{lease.base_url}/{call.path}"), call, limits, stream, lease)
+        except BaseException as error:
+            lease.release(False if isinstance(error, UpstreamError) else None)
             raise
 
     async def close(self) -> None:

@@ -106,10 +106,11 @@ class OpenAI:
 class _StreamDecoder:
     """Events of one streamed answer. Forwards the upstream's own bytes unless a field must change."""
 
-    __slots__ = ("_identity", "_include_usage", "_left", "_parser", "_rewrite", "_strip")
+    __slots__ = ("_failed", "_identity", "_include_usage", "_left", "_parser", "_rewrite", "_strip")
 
     def __init__(self, call: Call, token_ids: bool, resume: Resume | None) -> None:
         self._parser = SseParser()
+        self._failed: UpstreamError | None = None
         self._include_usage = call.include_usage
         self._left = set(range(call.answers))
         self._identity = resume.identity if resume else None
@@ -118,12 +119,25 @@ class _StreamDecoder:
         self._rewrite = token_ids and call.answers == 1
 
     def feed(self, data: bytes) -> list[Event]:
+        if self._failed is not None:
+            raise self._failed
+        events: list[Event] = []
         try:
-            return [event for payload in self._parser.feed(data) if (event := self._event(payload))]
+            for payload in self._parser.feed(data):
+                if (event := self._event(payload)) is not None:
+                    events.append(event)
         except SseError as error:
-            raise MalformedError(f"The target's stream cannot be read: {error}.", phase="stream") from None
+            self._failed = MalformedError(f"The target's stream cannot be read: {error}.", phase="stream")
+        except UpstreamError as error:
+            self._failed = error
+        if self._failed is not None and not events:
+            raise self._failed
+        # What came before the failure belongs to the client; the failure itself follows with the next call.
+        return events
 
     def finish(self) -> list[Event]:
+        if self._failed is not None:
+            raise self._failed
         events = [event for payload in self._parser.finish() if (event := self._event(payload))]
         if self._left:
             raise BrokenError("The target's stream ended before the answer did.", phase="stream")

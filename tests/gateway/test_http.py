@@ -39,9 +39,13 @@ async def test_a_header_that_stalls_is_408(up: Up) -> None:
 
 
 async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:
-    answer = await raw(up, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea")
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"HTTP/1.1 408" in answer
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200 OK" in await reader.readuntil(b"}")
+    writer.write(b"GET /hea")
+    async with asyncio.timeout(3):
+        assert b"HTTP/1.1 408" in await reader.read(-1)
+    writer.close()
 
 
 async def test_a_body_that_stalls_is_408(up: Up) -> None:
@@ -66,7 +70,7 @@ async def test_a_body_that_stalls_is_408(up: Up) -> None:
 )
 async def test_broken_framing_is_answered_once_and_closed(up: Up, data: bytes) -> None:
     answer = await raw(up, data)
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.count(b"HTTP/1.") == 1
     assert error_of(answer)[0] == 400
 
 
@@ -90,8 +94,15 @@ async def test_paths_and_methods(up: Up, method: str, path: str, status: int, co
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "wrong"}, {"Authorization": "Bearer "},
-     {"Authorization": "Basic abc"}, {"x-api-key": "wrong"}, {"Authorization": "Bearer " + "x" * 5000}],
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Basic abc"},
+        {"x-api-key": "wrong"},
+        {"Authorization": "Bearer " + "x" * 5000},
+    ],
     ids=["none", "wrong", "no-scheme", "empty", "basic", "x-api-key", "long"],
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
@@ -135,7 +146,7 @@ async def test_other_types_and_codings_are_415(up: Up, headers: dict[str, str]) 
 
 async def test_the_next_good_request_works_after_every_bad_one(up: Up) -> None:
     auth = {"Authorization": f"Bearer {up.secret}", "Content-Type": "application/json"}
-    for bad in (b"", b"{", b"[" * 100_000, b'{"model": 1}', b"\xff", b'{"n": ' + b"1" * 5000 + b"}"):
+    for bad in (b"", b"{", b"[" * 30_000, b'{"model": 1}', b"\xff", b'{"n": ' + b"1" * 5000 + b"}"):
         async with up.session.post(f"{up.url}/v1/chat/completions", data=bad, headers=auth) as answer:
             assert answer.status == 400
             assert (await answer.json())["error"]["type"] == "invalid_request_error"

@@ -105,9 +105,7 @@ async def test_a_lost_done_is_mended(up: Up) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_errors_before_the_first_token(up: Up, script: str, status: int, code: str, stream: bool) -> None:
-    got, body, headers = await up.post(
-        "/v1/chat/completions", {**HI, "model": f"fake/{script}", "stream": stream}
-    )
+    got, body, headers = await up.post("/v1/chat/completions", {**HI, "model": f"fake/{script}", "stream": stream})
     assert (got, body["error"]["code"]) == (status, code)
     assert headers["x-request-id"]
     assert "upstream-secret" not in json.dumps(body)
@@ -192,7 +190,9 @@ async def test_unknown_model(up: Up) -> None:
 
 
 async def test_every_request_leaves_one_line_without_its_words(up: Up) -> None:
-    await up.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "CANARY"}], "model": "fake/words-3"})
+    await up.post(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "CANARY"}], "model": "fake/words-3"}
+    )
     await up.stream({**HI, "model": "failover"})
     up.state.access.flush()
     lines = [json.loads(line) for line in "".join(up.lines).splitlines()]

@@ -157,7 +157,11 @@ def test_what_goes_in_comes_out() -> None:
     assert json.loads(msgspec.json.encode(parse_chat(json.dumps(body).encode()))) == body
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)
+    )
+)
 def test_whatever_comes_is_a_request_or_a_400(value: Any) -> None:
     for parse in (parse_chat, parse_completion, parse_embedding):
         try:

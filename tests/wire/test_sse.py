@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_byte_by_byte() -> None:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_any_cut(cuts: list[int]) -> None:
     marks = [0, *sorted(cuts), len(STREAM)]
-    assert parse([STREAM[a:b] for a, b in zip(marks, marks[1:], strict=False)]) == PAYLOADS
+    assert parse([STREAM[a:b] for a, b in itertools.pairwise(marks)]) == PAYLOADS
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda b: b"\n" not in b and b"\r" not in b), max_size=6))
