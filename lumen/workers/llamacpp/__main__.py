@@ -123,7 +123,8 @@ async def _drained(server: Server, stop: _Stop, grace: float) -> None:
 
 def main() -> None:
     settings = parse(sys.argv[1:])
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else an abort in the library waits for a debugger it starts itself
+    # Without this an abort inside the library first starts a debugger and waits for it.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.parent_pid is not None:
         die_with_parent(settings.parent_pid)

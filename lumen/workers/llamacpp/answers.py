@@ -41,7 +41,9 @@ class Usage:
     cached: int = 0
 
     def add(self, event: Event, per_prompt: int) -> None:
-        """Count a choice's last event; choices of one prompt share it, so only the first tells what was cached."""
+        """Count a choice's last event; choices of one prompt share it, so only the first tells what was
+        cached.
+        """
         self.completion += event.completion
         if event.choice % per_prompt == 0:
             self.cached += event.cached

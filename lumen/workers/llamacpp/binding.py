@@ -1,7 +1,7 @@
 """The C API of llama.cpp. The one place that imports it: everything else reaches it through `lib`.
 
-`lib` is untyped on purpose: the bindings are ctypes functions whose published annotations do not survive a strict type checker.
-Callers give their own wrappers honest types.
+`lib` is untyped on purpose: the bindings are ctypes functions whose published annotations do not survive a
+strict type checker. Callers give their own wrappers honest types.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ def _on_log(level: int, text: bytes | None, _user: Any) -> None:
         log.log(logging.ERROR if level == _GGML_ERROR else logging.WARNING, "%s", line)
 
 
-# The library keeps the bare function pointer, so Python must keep the callback object alive as long as the process lives.
+# The library keeps the bare function pointer, so Python must keep the callback object alive as long as the
+# process lives.
 _log_callback = lib.llama_log_callback(_on_log)
 _started = False
 
 
 def start_backend() -> None:
-    """Bring up ggml's backends once a process, with its log lines sent to Python's logging (warnings and errors only)."""
+    """Bring up ggml's backends once a process, with its log lines sent to Python's logging (warnings and
+    errors only).
+    """
     global _started
     if not _started:
         lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
@@ -44,8 +47,8 @@ def start_backend() -> None:
 def has_broken_amx() -> bool:
     """Whether this build would put weights into AMX tiles.
 
-    ggml's AMX matrix product crashes the process on batches of two rows and more (ggml-org/llama.cpp#20824), so weights must stay in
-    ordinary buffers where the build has it.
+    ggml's AMX matrix product crashes the process on batches of two rows and more (ggml-org/llama.cpp#20824),
+    so weights must stay in ordinary buffers where the build has it.
     """
     info: bytes = lib.llama_print_system_info()
     return b"AMX_INT8 = 1" in info

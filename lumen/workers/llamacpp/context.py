@@ -128,8 +128,9 @@ class Context:
         params.kv_unified = True
         params.swa_full = False
         params.no_perf = True
-        # The flag is asked for after every graph node. A Python callback there would take the interpreter's lock thousands of times a
-        # second; libc's strlen answers the same question ("is the first byte of this buffer zero?") without touching Python.
+        # The flag is asked for after every graph node. A Python callback there would take the interpreter's
+        # lock thousands of times a second; libc's strlen answers the same question ("is the first byte of
+        # this buffer zero?") without touching Python.
         params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, type(params.abort_callback))
         params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
         return params
@@ -145,7 +146,9 @@ class Context:
         self._flag[0] = b"\x01"
 
     def decode(self, chunks: Iterable[Chunk]) -> list[int]:
-        """Decode `chunks`; returns the batch row of each chunk's logits. Raises `NoRoom`, `Aborted`, `DecodeFailed`."""
+        """Decode `chunks`; returns the batch row of each chunk's logits. Raises `NoRoom`, `Aborted`,
+        `DecodeFailed`.
+        """
         rows = self.batch.fill(chunks)
         self._run()
         return rows
@@ -165,7 +168,9 @@ class Context:
         return np.ctypeslib.as_array(pointer, (self.model.vocab.size,))
 
     def candidates(self, row: int) -> NDArray[np.void]:
-        """A `llama_token_data` a token of the vocabulary with the logits of batch row `row`; overwritten by the next call."""
+        """A `llama_token_data` a token of the vocabulary with the logits of batch row `row`; overwritten by
+        the next call.
+        """
         if self._candidates is None:
             self._ids = np.arange(self.model.vocab.size, dtype=np.int32)
             self._candidates = np.zeros(self.model.vocab.size, _CANDIDATE)
@@ -186,7 +191,9 @@ class Context:
     # KV memory. A context without memory (an encoder) has nothing to keep, so every call does nothing there.
 
     def cut(self, slot: int, start: int) -> bool:
-        """Drop what `slot` holds from position `start` on. False: this model cannot be cut there (nothing changed)."""
+        """Drop what `slot` holds from position `start` on. False: this model cannot be cut there (nothing
+        changed).
+        """
         return self.memory is None or bool(lib.llama_memory_seq_rm(self.memory, slot, start, -1))
 
     def drop(self, slot: int) -> None:
@@ -200,7 +207,9 @@ class Context:
             lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
 
     def holds(self, slot: int, end: int) -> bool:
-        """Whether `slot` still holds all that attention at position `end` looks back at (sliding windows forget)."""
+        """Whether `slot` still holds all that attention at position `end` looks back at (sliding windows
+        forget).
+        """
         if self.memory is None or self.model.n_swa == 0:
             return self.memory is not None
         oldest: int = lib.llama_memory_seq_pos_min(self.memory, slot)

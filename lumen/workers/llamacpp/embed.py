@@ -1,7 +1,8 @@
 """Embeddings: a second context over the same weights, made when the first request comes.
 
-It asks for the hidden state of every token (no pooling in the graph) and pools here, so that an input may be longer than one batch; models
-that attend both ways must still see it whole, so their batch is as long as their context.
+It asks for the hidden state of every token (no pooling in the graph) and pools here, so that an input may be
+longer than one batch; models that attend both ways must still see it whole, so their batch is as long as
+their context.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _POOLING = {"1": "mean", "2": "cls", "3": "last"}
 
 @dataclass(slots=True, eq=False)
 class EmbedJob:
-    """Inputs of one request. `done` is called once, on the engine thread, with vectors (one an input) or an error text."""
+    """Inputs of one request. `done` is called once, on the engine thread, with vectors (one an input) or an
+    error text.
+    """
 
     inputs: list[list[int]]
     done: Callable[[list[Floats] | str], None]
@@ -42,7 +45,9 @@ class _Input:
 
 
 def pooling_of(model: Model, wanted: str) -> str:
-    """`wanted`, or where that is "auto" what the model's metadata say, or the mean (as for a plain decoder model)."""
+    """`wanted`, or where that is "auto" what the model's metadata say, or the mean (as for a plain decoder
+    model).
+    """
     if wanted != "auto":
         return wanted
     return _POOLING.get(model.arch_meta("pooling_type") or "", "mean")

@@ -45,7 +45,9 @@ class Engine:
         embedder: Embedder,
         on_death: Callable[[], None],
     ) -> None:
-        """`context` None: embeddings only. `post` hears each step's events at once; `on_death` that the thread broke."""
+        """`context` None: embeddings only. `post` hears each step's events at once; `on_death` that the
+        thread broke.
+        """
         self._context = context
         self._slots = slots
         self._park_cells = park_cells
@@ -84,7 +86,9 @@ class Engine:
         self._inbox.put(_nothing)
 
     def stop(self, abort: bool, timeout: float) -> bool:
-        """End the thread after this step, or (`abort`) within it; whoever still runs gets an error. True: it has ended."""
+        """End the thread after this step, or (`abort`) within it; whoever still runs gets an error. True: it
+        has ended.
+        """
 
         def order() -> None:
             self._stopping = True
@@ -176,7 +180,9 @@ class Engine:
                 self._enter(sequence)
 
     def _shares_soon(self, sequence: Sequence) -> bool:
-        """Whether a running sequence is computing a longer prefix of this one than there is now: worth a few steps' wait."""
+        """Whether a running sequence is computing a longer prefix of this one than there is now: worth a few
+        steps' wait.
+        """
         if not sequence.reuse:
             return False
         now = -1
@@ -204,7 +210,9 @@ class Engine:
         self._running.sort(key=_arrival)
 
     def _decode(self, chunks: list[Chunk]) -> list[int]:
-        """The logits row of each chunk; an empty list where the batch could not be decoded and the world has changed for it."""
+        """The logits row of each chunk; an empty list where the batch could not be decoded and the world has
+        changed for it.
+        """
         context = self._need()
         fresh = sum(chunk.count for chunk in chunks)
         while self._cells_used() + fresh > context.n_cells and self._cache.evict():
@@ -316,7 +324,9 @@ class Engine:
         self._counters.preemptions += 1
 
     def _recover(self, error: Exception) -> None:
-        """A decode broke: nothing in the context can be trusted, so everyone running fails and the cache starts afresh."""
+        """A decode broke: nothing in the context can be trusted, so everyone running fails and the cache
+        starts afresh.
+        """
         self._failures += 1
         log.error("decode failed: %s", error)
         self._fail_all((500, "The engine failed on this batch."), list(self._running))

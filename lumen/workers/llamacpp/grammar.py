@@ -1,8 +1,9 @@
 """Holding an answer to a grammar, without ever letting llama.cpp see a token its grammar refuses.
 
-Its grammar sampler throws a C++ exception on such a token, which no Python frame can catch: the process would end. So a token is first
-tried, then accepted. Lazy grammars (tool calls under `tool_choice: auto`) are switched on here for the same reason: llama.cpp's own
-trigger feeds the text behind the trigger to the grammar untried.
+Its grammar sampler throws a C++ exception on such a token, which no Python frame can catch: the process would
+end. So a token is first tried, then accepted. Lazy grammars (tool calls under `tool_choice: auto`) are
+switched on here for the same reason: llama.cpp's own trigger feeds the text behind the trigger to the grammar
+untried.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class GrammarGuard:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def clone(self) -> GrammarGuard:
-        """A guard with its own sampler for another choice of the same request. Only before any token was accepted."""
+        """A guard with its own sampler for another choice of the same request. Only before any token was
+        accepted.
+        """
         other = object.__new__(GrammarGuard)
         other.__dict__.update(self.__dict__)
         other._one = (lib.llama_token_data * 1)()

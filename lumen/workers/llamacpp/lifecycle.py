@@ -26,8 +26,8 @@ def phase(name: str, **values: object) -> None:
 def die_with_parent(parent: int) -> None:
     """End this process at once when process `parent` is gone.
 
-    The kernel tells of the death of the parent *thread*, which need not be the parent process: its signal only makes us look. A poll
-    covers the rest (a parent that died before we asked, other systems than Linux).
+    The kernel tells of the death of the parent *thread*, which need not be the parent process: its signal
+    only makes us look. A poll covers the rest (a parent that died before we asked, other systems than Linux).
     """
     direct = os.getppid() == parent
 

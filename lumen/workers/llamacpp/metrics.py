@@ -11,7 +11,9 @@ _WINDOW = 10.0
 
 @dataclass(slots=True)
 class Counters:
-    """Written by the engine thread alone, read by anyone: single numbers, so a reader at worst sees the step before."""
+    """Written by the engine thread alone, read by anyone: single numbers, so a reader at worst sees the step
+    before.
+    """
 
     running: int = 0
     waiting: int = 0

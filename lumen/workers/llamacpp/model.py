@@ -32,7 +32,9 @@ class Vocab:
         return known
 
     def piece(self, token: int, special: bool = False) -> bytes:
-        """The bytes `token` stands for; control tokens are empty unless `special`. May be a part of a UTF-8 character."""
+        """The bytes `token` stands for; control tokens are empty unless `special`. May be a part of a UTF-8
+        character.
+        """
         table = self._special if special else self._plain
         known = table[token]
         if known is None:

@@ -1,7 +1,8 @@
 """Which KV sequence a prompt gets, and how much of it is there already.
 
-A slot is a sequence id of the context: free (empty), live (a running answer) or parked (a finished one, kept for its prefix). Cells are
-shared between slots by `copy`, so a prefix costs nothing to branch. Decides over a `Memory` seam of four calls.
+A slot is a sequence id of the context: free (empty), live (a running answer) or parked (a finished one, kept
+for its prefix). Cells are shared between slots by `copy`, so a prefix costs nothing to branch. Decides over a
+`Memory` seam of four calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Protocol
 from lumen.workers.llamacpp.radix import RadixTree
 
 MIN_REUSE = 16
-"""Shorter shared prefixes are computed again: cheaper than the bookkeeping, and it keeps batch shapes alike."""
+"""Shorter shared prefixes are computed again: cheaper than the bookkeeping, and it keeps batch shapes alike.
+"""
 
 CLAIM_TAIL = 64
 """A parked sequence that would lose more tokens than this is branched from instead of taken over."""

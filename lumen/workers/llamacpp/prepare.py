@@ -1,4 +1,6 @@
-"""From a checked request to sequences the engine can run: render, tokenize, compile the grammar, replay what is resumed."""
+"""From a checked request to sequences the engine can run: render, tokenize, compile the grammar, replay what
+is resumed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
 
 @dataclass(slots=True)
 class Prepared:
-    """One request, ready to submit. `done`: choices a resumed answer had already finished; they never reach the engine."""
+    """One request, ready to submit. `done`: choices a resumed answer had already finished; they never reach
+    the engine.
+    """
 
     prompts: list[list[int]]
     sequences: list[Sequence] = field(default_factory=list)
@@ -174,7 +178,9 @@ class Preparer:
             sampler.close()
 
     def _replay(self, sequence: Sequence, resume: list[int]) -> Event | None:
-        """Bring sampler and output machine to where the resumed answer stood; its last event where it was whole already."""
+        """Bring sampler and output machine to where the resumed answer stood; its last event where it was
+        whole already.
+        """
         vocab = self._vocab
         for at, token in enumerate(resume):
             if vocab.is_eog(token) and not sequence.ignore_eos:

@@ -1,6 +1,7 @@
 """PURE: a radix tree over token sequences: which holder shares the longest prefix with a new one?
 
-Holders are small integers (sequence ids of the KV cache). Sequences under different salts never meet: each salt has its own root.
+Holders are small integers (sequence ids of the KV cache). Sequences under different salts never meet: each
+salt has its own root.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections.abc import Sequence
 
 
 class _Node:
-    """`edge`: the tokens that lead here from the parent. `holders`: everyone whose sequence runs through or ends here."""
+    """`edge`: the tokens that lead here from the parent. `holders`: everyone whose sequence runs through or
+    ends here.
+    """
 
     __slots__ = ("children", "edge", "holders", "parent")
 
@@ -23,7 +26,8 @@ class _Node:
 def common_prefix(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
     """Length of the longest common prefix of `a[start:]` and `b`."""
     end = min(len(a) - start, len(b))
-    # Slices compare in C: halve the range until the first difference is found instead of walking it in Python.
+    # Slices compare in C: halve the range until the first difference is found instead of walking it in
+    # Python.
     if a[start : start + end] == b[:end]:
         return end
     low, high = 0, end
@@ -90,7 +94,9 @@ class RadixTree:
             node = parent
 
     def match(self, tokens: list[int], salt: str = "") -> tuple[int, frozenset[int]]:
-        """The longest prefix of `tokens` that some holder shares, and all who share it: (0, none) where nobody does."""
+        """The longest prefix of `tokens` that some holder shares, and all who share it: (0, none) where
+        nobody does.
+        """
         node = self._roots.get(salt)
         at = 0
         while node is not None and at < len(tokens):
@@ -105,7 +111,9 @@ class RadixTree:
         return (at, frozenset(node.holders)) if node is not None and at else (0, frozenset())
 
     def _merge(self, node: _Node) -> None:
-        """Join `node` with its only child where nobody ends between them, so that splits do not outlive their cause."""
+        """Join `node` with its only child where nobody ends between them, so that splits do not outlive their
+        cause.
+        """
         if node.parent is None or len(node.children) != 1:
             return
         (child,) = node.children.values()

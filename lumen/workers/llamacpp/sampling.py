@@ -1,8 +1,8 @@
 """From logits to one token.
 
-The chain is llama.cpp's own, in its order: logit bias, penalties, top_k, typical, top_p, min_p, temperature, and the draw. The draw of
-the answer's token number p is keyed by (seed, choice, p): a generator made afresh each time, so that an answer can be continued on
-another worker from its token ids alone.
+The chain is llama.cpp's own, in its order: logit bias, penalties, top_k, typical, top_p, min_p, temperature,
+and the draw. The draw of the answer's token number p is keyed by (seed, choice, p): a generator made afresh
+each time, so that an answer can be continued on another worker from its token ids alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token's log-probability in the raw distribution (before temperature and filters), with the likeliest others."""
+    """A token's log-probability in the raw distribution (before temperature and filters), and the likeliest
+    others.
+    """
 
     token: int
     logprob: float
@@ -60,7 +62,8 @@ class TokenLogprob:
 
 def draw_key(seed: int, choice: int, position: int, attempt: int = 0) -> int:
     """32 bits that key one draw (splitmix64 over the four numbers)."""
-    x = (seed + 0x9E3779B97F4A7C15 * (position + 1) + 0xD1B54A32D192ED03 * (choice + 1) + 0x8CB92BA72F3D8DD7 * attempt) & _MASK
+    x = seed + 0x9E3779B97F4A7C15 * (position + 1) + 0xD1B54A32D192ED03 * (choice + 1)
+    x = (x + 0x8CB92BA72F3D8DD7 * attempt) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
     key = (x ^ (x >> 31)) & 0xFFFFFFFF
@@ -137,7 +140,9 @@ class Sampler:
         return token
 
     def _take_bound(self, context: Context, row: int, grammar: GrammarGuard, position: int) -> int:
-        """Draw freely and keep the token if the grammar takes it (cheap, and nearly always so); else draw among what it takes."""
+        """Draw freely and keep the token if the grammar takes it (cheap, and nearly always so); else draw
+        among what it takes.
+        """
         token = self._draw(context, row, None, position, 0)
         if grammar.active and not grammar.allows(token):
             token = self._draw(context, row, grammar, position, 1)
@@ -167,7 +172,9 @@ class Sampler:
             lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(key))
 
     def replay(self, token: int) -> None:
-        """Tell penalties and grammar that `token` is part of the answer. Raises `GrammarError` where the grammar refuses it."""
+        """Tell penalties and grammar that `token` is part of the answer. Raises `GrammarError` where the
+        grammar refuses it.
+        """
         if self.grammar is not None:
             self.grammar.accept(token, self._vocab.piece(token, special=True))
         if self._stateful:

@@ -1,8 +1,9 @@
 """PURE: which tokens of which sequences the next decode holds.
 
-Every decoding sequence gets its one token first, so no prompt, however long, stalls a running stream. What is left of the batch is
-filled with chunks of prompts. Of those the oldest is sure of a quarter (nothing starves); the rest goes to the prompts with the least
-left to do, which is what keeps the mean time to a first token low.
+Every decoding sequence gets its one token first, so no prompt, however long, stalls a running stream. What is
+left of the batch is filled with chunks of prompts. Of those the oldest is sure of a quarter (nothing
+starves); the rest goes to the prompts with the least left to do, which is what keeps the mean time to a first
+token low.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ NEVER = 1 << 62
 
 @dataclass(slots=True)
 class Event:
-    """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event (held-back text included).
+    """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event
+    (held-back text included).
 
     finish: the last event of its choice. error: (HTTP status, message), the choice ends without an answer.
     started: the choice was given a slot; `cached` tells how many prompt tokens were there already.
@@ -34,8 +35,9 @@ class Event:
 class Outbox:
     """Events of one request on their way from the engine thread to the loop, with a bound.
 
-    `sent` is written by the engine thread alone and `taken` by the loop alone, so the difference needs no lock. A request whose outbox
-    is full keeps its KV cells and waits; `wake` tells the engine that there is room again.
+    `sent` is written by the engine thread alone and `taken` by the loop alone, so the difference needs no
+    lock. A request whose outbox is full keeps its KV cells and waits; `wake` tells the engine that there is
+    room again.
     """
 
     __slots__ = ("_wake", "deliver", "limit", "sent", "stalled", "taken")

@@ -243,9 +243,10 @@ class Server:
         body, size = await self._body(request)
         worker = self._worker
         wanted = parse_embedding(body, worker.model.vocab.size, worker.model.n_embd)
-        inputs = await asyncio.to_thread(self._embedding_inputs, wanted) if size > _INLINE else (
-            self._embedding_inputs(wanted)
-        )
+        if size > _INLINE:
+            inputs = await asyncio.to_thread(self._embedding_inputs, wanted)
+        else:
+            inputs = self._embedding_inputs(wanted)
         vectors = await self._embed(inputs)
         data = []
         for i, vector in enumerate(vectors):

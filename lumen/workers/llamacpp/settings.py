@@ -12,7 +12,9 @@ POOLING = ("auto", "mean", "cls", "last")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One worker's parameters. Sizes are in tokens (= KV cells) unless their name says otherwise; 0 means "choose"."""
+    """One worker's parameters. Sizes are in tokens (= KV cells) unless their name says otherwise; 0 means
+    "choose".
+    """
 
     model: Path
     name: str

@@ -52,9 +52,7 @@ class Worker:
         """Start the engine thread."""
         context = self._context
         park = context.n_cells // 4 if context is not None else 0
-        self.engine = Engine(
-            context, self.settings.slots, park, self.counters, post, self.embedder, on_death
-        )
+        self.engine = Engine(context, self.settings.slots, park, self.counters, post, self.embedder, on_death)
         self.engine.start()
         return self.engine
 
@@ -92,7 +90,9 @@ class Worker:
 
 
 def load(settings: Settings, phase: Phase) -> Worker:
-    """Load the model and make its context. `phase(name, **values)` hears each step of the start. Raises `LoadError`."""
+    """Load the model and make its context. `phase(name, **values)` hears each step of the start. Raises
+    `LoadError`.
+    """
     threads = settings.threads or len(os.sched_getaffinity(0))
     phase("load", pct=0)
     model = Model(

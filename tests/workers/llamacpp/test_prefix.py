@@ -1,0 +1,154 @@
+"""The prefix cache over a memory that keeps tokens instead of KV cells: what it says is reused must really be there."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from lumen.workers.llamacpp.prefix import CLAIM_TAIL, MIN_REUSE, PrefixCache
+
+SLOTS = 4
+
+
+class Tape:
+    """A KV memory: the tokens each slot holds."""
+
+    def __init__(self, divisible: bool = True) -> None:
+        self.held: dict[int, list[int]] = {slot: [] for slot in range(64)}
+        self.divisible = divisible
+
+    def cut(self, slot: int, start: int) -> bool:
+        if not self.divisible:
+            return False
+        del self.held[slot][start:]
+        return True
+
+    def drop(self, slot: int) -> None:
+        self.held[slot] = []
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        assert not self.held[target], "a copy must go to an empty slot"
+        assert self.divisible
+        self.held[target] = self.held[source][:end]
+
+    def holds(self, slot: int, end: int) -> bool:
+        return len(self.held[slot]) >= end
+
+
+def prompt(*blocks: int) -> list[int]:
+    return [block * 100 + i for block in blocks for i in range(20)]
+
+
+class CacheMachine(RuleBasedStateMachine):
+    divisible = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tape = Tape(self.divisible)
+        self.cache = PrefixCache(self.tape, SLOTS, park_cells=150, divisible=self.divisible)
+        self.live: dict[int, list[int]] = {}
+
+    @precondition(lambda self: self.cache.available())
+    @rule(
+        blocks=st.lists(st.integers(0, 2), min_size=1, max_size=5),
+        cut=st.integers(0, 19),
+        salt=st.sampled_from(["", "x"]),
+        reuse=st.booleans(),
+    )
+    def take(self, blocks: list[int], cut: int, salt: str, reuse: bool) -> None:
+        tokens = prompt(*blocks)[: len(blocks) * 20 - cut]
+        slot, reused = self.cache.take(tokens, salt, reuse)
+        assert slot not in self.live
+        assert reused < len(tokens)
+        assert reused == 0 or reused >= MIN_REUSE
+        assert reuse or reused == 0
+        assert self.tape.held[slot] == tokens[:reused]
+        self.tape.held[slot] = list(tokens)
+        self.live[slot] = tokens
+        self.cache.publish(slot, tokens)
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), answer=st.lists(st.integers(0, 1), max_size=90))
+    def park(self, data: st.DataObject, answer: list[int]) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.live)))
+        tokens = self.live.pop(slot) + answer
+        self.tape.held[slot] = list(tokens)
+        self.cache.park(slot, tokens)
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.live)))
+        del self.live[slot]
+        self.cache.release(slot)
+
+    @rule()
+    def evict(self) -> None:
+        self.cache.evict()
+
+    @invariant()
+    def live_slots_keep_their_tokens(self) -> None:
+        for slot, tokens in self.live.items():
+            assert self.tape.held[slot] == tokens
+
+    @invariant()
+    def slots_are_never_lost(self) -> None:
+        assert self.cache.available() == (len(self.live) < SLOTS)
+
+
+class RecurrentMachine(CacheMachine):
+    divisible = False
+
+
+TestCache = CacheMachine.TestCase
+TestRecurrent = RecurrentMachine.TestCase
+TestCache.settings = TestRecurrent.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def parked(tokens: list[int], slots: int = SLOTS, divisible: bool = True) -> tuple[Tape, PrefixCache]:
+    tape = Tape(divisible)
+    cache = PrefixCache(tape, slots, park_cells=10_000, divisible=divisible)
+    slot, _ = cache.take(tokens, "")
+    tape.held[slot] = list(tokens)
+    cache.park(slot, list(tokens))
+    return tape, cache
+
+
+def test_the_next_turn_of_a_chat_takes_its_sequence_over() -> None:
+    _tape, cache = parked(prompt(1, 2))
+    slot, reused = cache.take(prompt(1, 2, 3), "")
+    assert reused == 40
+    assert cache.match(prompt(1, 2, 3), "") == 40
+    cache.release(slot)
+    assert cache.match(prompt(1, 2), "") == 0
+
+
+def test_a_shared_beginning_is_branched_and_the_long_tail_kept() -> None:
+    tape, cache = parked(prompt(1, *range(2, 3 + CLAIM_TAIL // 20 + 1)))
+    slot, reused = cache.take(prompt(1, 9), "")
+    assert reused == 20
+    assert sum(bool(held) for held in tape.held.values()) == 2
+    cache.release(slot)
+    assert cache.match(prompt(1, 2, 3), "") == 59
+
+
+def test_the_same_prompt_again_leaves_one_token_to_decode() -> None:
+    _tape, cache = parked(prompt(1, 2))
+    assert cache.take(prompt(1, 2), "")[1] == 39
+
+
+def test_another_salt_sees_nothing() -> None:
+    _tape, cache = parked(prompt(1, 2))
+    assert cache.take(prompt(1, 2, 3), "somebody else")[1] == 0
+
+
+def test_a_recurrent_model_goes_on_only_from_the_very_end() -> None:
+    _tape, cache = parked(prompt(1, 2), divisible=False)
+    assert cache.take(prompt(1, 9), "")[1] == 0
+    assert cache.take(prompt(1, 2, 3), "")[1] == 40
+
+
+def test_with_one_slot_the_parked_sequence_itself_is_cut_back() -> None:
+    _tape, cache = parked(prompt(*range(1, 9)), slots=1)
+    assert cache.take(prompt(1, 2, 99), "") == (0, 40)
