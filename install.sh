@@ -288,7 +288,6 @@ ensure() {
     install_engine
     install_lumen
     write_stamp "$1"
-    say "installed"
 }
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -301,7 +300,7 @@ command=${1:-install}
 case $command in
     install)
         ensure run
-        say "Start it: ./install.sh up    (or put $VENV/bin on your PATH and use: lumen up)"
+        say "Lumen is installed and up to date." "Start it: ./install.sh up    (or put $VENV/bin on your PATH and use: lumen up)"
         ;;
     up)
         ensure run

@@ -10,21 +10,11 @@ release() { exec 9>&-; }
 unit_quote() { printf '%s\n' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/%/%%/g'; }
 
 unit_text() {
-    cat <<END
-[Unit]
-Description=Lumen: one OpenAI-compatible endpoint
-
-[Service]
-ExecStart="$(unit_quote "$VENV/bin/lumen")" up
-${LUMEN_HOME:+Environment="LUMEN_HOME=$(unit_quote "$LUMEN_HOME")"
-}Restart=on-failure
-RestartSec=2
-KillMode=mixed
-TimeoutStopSec=60
-
-[Install]
-WantedBy=default.target
-END
+    printf '%s\n' '[Unit]' 'Description=Lumen: one OpenAI-compatible endpoint' '' '[Service]' \
+        "ExecStart=\"$(unit_quote "$VENV/bin/lumen")\" up"
+    [ -z "${LUMEN_HOME:-}" ] || printf 'Environment="LUMEN_HOME=%s"\n' "$(unit_quote "$LUMEN_HOME")"
+    printf '%s\n' 'Restart=on-failure' 'RestartSec=2' 'KillMode=mixed' 'TimeoutStopSec=60' '' \
+        '[Install]' 'WantedBy=default.target'
 }
 
 service() {

@@ -46,7 +46,7 @@ def cuda_tags(smi: str, capabilities: Iterable[str]) -> list[str]:
 
 def lists(page: str, version: str, machine: str, libc: str) -> bool:
     """Whether an index page names a Linux wheel of `version` for `machine` and `libc` ("glibc" or "musl")."""
-    libc_tag = "musllinux" if libc == "musl" else "(?:many)?linux"
+    libc_tag = "musllinux" if libc == "musl" else "(?<!musl)linux"
     # name-version[+local]-python-abi-platforms.whl; the plus sign may be escaped in a link.
     name = rf"llama_cpp_python-{re.escape(version)}(?:(?:%2B|\+)[\w.]+)?-[\w.]+-[\w.]+-"
     return re.search(rf"{name}[\w.]*{libc_tag}\w*_{machine}\b", page) is not None
