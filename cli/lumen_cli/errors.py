@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 FAILED = 1
 USAGE = 2
 
 
 class CliError(Exception):
-    """A command cannot go on. `what` is the fault, `hint` the next step to take, `code` the exit code."""
+    """A command cannot go on. `what` is the fault, `hint` the next step to take, `code` the exit code.
 
-    def __init__(self, what: str, hint: str | None = None, *, code: int = FAILED) -> None:
+    `lines`: what a log said last, shown above the one line of the error itself.
+    """
+
+    def __init__(self, what: str, hint: str | None = None, *, code: int = FAILED, lines: Sequence[str] = ()) -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
         self.code = code
+        self.lines = tuple(lines)
 
 
 class NotRunning(CliError):

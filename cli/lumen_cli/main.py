@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         return done.code if isinstance(done.code, int) else FAILED
     except CliError as error:
         _raise_if_debugging()
+        for line in error.lines:
+            sys.stderr.write(f"  | {line}\n")
         tell(error.what, error.hint)
         return error.code
     except typer.TyperException as error:

@@ -33,13 +33,19 @@ class _Dumper(yaml.SafeDumper):
 def set_route(text: str, name: str, route: Mapping[str, Any]) -> str:
     """`text` with the keys in `route` set for that route; keys it had besides them stay. Pure.
 
-    `route` holds plain data as a file would: `targets`, `policy`, `defaults`, `timeouts`.
+    `route` holds plain data as a file would: `targets`, `policy`, `defaults`, `timeouts`. The latter two are laid
+    over what is there, and a `None` in them removes that key.
 
     Raises:
         ConfigError: the result would not be a valid configuration.
     """
     for key, value in route.items():
-        text = put(text, ("routes", name, key), value)
+        if not isinstance(value, Mapping):
+            text = put(text, ("routes", name, key), value)
+            continue
+        for inner, item in value.items():
+            keys = ("routes", name, key, inner)
+            text = put(text, keys, item) if item is not None else cut(text, keys)
     return text
 
 

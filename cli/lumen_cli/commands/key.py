@@ -1,0 +1,113 @@
+"""`lumen key`: who may call. A key is shown once, when it is added; only its hash is kept."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from lumen.paths import Paths
+from lumen.paths import paths as find_paths
+from lumen_cli.client import Admin
+from lumen_cli.errors import USAGE, CliError
+from lumen_cli.output import JSON, command, moment, note, print_json, say, table
+from lumen_cli.settings import reload
+
+app = command("Add, list and revoke keys.")
+
+_LONGEST_NAME = 64
+
+
+@app.command()
+def add(
+    name: str = typer.Argument(help="What the key is for; your own words."),
+    models: list[str] | None = typer.Option(None, help="Only models of this name; * and ? as in file names; repeat."),
+    routes: list[str] | None = typer.Option(None, help="Only routes of this name; repeat."),
+    expires: str | None = typer.Option(None, metavar="DURATION", help="Ends after this long, such as 30d or 12h."),
+    json_output: bool = JSON,
+) -> None:
+    """Add a key and show it, this once."""
+    from lumen.keys import mint, update
+
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
+    now = time.time()
+    key, secret = mint(name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now)
+    paths = find_paths()
+    update(paths.keys_file, lambda ring: ring.with_key(key))
+    force = _tell_gateway(paths)
+    if json_output:
+        print_json({"id": key.id, "name": name, "key": secret, "expires": key.expires, "reload": force})
+        return
+    say(secret)
+    note(f"Key {key.id} for {name!r}: {force}. It is shown this once; keep it now.")
+
+
+@app.command()
+def ls(json_output: bool = JSON) -> None:
+    """List the keys; what they are was shown when they were added."""
+    from lumen.keys import load
+
+    now = time.time()
+    keys = load(find_paths().keys_file).keys
+    states = ["revoked" if key.revoked else "active" if key.active(now) else "expired" for key in keys]
+    if json_output:
+        print_json(
+            [
+                {
+                    "id": key.id,
+                    "name": key.name,
+                    "state": state,
+                    "created": key.created,
+                    "expires": key.expires,
+                    "revoked": key.revoked,
+                    "models": list(key.models),
+                    "routes": list(key.routes),
+                }
+                for key, state in zip(keys, states, strict=True)
+            ]
+        )
+        return
+    table(
+        ("id", "name", "state", "created", "expires", "models", "routes"),
+        [
+            (
+                key.id,
+                key.name,
+                state,
+                moment(key.created),
+                moment(key.expires) or "never",
+                ", ".join(key.models) or ("none" if key.routes else "all"),
+                ", ".join(key.routes) or ("none" if key.models else "all"),
+            )
+            for key, state in zip(keys, states, strict=True)
+        ],
+    )
+
+
+@app.command()
+def revoke(name: str = typer.Argument(help="The key's name or id.")) -> None:
+    """Revoke a key; the next request with it is refused."""
+    from lumen.keys import update
+
+    paths = find_paths()
+    update(paths.keys_file, lambda ring: ring.revoke(name, time.time()))
+    say(f"Key {name!r} is revoked: {_tell_gateway(paths)}.")
+
+
+def _tell_gateway(paths: Paths) -> str:
+    return reload(Admin(paths.admin_socket), None)
+
+
+def _end(expires: str | None, now: float) -> float | None:
+    from lumen.config.units import parse_duration
+
+    if expires is None:
+        return None
+    try:
+        seconds = parse_duration(expires)
+    except ValueError as error:
+        raise CliError(f"--expires: {error}", "write 30d, 12h or 90m", code=USAGE) from None
+    if seconds <= 0:
+        raise CliError("--expires: the key would end at once", "write 30d, 12h or 90m", code=USAGE)
+    return now + seconds

@@ -1,0 +1,170 @@
+"""`lumen route`: routes in the configuration file, checked before they are written, in force without a restart."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lumen.paths import paths as find_paths
+from lumen_cli.client import Admin
+from lumen_cli.errors import USAGE, CliError
+from lumen_cli.output import JSON, command, print_json, say, table
+from lumen_cli.settings import CONFIG, config_file, reload
+
+if TYPE_CHECKING:
+    from lumen.config.schema import Route
+
+app = command("Set, list, show and remove routes.")
+
+
+@app.command(name="set")
+def set_(
+    name: str = typer.Argument(help="The model name that clients will ask for."),
+    target: list[str] | None = typer.Option(None, metavar="MODEL[=WEIGHT]", help="A local model or provider/model."),
+    policy: str | None = typer.Option(None, help="How a target is chosen: weighted (default), ordered."),
+    default: list[str] | None = typer.Option(None, metavar="PARAM=VALUE", help="Used where a request gives none."),
+    timeout: list[str] | None = typer.Option(None, metavar="LIMIT=TIME", help="Such as first_token=5s; repeat."),
+    config: Path | None = CONFIG,
+) -> None:
+    """Make a route or change what is given of it; `PARAM=` with no value removes that one."""
+    from lumen.config.edit import edit, set_route
+
+    change: dict[str, Any] = {}
+    if target:
+        change["targets"] = [_target(text) for text in target]
+    if policy is not None:
+        change["policy"] = policy
+    if default:
+        change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
+    if timeout:
+        change["timeouts"] = {key: text or None for key, text in map(_pair, timeout)}
+    if not change:
+        raise CliError("nothing to set", f"write `lumen route set {name} --target MODEL`", code=USAGE)
+    admin = Admin(find_paths().admin_socket)
+    path = config_file(config, find_paths(), admin)
+    edit(path, lambda text: set_route(text, name, change))
+    say(f"Route {name} is written to {path}: {reload(admin, path)}.")
+
+
+@app.command()
+def rm(name: str = typer.Argument(help="The route to remove."), config: Path | None = CONFIG) -> None:
+    """Remove a route."""
+    from lumen.config.edit import edit, remove_route
+
+    admin = Admin(find_paths().admin_socket)
+    path = config_file(config, find_paths(), admin)
+    if name not in _declared(path):
+        raise _unknown(name, list(_declared(path)))
+    edit(path, lambda text: remove_route(text, name))
+    say(f"Route {name} is removed from {path}: {reload(admin, path)}.")
+
+
+@app.command()
+def ls(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
+    """List the routes in force, or those of the file where no gateway runs."""
+    routes = _routes(config)
+    if json_output:
+        print_json(routes)
+        return
+    table(
+        ("route", "targets", "policy", "defaults"),
+        [(route["name"], _targets(route), route["policy"], _settings(route["defaults"])) for route in routes],
+    )
+
+
+@app.command()
+def show(
+    name: str = typer.Argument(help="The route to show."), config: Path | None = CONFIG, json_output: bool = JSON
+) -> None:
+    """Show one route with its targets, defaults and limits."""
+    from lumen.config.units import format_duration
+
+    routes = _routes(config)
+    found = next((route for route in routes if route["name"] == name), None)
+    if found is None:
+        raise _unknown(name, [route["name"] for route in routes])
+    if json_output:
+        print_json(found)
+        return
+    limits = {key: format_duration(value) for key, value in (found.get("timeouts") or {}).items() if value is not None}
+    say(f"route     {found['name']}")
+    say(f"policy    {found['policy']}")
+    say(f"defaults  {_settings(found['defaults']) or 'none'}")
+    say(f"limits    {_settings(limits) or 'the usual ones'}")
+    say()
+    share = sum(target["weight"] for target in found["targets"]) or 1.0
+    rows = [(t["model"], f"{t['weight']:g}", f"{100 * t['weight'] / share:.0f} %") for t in found["targets"]]
+    table(("target", "weight", "share"), rows)
+
+
+def _routes(config: Path | None) -> list[dict[str, Any]]:
+    """The routes of a running gateway; of the file where one is named or nothing runs."""
+    paths = find_paths()
+    admin = Admin(paths.admin_socket)
+    if config is None and admin.status_or_none() is not None:
+        found: list[dict[str, Any]] = admin.get("/admin/routes")
+        return found
+    declared = _declared(config_file(config, paths, admin), named=config is not None)
+    return [{"name": name, "declared": True, **_plain(route)} for name, route in declared.items()]
+
+
+def _plain(route: Route) -> dict[str, Any]:
+    return {**asdict(route), "targets": [asdict(target) for target in route.targets]}
+
+
+def _declared(path: Path, *, named: bool = False) -> dict[str, Route]:
+    from lumen.config.load import load, locate
+
+    return dict(load(path if named else locate(None, path)).routes)
+
+
+def _unknown(name: str, names: list[str]) -> CliError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, 1)
+    return CliError(f"there is no route {name!r}", f"did you mean {near[0]!r}?" if near else "see `lumen route ls`")
+
+
+def _target(text: str) -> str | dict[str, Any]:
+    model, equals, weight = text.rpartition("=")
+    if not equals:
+        return text
+    try:
+        share = float(weight)
+    except ValueError:
+        share = math.nan
+    if not math.isfinite(share):
+        raise CliError(f"--target {text}: the weight must be a number", "write MODEL=3", code=USAGE)
+    return {"model": model, "weight": int(share) if share.is_integer() else share}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise CliError(f"{text!r} is not NAME=VALUE", "write for example temperature=0.7", code=USAGE)
+    return key.strip(), value.strip()
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, lists), text otherwise; nothing at all means: remove it."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _targets(route: dict[str, Any]) -> str:
+    if len(route["targets"]) == 1:
+        return str(route["targets"][0]["model"])
+    return ", ".join(f"{target['model']}={target['weight']:g}" for target in route["targets"])
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

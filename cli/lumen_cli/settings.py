@@ -1,0 +1,47 @@
+"""Which configuration file a command is about, and telling a running gateway that it changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from lumen.paths import Paths
+from lumen_cli.client import Admin
+from lumen_cli.errors import CliError
+
+CONFIG: Path | None = typer.Option(
+    None, "--config", metavar="PATH", help="The configuration file; default: the one in force."
+)
+
+
+def config_file(given: Path | None, paths: Paths, admin: Admin | None = None) -> Path:
+    """The file a command is about: the one named, else the running gateway's, else the usual one."""
+    if given is not None:
+        return given.expanduser().absolute()
+    status = (admin or Admin(paths.admin_socket)).status_or_none()
+    used = status.get("config") if status else None
+    return Path(used) if used else paths.config_file
+
+
+def reload(admin: Admin, path: Path | None) -> str:
+    """Have a running gateway take over what changed; what came of it, in words.
+
+    `path`: the file that changed; a gateway that uses another one is left alone. `None`: the keys changed.
+
+    Raises:
+        CliError: the gateway refuses the new state; it goes on with the old one.
+    """
+    status = admin.status_or_none()
+    if status is None:
+        return "takes effect with the next `lumen up`"
+    used = status.get("config")
+    if path is not None and used and Path(used).resolve() != path.resolve():
+        return f"the running gateway uses {used} and is not changed"
+    try:
+        admin.post("/admin/reload")
+    except CliError as error:
+        raise CliError(
+            f"written, but the running gateway refuses it: {error.what}", "the old state stays in force; mend the file"
+        ) from None
+    return "in force now"
