@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -158,6 +160,37 @@ def test_build_keeps_the_log_and_the_status(tmp_path: Path, capfd: pytest.Captur
     status = load("build").main([str(log), sys.executable, "-c", program])
     assert status == 7
     assert "it broke" in log.read_text() and "it broke" in capfd.readouterr().err
+
+
+def test_a_build_that_nobody_waits_for_is_ended(tmp_path: Path) -> None:
+    # The outer shell dies at once; the build would print for a minute.
+    loop = "import os, time\nfor n in range(600):\n    print(os.getpid(), flush=True)\n    time.sleep(0.1)"
+    log = tmp_path / "log"
+    command = [sys.executable, str(FOLDER / "build.py"), str(log), sys.executable, "-c", loop]
+    shell = subprocess.Popen(["sh", "-c", '"$@" & echo $!; wait', "sh", *command], stdout=subprocess.PIPE, text=True)
+    assert shell.stdout is not None
+    follower = int(shell.stdout.readline())
+    _until(lambda: log.exists() and log.read_text() != "")
+    shell.kill()
+    shell.wait()
+    build = int(log.read_text().split()[0])
+    _until(lambda: not _runs(follower) and not _runs(build))
+    shell.stdout.close()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that its parent has not collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < ends, "it did not happen within 20 s"
+        time.sleep(0.02)
 
 
 def test_build_killed_by_a_signal_is_a_failure(tmp_path: Path) -> None:

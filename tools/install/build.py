@@ -9,7 +9,10 @@ Exits with the command's own status; after a failure the last lines of the log a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -100,16 +103,45 @@ class Screen:
             self._stream.flush()
 
 
+def _stop(child: subprocess.Popen[str]) -> None:
+    """End a build with everything that it started; nothing where it has ended."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _follow(child: subprocess.Popen[str], log: TextIO, screen: Screen) -> list[str]:
+    """Copy the output into the log and show progress; returns the last lines.
+
+    Raises:
+        InterruptedError: whoever started this program is gone, so nobody waits for the build.
+    """
+    progress = Progress(screen.live)
+    tail: deque[str] = deque(maxlen=_TAIL)
+    parent = os.getppid()
+    assert child.stdout is not None
+    for line in child.stdout:
+        if os.getppid() != parent:
+            raise InterruptedError
+        log.write(line)
+        log.flush()
+        if line.strip():
+            tail.append(line.rstrip())
+        message = progress.feed(line, time.monotonic())
+        if message:
+            screen.show(message)
+    return list(tail)
+
+
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--estimate"]:
         print(clock(_FIXED_S + _CPU_S / max(1, int(arguments[1]))))
         return 0
     log_path, *command = arguments
     screen = Screen(sys.stdout)
-    progress = Progress(screen.live)
-    tail: deque[str] = deque(maxlen=_TAIL)
     with (
         Path(log_path).open("w", encoding="utf-8") as log,
+        # A session of its own, so that all the compilers can be ended together.
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -117,19 +149,17 @@ def main(arguments: list[str]) -> int:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         ) as child,
     ):
-        assert child.stdout is not None
-        for line in child.stdout:
-            log.write(line)
-            log.flush()
-            if line.strip():
-                tail.append(line.rstrip())
-            message = progress.feed(line, time.monotonic())
-            if message:
-                screen.show(message)
-        status = child.wait()
-    screen.end()
+        try:
+            tail = _follow(child, log, screen)
+            status = child.wait()
+        except (KeyboardInterrupt, InterruptedError):
+            return 130
+        finally:
+            _stop(child)
+            screen.end()
     if status:
         print("  the last lines of the build:", *tail, sep="\n    ", file=sys.stderr)
     return status if status >= 0 else 128 - status
