@@ -217,7 +217,7 @@ class CallObject:
         return at
 
     def _named(self) -> None:
-        name = json.loads(self._text)
+        name, self._text = json.loads(self._text), ""
         if self._name is not None or not isinstance(name, str) or name not in self._calls.names:
             self.bad = True
             return

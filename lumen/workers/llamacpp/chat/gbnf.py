@@ -214,9 +214,7 @@ class Rules:
         return self._fixed("integer", '"-"? ("0" | [1-9] [0-9]{0,15})')
 
     def number(self) -> str:
-        return self._fixed(
-            "number", '"-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?'
-        )
+        return self._fixed("number", '"-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?')
 
     def boolean(self) -> str:
         return self._fixed("boolean", '"true" | "false"')

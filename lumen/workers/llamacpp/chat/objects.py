@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from lumen.workers.llamacpp.chat.gbnf import Rules, char_class, json_text, literal
 
+#: Characters of a known key that another key is compared with.
+MAX_SHARED = 48
+
 
 def pairs(rules: Rules, hint: str, members: Sequence[tuple[str, bool]], others: str | None) -> str:
     """Body of an object rule. members: (rule of `"key": value`, required) in order; others: rule of a further pair.
@@ -33,27 +36,28 @@ def pairs(rules: Rules, hint: str, members: Sequence[tuple[str, bool]], others: 
 
 
 def other_keys(rules: Rules, hint: str, known: Sequence[str]) -> str:
-    """Rule of a JSON string that is none of `known` (no key may come twice)."""
-    words = sorted({json_text(name)[1:-1] for name in known})
-    if not words:
+    """Rule of a JSON string that is none of `known`: no key may come twice."""
+    if not known:
         return rules.string()
-    return rules.add(f"{hint}-key", f'"\\"" {_unlike(rules, hint, words, 0)}')
+    words = sorted({json_text(name)[1:-1] for name in known})
+    plain = [word for word in words if "\\" not in word]
+    # An escape could spell a known key another way, save these where no known key holds one.
+    escape = '"\\\\" ["\\\\bfnrt]' if len(plain) == len(words) else ""
+    return rules.add(f"{hint}-key", f'"\\"" {_unlike(rules, hint, plain, escape, 0)}')
 
 
-def _unlike(rules: Rules, hint: str, words: Sequence[str], depth: int) -> str:
+def _unlike(rules: Rules, hint: str, words: Sequence[str], escape: str, depth: int) -> str:
     """Rule of text, with the closing quote, that equals none of `words`."""
-    char, any_text = rules.char(), f'{rules.char()}* "\\""'
-    words = [word for word in words if "\\" not in word]
-    first = sorted({word[0] for word in words if word})
-    closing = [] if "" in words else ['"\\""']
-    if not first or depth >= 48:
-        # So long a shared beginning ends the comparison: such keys are then not written at all.
-        parts = closing if first else [*closing, f"{char} {any_text}"]
-        return rules.add(f"{hint}-unlike", " | ".join(parts) or char)
-    parts = closing
-    for head in first:
-        rest = _unlike(rules, hint, [word[1:] for word in words if word[:1] == head], depth + 1)
-        parts.append(f"{literal(head)} {rest}")
-    others = char_class({*first, '"', "\\"}, negate=True).removesuffix("]") + "\\x00-\\x1F\\x7F]"
+    any_text = f'{rules.char()}* "\\""'
+    heads = sorted({word[0] for word in words if word})
+    parts = [] if "" in words else ['"\\""']
+    if depth < MAX_SHARED:
+        # Beyond that the comparison ends: keys that go on like a known one are then not written at all.
+        for head in heads:
+            rest = [word[1:] for word in words if word[:1] == head]
+            parts.append(f"{literal(head)} {_unlike(rules, hint, rest, escape, depth + 1)}")
+    others = char_class({*heads, '"', "\\"}, negate=True).removesuffix("]") + "\\x00-\\x1F\\x7F]"
     parts.append(f"{others} {any_text}")
+    if escape:
+        parts.append(f"{escape} {any_text}")
     return rules.add(f"{hint}-unlike", " | ".join(parts))

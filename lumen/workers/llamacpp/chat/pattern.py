@@ -180,12 +180,7 @@ class _Parser:
             if inverted:
                 part = _complement(part)
             follows = self._text[self._at : self._at + 2]
-            if (
-                len(part) == 1
-                and part[0][0] == part[0][1]
-                and follows[:1] == "-"
-                and follows[1:] not in ("", "]")
-            ):
+            if len(part) == 1 and part[0][0] == part[0][1] and follows[:1] == "-" and follows[1:] not in ("", "]"):
                 self._at += 1
                 last = self._take()
                 upper, _ = self._escape() if last == "\\" else ([(ord(last), ord(last))], False)
@@ -211,9 +206,7 @@ def _complement(ranges: Ranges) -> Ranges:
 def _set(ranges: Ranges, negate: bool) -> str:
     """One character of a set, as it stands in a JSON string: what JSON must escape is written as its escape."""
     wanted = _complement(ranges) if negate else sorted(ranges)
-    escaped = [
-        text for code, text in _JSON_ESCAPES.items() if any(low <= code <= high for low, high in wanted)
-    ]
+    escaped = [text for code, text in _JSON_ESCAPES.items() if any(low <= code <= high for low, high in wanted)]
     plain: list[str] = []
     for low, high in wanted:
         # JSON strings hold neither controls nor, unescaped, the quote and the backslash.

@@ -243,9 +243,7 @@ def _indent(value: Any, width: int = 4, first: bool = False, blank: bool = False
     spend(len(text) * 2 + width * (text.count("\n") + 1))
     pad = " " * width
     lines = text.split("\n")
-    shown = [
-        pad + line if (line or blank) and (number or first) else line for number, line in enumerate(lines)
-    ]
+    shown = [pad + line if (line or blank) and (number or first) else line for number, line in enumerate(lines)]
     return "\n".join(shown)
 
 

@@ -125,8 +125,7 @@ class SchemaWriter:
 
     def _union(self, branches: Sequence[Any], hint: str, depth: int, leading: Leading) -> str:
         names = [
-            self._value(branch, f"{hint}-{number}", depth + 1, leading)
-            for number, branch in enumerate(branches, 1)
+            self._value(branch, f"{hint}-{number}", depth + 1, leading) for number, branch in enumerate(branches, 1)
         ]
         unique = list(dict.fromkeys(names))
         if len(unique) == 1:
@@ -193,9 +192,7 @@ class SchemaWriter:
         for name in required:
             if name not in properties:
                 if extra is False:
-                    raise SchemaError(
-                        f"{name!r:.60} is required, but no property and additionalProperties is false"
-                    )
+                    raise SchemaError(f"{name!r:.60} is required, but no property and additionalProperties is false")
                 properties[name] = extra
         sp = self._rules.space()
         colon = f'{sp} ":" {sp}'
@@ -225,10 +222,7 @@ class SchemaWriter:
             items = True
         if high is not None and low > high:
             raise SchemaError("minItems is larger than the items that are allowed")
-        first = [
-            self._value(part, f"{hint}-{number}", depth + 1, frozenset())
-            for number, part in enumerate(prefix)
-        ]
+        first = [self._value(part, f"{hint}-{number}", depth + 1, frozenset()) for number, part in enumerate(prefix)]
         left = None if high is None else high - len(first)
         if left == 0:
             inner = f' {sp} "," {sp} '.join(first)

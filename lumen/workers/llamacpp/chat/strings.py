@@ -39,9 +39,7 @@ def string_body(rules: Rules, core: dict[str, Any], hint: str, strict: bool) -> 
         if not isinstance(pattern, str):
             raise SchemaError("pattern must be a string")
         if strict and bounded:
-            raise SchemaError(
-                "pattern together with minLength or maxLength cannot be enforced in strict mode"
-            )
+            raise SchemaError("pattern together with minLength or maxLength cannot be enforced in strict mode")
         try:
             return pattern_rule(rules, pattern)
         except SchemaError:

@@ -75,9 +75,7 @@ class ChatTemplate:
         adapted = self.family.adapt(messages, offered or [], tool_choice, parallel, self._source)
         if offered and not self.family.native and not system_given and not self._takes_system:
             adapted = fold_system(adapted)
-        shaped = for_template(
-            adapted, self._wants_parts, self._wants_objects, developer="developer" in self._source
-        )
+        shaped = for_template(adapted, self._wants_parts, self._wants_objects, developer="developer" in self._source)
         text = self._run(shaped, offered if self.family.native else None, add_generation_prompt)
         if not continue_final_message:
             return text
@@ -183,9 +181,7 @@ def _with_seam(messages: Messages) -> Messages:
     last = messages[-1] if messages else {}
     content = last.get("content")
     if last.get("role") != "assistant" or last.get("tool_calls"):
-        raise TemplateError(
-            "continue_final_message needs a last message of role assistant without tool calls"
-        )
+        raise TemplateError("continue_final_message needs a last message of role assistant without tool calls")
     if isinstance(content, list):
         return [*messages[:-1], {**last, "content": [*content, {"type": "text", "text": _SEAM}]}]
     return [*messages[:-1], {**last, "content": f"{content or ''}{_SEAM}"}]

@@ -32,9 +32,7 @@ class ToolFamily(Protocol):
     def matches(self, template: str) -> bool:
         """True where a template with this source makes the model write calls in this way."""
 
-    def adapt(
-        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> Messages:
+    def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         """The messages as a template with this source can take them. Does not change its argument."""
 
     def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:
@@ -69,9 +67,7 @@ class MarkedFamily:
         """Patterns and token texts at which a lazy grammar begins to bind."""
         raise NotImplementedError
 
-    def adapt(
-        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> Messages:
+    def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         return messages
 
     def parser(self, tools: Tools, tool_choice: ToolChoice, ids: CallIds, forced: bool) -> StreamParser:

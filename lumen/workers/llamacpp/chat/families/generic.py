@@ -97,9 +97,7 @@ class Generic(MarkedFamily):
     def matches(self, template: str) -> bool:
         return True
 
-    def adapt(
-        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> Messages:
+    def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         plain = [_as_text(message) for message in messages]
         if not tools or choice_kind(tool_choice) == "none":
             return plain

@@ -29,9 +29,7 @@ class Llama3(MarkedFamily):
     def matches(self, template: str) -> bool:
         return "<|start_header_id|>" in template and ("parameters" in template or PYTHON_TAG in template)
 
-    def adapt(
-        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> Messages:
+    def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         if "single tool-calls" not in source:
             return messages
         return _one_call_a_message(messages)

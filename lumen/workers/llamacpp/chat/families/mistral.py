@@ -94,9 +94,7 @@ class Mistral(MarkedFamily):
     def matches(self, template: str) -> bool:
         return OPENER in template and (ARGS in template) is self._named
 
-    def adapt(
-        self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str
-    ) -> Messages:
+    def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         return [_short_ids(message) for message in messages]
 
     def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
@@ -115,8 +113,7 @@ class Mistral(MarkedFamily):
 def named_rules(rules: Rules, functions: Sequence[dict[str, Any]]) -> str:
     """Alternatives `name[ARGS]{…}`, one for each function."""
     return " | ".join(
-        f"{literal(str(function.get('name', '')) + ARGS)} {arguments_rule(rules, function)}"
-        for function in functions
+        f"{literal(str(function.get('name', '')) + ARGS)} {arguments_rule(rules, function)}" for function in functions
     )
 
 
