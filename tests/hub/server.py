@@ -126,7 +126,7 @@ class FakeHub:
     async def _content(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
         self.seen.append(("cdn", request.path_qs, request.headers.get("Authorization")))
-        if self.faults.expire > 0 and "bytes=0-0" != request.headers.get("Range"):
+        if self.faults.expire > 0 and request.headers.get("Range") != "bytes=0-0":
             self.faults.expire -= 1
             return web.Response(status=403)
         data = self.files.get(path)

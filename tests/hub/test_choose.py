@@ -82,7 +82,7 @@ def test_what_is_not_there_names_what_is() -> None:
         choose(wanted("hf://o/r:Q5_0"), files("m-Q8_0.gguf", "m-Q4_K_M.gguf"))
     with pytest.raises(MissingError, match="-GGUF"):
         choose(wanted(), files("model.safetensors"))
-    with pytest.raises(MissingError, match="pick one of a.gguf, b.gguf"):
+    with pytest.raises(MissingError, match=r"pick one of a\.gguf, b\.gguf"):
         choose(wanted(), files("a.gguf", "b.gguf"))
 
 
