@@ -26,9 +26,10 @@ from lumen.core.errors import ConfigError, LumenError, RequestError
 from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
 from lumen.files import write_atomic
-from lumen.gateway import admin, app
+from lumen.gateway import admin, app, overview
 from lumen.gateway.access import AccessLog
 from lumen.gateway.http import Ingress
+from lumen.gateway.overview import Served
 from lumen.gateway.state import State
 from lumen.gateway.table import Origins, Table
 from lumen.gateway.upstream import Local, Remote, Upstream
@@ -72,21 +73,20 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lock: IO[str] | None = None
-        self._config = self._read_config()
-        self._profile, self._why = _pick_profile(options.profile or self._config.profile)
-        self._missing: dict[str, str] = {}
-        self._sources: dict[str, str] = {}
+        config = self._read_config()
+        self._served = Served(config)
+        self._profile, self._why = _pick_profile(options.profile or config.profile)
         self._upstreams: dict[tuple[str, ...], Upstream] = {}
         self._supervisor = Supervisor(engine, where.run_dir, where.log_dir, self._replica_changed)
         self._state = State(
-            config=self._config,
-            table=Table(self._config, Origins({}, {}, _local_dialect()), int(self._started)),
+            config=config,
+            table=Table(Config(), Origins({}, {}, _local_dialect()), int(self._started)),
             ring=None,
             readiness=self,
             access=AccessLog(
                 _to_stderr,
-                pretty=self._config.logging.format == "pretty",
-                enabled=self._config.logging.level in ("debug", "info"),
+                pretty=config.logging.format == "pretty",
+                enabled=config.logging.level in ("debug", "info"),
             ),
             draw=random.Random(),
         )
@@ -103,7 +103,7 @@ class Runtime:
         self._paths.make()
         self._lock = _take_lock(self._paths.run_dir / "gateway.lock")
         self._handle_signals()
-        server = self._config.server
+        server = self._served.config.server
         ingress = Ingress(
             app.handler(self._state), header_timeout=server.header_timeout, idle_timeout=server.idle_timeout
         )
@@ -114,7 +114,7 @@ class Runtime:
             await private.setup()
             await self._listen(public, private)
             await self._supervisor.start()
-            await self._apply(self._config)
+            await self._apply(self._served.config)
             self._announce()
             gc.collect()
             # What lives from here on is the program itself: keep it out of every later collection.
@@ -128,11 +128,11 @@ class Runtime:
             await private.cleanup()
             for upstream in self._upstreams.values():
                 await upstream.close()
-            await self._supervisor.stop(0.0 if self._hurry.is_set() else self._config.server.drain)
+            await self._supervisor.stop(0.0 if self._hurry.is_set() else self._served.config.server.drain)
             self._state.access.flush()
 
     async def _listen(self, public: ServerRunner, private: ServerRunner) -> None:
-        server = self._config.server
+        server = self._served.config.server
         try:
             await TCPSite(public, server.host, server.port, backlog=1024, reuse_address=True).start()
         except OSError as error:
@@ -174,7 +174,7 @@ class Runtime:
         state.idle.clear()
         if state.counters.in_flight:
             waits = [asyncio.ensure_future(e.wait()) for e in (state.idle, self._hurry)]
-            await asyncio.wait(waits, timeout=self._config.server.drain, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=self._served.config.server.drain, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
 
@@ -211,9 +211,9 @@ class Runtime:
         table = Table(config, origins, int(time.time()))
         ring = load_keys(self._paths.keys_file) if config.auth.required else None
         await self._supervisor.apply(wanted)
-        self._missing = missing
-        self._sources = {name: model.source for name, (model, _) in wanted.items()}
-        self._config = config
+        sources = {name: model.source for name, (model, _) in wanted.items()}
+        notice = TINY_NOTICE if set(sources) == {TINY} else None
+        self._served = Served(config, sources, missing, notice, TINY_SOURCE)
         self._state.config, self._state.table, self._state.ring = config, table, ring
 
     def _origins(self, config: Config, models: Mapping[str, Any]) -> Origins:
@@ -245,96 +245,53 @@ class Runtime:
             self._upstreams[identity] = found
         return found
 
-    # -- what requests ask -------------------------------------------------------------------------------------
+    # -- what requests and operators ask -------------------------------------------------------------------
 
     def ready(self) -> dict[str, bool]:
-        answered = {state.model for state in self._supervisor.states() if state.state == "ready"}
-        return {name: name in answered for name in (*self._sources, *self._missing)}
-
-    def _replica_changed(self, state: ReplicaState) -> None:
-        _log(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))
-
-    # -- what operators ask ------------------------------------------------------------------------------------
+        return self._served.ready(self._supervisor.states())
 
     def status(self) -> dict[str, Any]:
-        states = self._supervisor.states()
-        ready = self.ready()
-        counters = self._state.counters
+        served, states = self._served, self._supervisor.states()
         return {
             "version": lumen.__version__,
             "pid": os.getpid(),
             "url": self._url,
             "started": self._started,
             "uptime_s": round(time.time() - self._started, 1),
-            "ready": all(ready.values()),
+            "ready": all(served.ready(states).values()),
             "draining": self._state.draining,
             "config": str(self._options.config or self._paths.config_file),
             "profile": {"name": self._profile.name, "why": self._why},
-            "models": [
-                {
-                    "name": name,
-                    "ready": good,
-                    "tiny": self._sources.get(name) == TINY_SOURCE,
-                    "source": self._sources.get(name) or self._config.models[name].source,
-                    "missing": self._missing.get(name),
-                    "replicas": [asdict(s) for s in states if s.model == name],
-                }
-                for name, good in ready.items()
-            ],
+            "models": overview.models_status(served, states),
             "routes": [entry.name for entry in self._state.table.entries()],
-            "requests": {
-                "in_flight": counters.in_flight,
-                "total": counters.total,
-                "errors": counters.errors,
-                "cancelled": counters.cancelled,
-                "splices": counters.splices,
-            },
+            "requests": overview.requests_status(self._state.counters),
             "rss_bytes": psutil.Process().memory_info().rss,
-            "notice": TINY_NOTICE if set(self._sources) == {TINY} else None,
+            "notice": served.notice,
         }
 
     def routes(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": entry.name,
-                "declared": entry.declared,
-                "targets": [{"model": c.name, "weight": c.weight} for c in entry.candidates],
-                "policy": entry.order.__module__.rpartition(".")[2],
-                "defaults": dict(entry.defaults),
-                "timeouts": asdict(entry.targets[0].limits),
-            }
-            for entry in self._state.table.entries()
-        ]
+        return overview.routes(self._state.table)
 
     def models(self) -> list[dict[str, Any]]:
-        config, ready = self._config, self.ready()
-        local = [
-            {
-                "name": name,
-                "kind": "local",
-                "engine": config.models[name].engine if name in config.models else "llamacpp",
-                "ready": ready[name],
-                "source": self._sources.get(name),
-            }
-            for name in ready
-        ]
-        routes = [{"name": e.name, "kind": "route"} for e in self._state.table.entries() if e.declared]
-        return local + routes
+        return overview.names(self._served, self._supervisor.states(), self._state.table)
 
     async def reload(self) -> dict[str, Any]:
         config = self._read_config()
-        before = asdict(self._config)
+        before = asdict(self._served.config)
         await self._apply(config)
-        after = asdict(self._config)
+        after = asdict(self._served.config)
         changed = [name for name in after if after[name] != before[name]]
         _log("configuration reloaded" + (f": {', '.join(changed)}" if changed else ""))
         return {"changed": changed}
 
     async def restart(self, model: str) -> dict[str, Any]:
-        if model not in self._sources:
+        if model not in self._served.sources:
             raise RequestError(f"There is no local model '{model[:128]}'.", status=404, param="model")
         await self._supervisor.restart(model)
         return {"restarting": model}
+
+    def _replica_changed(self, state: ReplicaState) -> None:
+        _log(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))
 
     def stop(self) -> dict[str, Any]:
         self._signalled()

@@ -15,6 +15,10 @@ import msgspec
 _FLUSH_EVERY = 0.2
 _MAX_HELD = 10_000
 _encode = msgspec.json.Encoder().encode
+_PRETTY = (
+    "{clock} {id} {op} {route} → {target} {outcome} {ms} ms, first token {ttft_ms} ms, "
+    "{prompt_tokens}+{completion_tokens} tokens, attempts {attempts}, splices {splices}, key {key}\n"
+)
 
 
 class AccessLog:
@@ -47,5 +51,4 @@ class AccessLog:
     def _line(self, at: float, record: dict[str, Any]) -> str:
         if not self._pretty:
             return _encode({"time": round(at, 3), "event": "request", **record}).decode() + "\n"
-        clock = time.strftime("%H:%M:%S", time.localtime(at))
-        return f"{clock} " + " ".join(f"{key}={value}" for key, value in record.items()) + "\n"
+        return _PRETTY.format(clock=time.strftime("%H:%M:%S", time.localtime(at)), **record)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,9 +15,13 @@ from lumen.core.errors import LumenError, Retry, UnavailableError, UpstreamError
 from lumen.core.retry import Next, after
 from lumen.core.trace import Trace
 from lumen.gateway.table import Target
-from lumen.providers.base import Resume
+from lumen.gateway.upstream import Exchange
+from lumen.providers.base import Decoder, Resume
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event
+
+# Seconds a target has to close its stream properly once it has said that the answer is complete.
+_CLOSING = 1.0
 
 
 @dataclass(slots=True)
@@ -62,11 +65,10 @@ async def run(
         tries = 0
         while True:
             tries += 1
-            resume = Resume(trace.token_ids, trace.identity) if trace.delivered else None
+            attempt = _Try(call, target, reason, journey)
             try:
-                async with aclosing(_attempt(call, target, reason, journey, resume)) as batches:
-                    async for batch in batches:
-                        yield batch
+                while batch := await attempt.batch():
+                    yield batch
                 return
             except UnavailableError as error:
                 if trace.delivered:
@@ -78,69 +80,97 @@ async def run(
                     # Every choice has its finish reason; only the stream's own closing words were lost.
                     return
                 failure = error
-                decision = after(
-                    error,
-                    trace,
-                    tries=tries,
-                    splices=splices,
-                    resumable=target.resumable and call.stream and call.answers == 1,
-                    draw=draw(),
-                )
+                resumable = target.resumable and call.stream and call.answers == 1
+                decision = after(error, trace, tries=tries, splices=splices, resumable=resumable, draw=draw())
                 if decision.next is Next.GIVE_UP:
                     raise
                 if decision.next is Next.OTHER:
                     break
                 splices += decision.next is Next.RESUME
                 await asyncio.sleep(decision.pause)
+            finally:
+                attempt.close()
     raise failure or UnavailableError("No target can serve this request now.")
 
 
-async def _attempt(
-    call: Call, target: Target, reason: str, journey: Journey, resume: Resume | None
-) -> AsyncGenerator[list[Event], None]:
+class _Try:
     """One try at one target, recorded whatever happens."""
-    loop = asyncio.get_running_loop()
-    trace = journey.trace
-    record = Attempt(target.name, reason, loop.time(), resumed_at=len(resume.token_ids) if resume else None)
-    journey.attempts.append(record)
-    exchange = None
-    refused: bool | None = False
-    try:
+
+    __slots__ = ("_call", "_decoder", "_exchange", "_first_by", "_journey", "_loop", "_ok", "_record", "_target")
+
+    def __init__(self, call: Call, target: Target, reason: str, journey: Journey) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._call = call
+        self._target = target
+        self._journey = journey
+        self._exchange: Exchange | None = None
+        self._decoder: Decoder | None = None
+        self._ok: bool | None = None
+        trace = journey.trace
+        resumed_at = len(trace.token_ids) if trace.delivered else None
+        self._record = Attempt(target.name, reason, self._loop.time(), resumed_at=resumed_at)
+        self._first_by: float | None = self._record.started + target.limits.first_token
+        journey.attempts.append(self._record)
+
+    async def batch(self) -> list[Event]:
+        """The next events for the client; empty when the answer is complete.
+
+        Raises:
+            LumenError: the target cannot go on.
+        """
+        try:
+            if self._decoder is None or self._exchange is None:
+                self._exchange, self._decoder = await self._open()
+            return await self._next(self._exchange, self._decoder)
+        except LumenError as error:
+            self._record.outcome = error.code or error.type
+            # What the target refused as nonsense, and what never reached it, says nothing about its health.
+            unjudged = not isinstance(error, UpstreamError) or error.retry is Retry.NEVER
+            self._ok = None if unjudged else False
+            raise
+
+    def close(self) -> None:
+        """Over, however it ended. Drops the connection where the answer was not read to its end."""
+        self._record.ended = self._loop.time()
+        if self._exchange is not None:
+            self._exchange.close(self._ok)
+
+    async def _open(self) -> tuple[Exchange, Decoder]:
+        target, call, trace = self._target, self._call, self._journey.trace
+        resume = Resume(trace.token_ids, trace.identity) if trace.delivered else None
         encode = partial(target.dialect.encode, call, resume=resume)
         exchange = await target.upstream.open(encode, target.model, target.limits, call.stream)
-        if exchange.status != 200:
-            raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
-        decoder = target.dialect.decoder(call, exchange.content_type, resume)
-        first_by: float | None = record.started + target.limits.first_token
+        try:
+            if exchange.status != 200:
+                raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
+            return exchange, target.dialect.decoder(call, exchange.content_type, resume)
+        except BaseException:
+            # Not ours to close yet, but the caller must be able to.
+            self._exchange = exchange
+            raise
+
+    async def _next(self, exchange: Exchange, decoder: Decoder) -> list[Event]:
         held: list[Event] = []
-        while data := await exchange.read(first_by):
-            held += decoder.feed(data)
+        while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._first_by):
+            events = decoder.feed(data)
+            held = held + events if held else events
             # Nothing goes out before the first token: until then another target can take over unseen.
-            if first_by is not None and any(event.content or event.finished for event in held):
-                first_by, record.first_token = None, loop.time()
-            if first_by is None and held:
-                yield _note(held, trace, record)
-                held = []
-        held += decoder.finish()
-        if held:
-            record.first_token = record.first_token or loop.time()
-            yield _note(held, trace, record)
-        record.outcome = "ok"
-    except LumenError as error:
-        record.outcome = error.code or error.type
-        if isinstance(error, UpstreamError) and error.retry is Retry.NEVER:
-            refused = None
-        raise
-    finally:
-        record.ended = loop.time()
-        if exchange is not None:
-            exchange.close({"ok": True, "cancelled": None}.get(record.outcome, refused))
+            if self._first_by is not None and any(event.content or event.finished for event in held):
+                self._first_by, self._record.first_token = None, self._loop.time()
+            if self._first_by is None and held:
+                return self._note(held)
+        if self._record.outcome != "ok":
+            held = held + decoder.finish()
+            self._record.outcome, self._ok = "ok", True
+        if held and self._record.first_token is None:
+            self._record.first_token = self._loop.time()
+        return self._note(held)
 
-
-def _note(events: list[Event], trace: Trace, record: Attempt) -> list[Event]:
-    """Write down what is about to go to the client."""
-    for event in events:
-        trace.add(event.content, event.finished, event.token_ids, event.identity)
-        if event.usage is not None:
-            record.usage = event.usage
-    return events
+    def _note(self, events: list[Event]) -> list[Event]:
+        """Write down what is about to go to the client."""
+        trace = self._journey.trace
+        for event in events:
+            trace.add(event.content, event.finished, event.token_ids, event.identity)
+            if event.usage is not None:
+                self._record.usage = event.usage
+        return events

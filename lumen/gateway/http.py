@@ -101,11 +101,11 @@ async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
     Raises:
         RequestError: 413 beyond `limit` bytes, 408 after `timeout` seconds, 415 for a coding or type not JSON.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("", "identity"):
+    headers = request.headers
+    if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
         raise RequestError("Request bodies must not be compressed.", status=415, code="unsupported_encoding")
     kind = request.content_type
-    if kind != "application/json" and "Content-Type" in request.headers:
+    if kind != "application/json" and "Content-Type" in headers:
         raise RequestError(
             f"Unsupported content type '{kind[:64]}'; send 'application/json'.",
             status=415,
@@ -114,6 +114,9 @@ async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     content = request.content
+    if content.is_eof() and content.total_bytes <= limit:
+        # Small bodies come with their header, all at once: nothing to wait for.
+        return await content.read(-1)
     size, parts = 0, []
     try:
         async with asyncio.timeout(timeout):

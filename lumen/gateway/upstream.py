@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiohttp
@@ -17,6 +17,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, hdrs
 from yarl import URL
 
 from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError, UpstreamError
+from lumen.gateway.watch import Watch
 from lumen.providers.base import HttpCall
 from lumen.workers.supervisor import Lease, Supervisor
 
@@ -36,21 +37,31 @@ class Limits:
     first_token: float
     gap: float
     total: float
+    client: ClientTimeout = field(init=False, repr=False)
+
+    def seconds(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("connect", "headers", "first_token", "gap", "total")}
+
+    def __post_init__(self) -> None:
+        # Made once here: aiohttp takes its own type, and only a new connection needs a limit of its own.
+        object.__setattr__(self, "client", ClientTimeout(total=None, sock_connect=self.connect))
 
 
 class Exchange:
     """One request under way. `close` must be called; it drops the connection unless the answer was read whole."""
 
-    __slots__ = ("_deadline", "_gap", "_lease", "_response", "_stream", "headers", "status")
+    __slots__ = ("_deadline", "_gap", "_lease", "_loop", "_response", "_stream", "_watch", "headers", "status")
 
     def __init__(
-        self, response: ClientResponse, lease: Lease | None, limits: Limits, stream: bool, start: float
+        self, response: ClientResponse, lease: Lease | None, limits: Limits, stream: bool, start: float, watch: Watch
     ) -> None:
         self._response = response
         self._lease = lease
         self._stream = stream
         self._gap = limits.gap
         self._deadline = start + limits.total
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -65,18 +76,22 @@ class Exchange:
             SilentError: a limit passed.
             BrokenError: the connection broke.
         """
-        now = asyncio.get_running_loop().time()
         due = self._deadline
         if self._stream:
-            due = min(due, now + self._gap if first_by is None else first_by)
+            due = min(due, self._loop.time() + self._gap if first_by is None else first_by)
+        watch = self._watch
+        watch.wait(due)
         try:
-            async with asyncio.timeout_at(due):
-                data = await self._response.content.readany()
-        except TimeoutError:
-            phase = "first_token" if first_by is not None else "stream"
-            raise SilentError("The target fell silent.", phase=phase) from None
+            data = await self._response.content.readany()
+        except asyncio.CancelledError:
+            if watch.expired():
+                phase = "first_token" if first_by is not None else "stream"
+                raise SilentError("The target fell silent.", phase=phase) from None
+            raise
         except (aiohttp.ClientError, OSError):
             raise BrokenError("The connection to the target broke.", phase="stream") from None
+        finally:
+            watch.rest()
         if self._lease is not None:
             self._lease.touch()
         return data
@@ -90,6 +105,7 @@ class Exchange:
 
     def close(self, ok: bool | None) -> None:
         """End it. `ok`: whether the target served well; `None` where the client left or asked nonsense."""
+        self._watch.close()
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -197,27 +213,42 @@ def _session(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> Cl
 async def _send(
     session: ClientSession, url: URL, call: HttpCall, limits: Limits, stream: bool, lease: Lease | None
 ) -> Exchange:
-    start = asyncio.get_running_loop().time()
-    timeout = ClientTimeout(total=None, connect=limits.connect, sock_connect=limits.connect)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    watch = Watch(loop)
+    # A whole answer sends its headers when it is done, so only the total binds it.
+    watch.wait(start + (limits.headers if stream else limits.total))
     try:
-        # A whole answer sends its headers when it is done, so only the total binds it.
-        async with asyncio.timeout_at(start + (limits.headers if stream else limits.total)):
-            response = await session.request(
-                hdrs.METH_POST,
-                url,
-                data=call.body,
-                headers={hdrs.ACCEPT: call.accept},
-                allow_redirects=False,
-                timeout=timeout,
-            )
-    except aiohttp.ConnectionTimeoutError:
-        raise ConnectError("The target did not accept a connection in time.", phase="connect") from None
-    except TimeoutError:
-        raise SilentError("The target did not answer in time.", phase="headers") from None
-    except aiohttp.ClientConnectorError:
-        raise ConnectError("The target cannot be reached.", phase="connect") from None
-    except (aiohttp.ClientConnectionError, OSError):
-        raise BrokenError("The connection to the target broke.", phase="headers") from None
-    except aiohttp.ClientError:
-        raise MalformedError("The target's answer is not HTTP.", phase="headers") from None
-    return Exchange(response, lease, limits, stream, start)
+        response = await session.request(
+            hdrs.METH_POST,
+            url,
+            data=call.body,
+            headers={hdrs.ACCEPT: call.accept},
+            allow_redirects=False,
+            timeout=limits.client,
+        )
+    except BaseException as error:
+        expired = isinstance(error, asyncio.CancelledError) and watch.expired()
+        watch.close()
+        if expired:
+            raise SilentError("The target did not answer in time.", phase="headers") from None
+        if (told := _network_error(error)) is not None:
+            raise told from None
+        raise
+    watch.rest()
+    return Exchange(response, lease, limits, stream, start, watch)
+
+
+def _network_error(error: BaseException) -> UpstreamError | None:
+    """aiohttp's errors in Lumen's terms; none of them may show an address."""
+    match error:
+        case aiohttp.ServerTimeoutError():
+            return ConnectError("The target did not accept a connection in time.", phase="connect")
+        case aiohttp.ClientConnectorError():
+            return ConnectError("The target cannot be reached.", phase="connect")
+        case aiohttp.ClientConnectionError() | OSError():
+            return BrokenError("The connection to the target broke.", phase="headers")
+        case aiohttp.ClientError():
+            return MalformedError("The target's answer is not HTTP.", phase="headers")
+        case _:
+            return None

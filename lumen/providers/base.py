@@ -34,7 +34,12 @@ class Resume:
 
 
 class Decoder(Protocol):
-    """The answer of one attempt, fed bytes as they come."""
+    """The answer of one attempt, fed bytes as they come.
+
+    `done`: the target has said that the answer is complete; only the connection's end is missing.
+    """
+
+    done: bool
 
     def feed(self, data: bytes) -> list[Event]:
         """Events completed by `data`.

@@ -106,11 +106,12 @@ class OpenAI:
 class _StreamDecoder:
     """Events of one streamed answer. Forwards the upstream's own bytes unless a field must change."""
 
-    __slots__ = ("_failed", "_identity", "_include_usage", "_left", "_parser", "_rewrite", "_strip")
+    __slots__ = ("_failed", "_identity", "_include_usage", "_left", "_parser", "_rewrite", "_strip", "done")
 
     def __init__(self, call: Call, token_ids: bool, resume: Resume | None) -> None:
         self._parser = SseParser()
         self._failed: UpstreamError | None = None
+        self.done = False
         self._include_usage = call.include_usage
         self._left = set(range(call.answers))
         self._identity = resume.identity if resume else None
@@ -145,6 +146,7 @@ class _StreamDecoder:
 
     def _event(self, payload: bytes) -> Event | None:
         if payload == DONE:
+            self.done = not self._left
             return None
         try:
             chunk = _chunk(payload)
@@ -189,12 +191,13 @@ class _StreamDecoder:
 class _WholeDecoder:
     """One whole answer: a single event, the upstream's own bytes."""
 
-    __slots__ = ("_answers", "_parts", "_size")
+    __slots__ = ("_answers", "_parts", "_size", "done")
 
     def __init__(self, call: Call) -> None:
         self._answers = call.answers
         self._parts: list[bytes] = []
         self._size = 0
+        self.done = False
 
     def feed(self, data: bytes) -> list[Event]:
         self._size += len(data)

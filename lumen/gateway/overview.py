@@ -1,0 +1,78 @@
+"""What an operator sees: the configuration in force and the replicas' states, as JSON-ready values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lumen.config.schema import Config
+from lumen.gateway.state import Counters
+from lumen.gateway.table import Table
+from lumen.workers.supervisor import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which local models a configuration came to. `missing`: model → what to do so that it can be served."""
+
+    config: Config
+    sources: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notice: str | None = None
+    tiny_source: str = ""
+
+    def ready(self, states: Sequence[ReplicaState]) -> dict[str, bool]:
+        """Per model: has a replica answered a one-token inference?"""
+        answered = {state.model for state in states if state.state == "ready"}
+        return {name: name in answered for name in (*self.sources, *self.missing)}
+
+
+def models_status(served: Served, states: Sequence[ReplicaState]) -> list[dict[str, Any]]:
+    """Every configured local model with its replicas."""
+    return [
+        {
+            "name": name,
+            "ready": ready,
+            "tiny": served.sources.get(name) == served.tiny_source,
+            "source": served.sources.get(name) or served.config.models[name].source,
+            "missing": served.missing.get(name),
+            "replicas": [asdict(state) for state in states if state.model == name],
+        }
+        for name, ready in served.ready(states).items()
+    ]
+
+
+def requests_status(counters: Counters) -> dict[str, int]:
+    return asdict(counters)
+
+
+def routes(table: Table) -> list[dict[str, Any]]:
+    """The effective routes, limits resolved."""
+    return [
+        {
+            "name": entry.name,
+            "declared": entry.declared,
+            "targets": [{"model": c.name, "weight": c.weight} for c in entry.candidates],
+            "policy": entry.order.__module__.rpartition(".")[2],
+            "defaults": dict(entry.defaults),
+            "timeouts": entry.targets[0].limits.seconds(),
+        }
+        for entry in table.entries()
+    ]
+
+
+def names(served: Served, states: Sequence[ReplicaState], table: Table) -> list[dict[str, Any]]:
+    """Every addressable name with what stands behind it."""
+    models = served.config.models
+    local = [
+        {
+            "name": name,
+            "kind": "local",
+            "engine": models[name].engine if name in models else "llamacpp",
+            "ready": ready,
+            "source": served.sources.get(name),
+        }
+        for name, ready in served.ready(states).items()
+    ]
+    return local + [{"name": entry.name, "kind": "route"} for entry in table.entries() if entry.declared]

@@ -1,0 +1,76 @@
+"""One timer for all the waits of an exchange.
+
+`asyncio.timeout` sets and cancels a timer for each wait, which for a stream is a timer per chunk. Here a wait only
+writes down when it is due; the one timer, when it fires, sees whether that moment has really come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+_NEVER = float("inf")
+
+
+class Watch:
+    """Cancels the waiting task when its wait is over. Belongs to the task that calls `wait`.
+
+    try:
+        watch.wait(due)
+        data = await something()
+    except asyncio.CancelledError:
+        if watch.expired():
+            raise SilentError(...) from None
+        raise
+    finally:
+        watch.rest()
+    """
+
+    __slots__ = ("_at", "_due", "_fired", "_handle", "_loop", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due = _NEVER
+        self._at = _NEVER
+        self._handle: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._fired = False
+
+    def wait(self, due: float) -> None:
+        """The caller's next await must end by `due` (loop time)."""
+        self._due = due
+        if due < self._at:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._task = asyncio.current_task()
+            self._at = due
+            self._handle = self._loop.call_at(due, self._ring)
+
+    def rest(self) -> None:
+        """Nothing is awaited under this watch for now."""
+        self._due = _NEVER
+
+    def expired(self) -> bool:
+        """Whether the cancellation just caught was this watch's own, and no one else's as well."""
+        if not self._fired:
+            return False
+        self._fired = False
+        return self._task is not None and self._task.uncancel() == 0
+
+    def close(self) -> None:
+        """The exchange is over."""
+        self._due = _NEVER
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _ring(self) -> None:
+        self._handle = None
+        self._at = _NEVER
+        if self._due == _NEVER:
+            return
+        if self._loop.time() < self._due:
+            self._at = self._due
+            self._handle = self._loop.call_at(self._due, self._ring)
+        elif self._task is not None:
+            self._fired = True
+            self._task.cancel()
