@@ -82,7 +82,7 @@ class CallParser:
             elif self._at is _At.TEXT:
                 at = self._plain(text, at, out)
             else:
-                at = self._between(text, at, out)
+                at = self._between(text, at)
         return out
 
     def finish(self) -> list[Delta]:
@@ -130,7 +130,7 @@ class CallParser:
             self._at, self._reader, self._closer = _At.AFTER, None, self._style.closer
         return at
 
-    def _between(self, text: str, start: int, out: list[Delta]) -> int:
+    def _between(self, text: str, start: int) -> int:
         """At the beginning of the answer, or behind a call: blanks, closers, separators, the next call, or text."""
         style, after = self._style, self._at is _At.AFTER
         at = start
@@ -138,8 +138,7 @@ class CallParser:
             at += 1
         if at - start > MAX_BLANK:
             self._at = _At.TEXT
-            _content(out, text[start:at])
-            return at
+            return start
         rest = text[at:]
         if not rest:
             self._held = text[start:]
@@ -147,7 +146,10 @@ class CallParser:
         words = style.openers if after else style.starts
         if after and self._closer:
             words = (*words, self._closer)
-        for word in words:
+        if any(len(word) > len(rest) and word.startswith(rest) for word in words):
+            self._held = text[start:]
+            return len(text)
+        for word in sorted(words, key=len, reverse=True):
             if rest.startswith(word):
                 if word == self._closer and after:
                     self._closer = ""
@@ -157,12 +159,8 @@ class CallParser:
         if rest[0] in style.bare:
             self._enter(text[start:at])
             return at
-        if any(word.startswith(rest) for word in words):
-            self._held = text[start:]
-            return len(text)
         self._at = _At.TEXT
-        _content(out, text[start:at])
-        return at
+        return start
 
 
 def _content(out: list[Delta], text: str) -> None:
