@@ -18,11 +18,16 @@ from lumen.engines.base import Launch, ModelFiles, Place
 _GRACE = 30.0
 _OPTIONS: Mapping[str, Option] = {
     "kv": Option(int, least=256),
-    "batch": Option(int, least=1),
+    "park": Option(int, least=0),
+    "batch": Option(int, least=32),
     "ubatch": Option(int, least=1),
     "flash_attn": Option(str, choices=("auto", "on", "off")),
+    "repack": Option(str, choices=("auto", "on", "off")),
     "grace": Option(float, least=0, most=3600),
 }
+_POOLING = ("mean", "cls", "last")
+# The bound on waiting requests is the supervisor's, over all replicas; the worker's own must not come first.
+_QUEUE = 1 << 16
 
 
 class LlamaCpp:
@@ -39,19 +44,18 @@ class LlamaCpp:
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         options = check_options(self.name, model.options, _OPTIONS)
         grace = float(options.pop("grace", _GRACE))
-        if model.pooling is not None and not model.embedding:
-            raise ConfigError("'pooling' needs 'embedding: true'")
+        _check(files, model)
         flags: dict[str, Any] = {
             "model": files.path,
             "name": files.name,
             "socket": place.socket,
-            "draft": files.draft,
             "ctx": model.context,
             "slots": model.slots,
             "threads": model.threads or place.threads,
             "gpu-layers": model.gpu_layers,
             "kv-type": model.kv_type,
             "pooling": model.pooling,
+            "queue": _QUEUE,
             "parent-pid": place.parent_pid,
             "grace": f"{grace:g}",
             **{name.replace("_", "-"): value for name, value in options.items()},
@@ -72,6 +76,15 @@ class LlamaCpp:
         # Not chat: a base model without a chat template must come up too.
         body = {"model": files.name, "prompt": "ready?", "max_tokens": 1, "temperature": 0}
         return "/v1/completions", body
+
+
+def _check(files: ModelFiles, model: Model) -> None:
+    if files.draft is not None or model.draft is not None:
+        raise ConfigError("engine 'llamacpp' makes no use of a draft model; remove 'draft'")
+    if model.pooling is not None and not model.embedding:
+        raise ConfigError("'pooling' needs 'embedding: true'")
+    if model.pooling is not None and model.pooling not in _POOLING:
+        raise ConfigError(f"engine 'llamacpp' pools by {', '.join(_POOLING)}, not {model.pooling!r}")
 
 
 def _environment(place: Place) -> dict[str, str]:

@@ -116,6 +116,8 @@ class Replica:
             # A mistake of ours must not look like a replica that is still being looked after.
             _logger.exception("replica %s/%d gave up", self.spec.name, self.index)
             # Its successor would likely fare no better: not before a pause.
+            await self._clear()
+            self._life = replace(self._life, state=State.CRASHED, wake=None)
             pause = self._clock() + self._home.timing.backoff_most
             await self._until(lambda: self.stopping, lambda: pause)
         finally:
@@ -214,7 +216,7 @@ class Replica:
             slots, said = phase.facts.get("slots"), phase.facts.get("message")
             if isinstance(slots, int):
                 self.slots = slots
-            if phase.name == "error" and isinstance(said, str):
+            if phase.name == "failed" and isinstance(said, str):
                 self._trouble = said
             if phase.name == "ready" and (before is None or before.name != "ready"):
                 self._post(Event.LISTENING)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lumen.config.schema import Model
-from lumen.core.errors import UnavailableError
+from lumen.core.errors import ConfigError, UnavailableError
 from lumen.engines.base import Engine, ModelFiles, Place
 from lumen.workers.group import Group
 from lumen.workers.lifecycle import Timing
@@ -133,12 +133,15 @@ class Supervisor:
             _logger.warning("%d engine processes had to be killed at the end", len(killed))
 
     def _spec(self, name: str, model: Model, files: ModelFiles) -> tuple[Spec, bool]:
-        engine = self._engines(model.engine)
-        # How many there are and how long requests wait is not what a process runs.
-        same = replace(model, replicas=1, queue=0)
         files = replace(files, name=name)
-        # A dry run, so that a bad option is an error of the configuration, not of a process.
-        launch = engine.launch(files, model, Place(socket=self._home.run_dir / "dry", port=1))
+        try:
+            engine = self._engines(model.engine)
+            # A dry run, so that a bad option is an error of the configuration, not of a process.
+            launch = engine.launch(files, model, Place(socket=self._home.run_dir / "dry", port=1))
+        except ConfigError as error:
+            raise ConfigError(f"model '{name}': {error.message}") from None
+        # How many there are and how many requests may wait is not what a process runs.
+        same = replace(model, replicas=1, queue=0)
         return Spec(name, same, files, engine), launch.fixed_port is None
 
     def _changed(self, group: Group, replica: Replica) -> None:
