@@ -1,0 +1,120 @@
+"""`lumen models`: every model there is to serve, and every one on this disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumen.paths import Paths
+from lumen.paths import paths as find_paths
+from lumen_cli.client import Admin
+from lumen_cli.output import JSON, command, note, print_json, size, table
+from lumen_cli.settings import CONFIG, config_file
+
+if TYPE_CHECKING:
+    from lumen.config.schema import Config
+    from lumen.hub.store import Manifest, Store
+
+app = command()
+
+
+@app.command()
+def models(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
+    """List the models that are configured, whether they are served, and those kept on this disk."""
+    from lumen.config.load import load, locate
+    from lumen.hub.store import Store
+
+    paths = find_paths()
+    admin = Admin(paths.admin_socket)
+    status = admin.status_or_none() if config is None else None
+    loaded = load(locate(config, config_file(config, paths, admin)))
+    store = Store(paths.models_dir)
+    rows = [*_configured(loaded, status, paths), *_served_besides(loaded, status)]
+    taken = {name for row in rows if (name := row["kept"])}
+    rows += [_kept(manifest, store) for manifest in store.all() if manifest.name not in taken]
+    if json_output:
+        print_json(rows)
+        return
+    table(("name", "state", "size", "engine", "source"), [_cells(row) for row in rows])
+    if status is None:
+        note("No gateway is running: `lumen up` starts one.")
+
+
+def _configured(config: Config, status: dict[str, Any] | None, paths: Paths) -> list[dict[str, Any]]:
+    from lumen.core.errors import LumenError
+    from lumen.hub import resolve
+    from lumen.hub.reference import parse
+    from lumen.hub.store import Store
+
+    store, rows = Store(paths.models_dir), []
+    for name, model in config.models.items():
+        try:
+            files = resolve(model.source, paths)
+            manifest = store.find(parse(model.source))
+            wrong = None
+        except LumenError as error:
+            files, manifest, wrong = None, None, error.message
+        here = files is not None
+        state = _state(name, status) or ("here" if here else wrong or "not on this disk")
+        size = manifest.size if manifest is not None and here else files.path.stat().st_size if files else None
+        kept = manifest.name if manifest is not None else None
+        rows.append(_row(name, True, state, size, model.engine, model.source, kept, here))
+    for name in config.routes:
+        if name not in config.models:
+            targets = ", ".join(target.model for target in config.routes[name].targets)
+            rows.append(_row(name, True, "route", None, None, targets, None, None))
+    return rows
+
+
+def _served_besides(config: Config, status: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What a gateway serves without being told to: the built-in model."""
+    served = (status or {}).get("models", [])
+    return [
+        _row(model["name"], False, _state(model["name"], status), None, None, model.get("source"), None, True)
+        for model in served
+        if model["name"] not in config.models
+    ]
+
+
+def _kept(manifest: Manifest, store: Store) -> dict[str, Any]:
+    state = "here, not configured" if store.whole(manifest) else "files missing"
+    here = store.whole(manifest)
+    return _row(manifest.name, False, state, manifest.size, None, manifest.reference, manifest.name, here)
+
+
+def _state(name: str, status: dict[str, Any] | None) -> str | None:
+    """What a running gateway says of a model, in a word."""
+    for model in (status or {}).get("models", []):
+        if model["name"] == name:
+            if model.get("ready"):
+                return "ready"
+            states = [replica["state"] for replica in model.get("replicas") or []]
+            return states[0] if states else str(model.get("missing") or "off")
+    return None
+
+
+def _row(
+    name: str,
+    configured: bool,
+    state: str | None,
+    size: int | None,
+    engine: str | None,
+    source: str | None,
+    kept: str | None,
+    here: bool | None,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "configured": configured,
+        "state": state,
+        "size": size,
+        "engine": engine,
+        "source": source,
+        "kept": kept,
+        "here": here,
+    }
+
+
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    known = row["size"] is not None
+    return row["name"], row["state"], size(row["size"]) if known else None, row["engine"], row["source"]
