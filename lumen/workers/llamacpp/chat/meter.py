@@ -11,7 +11,8 @@ from jinja2 import Undefined
 
 #: Charges. One unit is about a character copied.
 STEP = 50
-CALL = 100
+CALL = 200
+MACRO = 2_000
 ELEMENT = 16
 BASE = 32_000_000
 

@@ -23,6 +23,7 @@ from jinja2.visitor import NodeTransformer
 from lumen.workers.llamacpp.chat.meter import (
     BASE,
     CALL,
+    MACRO,
     METER,
     STEP,
     STR_METHODS,
@@ -175,7 +176,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        spend(CALL + __self._macro_text if isinstance(__obj, Macro) else CALL)
+        spend(MACRO + __self._macro_text if isinstance(__obj, Macro) else CALL)
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
             method(owner, __obj.__name__, args)
