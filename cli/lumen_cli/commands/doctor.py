@@ -14,7 +14,7 @@ from lumen_cli.output import JSON, command, console, print_json
 from lumen_cli.settings import CONFIG
 
 if TYPE_CHECKING:
-    from lumen_cli.checkup import Finding
+    from lumen_cli.health import Finding
 
 app = command()
 
@@ -24,7 +24,7 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "red")
 @app.command()
 def doctor(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
     """Look at everything Lumen needs; ends with status 1 where something is broken."""
-    from lumen_cli.checkup import Patient, examine
+    from lumen_cli.health import Patient, examine
 
     paths = find_paths()
     patient = Patient(paths, paths.config_file)
