@@ -34,6 +34,8 @@ def parse(argv: list[str]) -> Settings:
     add("--port", type=int, help="loopback port to listen on (0: any free one)")
     add("--ctx", type=int, default=0, help="tokens of one prompt and its answer")
     add("--kv", type=int, default=0, help="KV cells shared by all sequences")
+    add("--park", type=int, default=256, help="cells finished answers may keep while others run")
+    add("--shelf-mb", type=int, default=512, help="MiB of host memory for the prefixes of finished answers")
     add("--slots", type=int, default=8, help="answers generated at once")
     add("--batch", type=int, default=512, help="tokens of one decode")
     add("--ubatch", type=int, default=512, help="tokens computed in one go")

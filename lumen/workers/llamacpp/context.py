@@ -20,6 +20,7 @@ _TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 Floats = NDArray[np.float32]
+State = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,20 @@ class Context:
             return self.memory is not None
         oldest: int = lib.llama_memory_seq_pos_min(self.memory, slot)
         return 0 <= oldest <= max(0, end - self.model.n_swa)
+
+    def save(self, slot: int) -> State | None:
+        """A copy of the cells of `slot`, in host memory; None where there is nothing to save."""
+        if self.memory is None:
+            return None
+        size: int = lib.llama_state_seq_get_size(self.pointer, slot)
+        state = np.empty(size, np.uint8)
+        done: int = lib.llama_state_seq_get_data(self.pointer, _pointer(state, ctypes.c_uint8), size, slot)
+        return state if done == size > 0 else None
+
+    def restore(self, slot: int, state: State) -> bool:
+        """Put a saved copy into `slot`, which is empty; False where there is no room for it."""
+        done: int = lib.llama_state_seq_set_data(self.pointer, _pointer(state, ctypes.c_uint8), state.nbytes, slot)
+        return done == state.nbytes
 
     def clear(self) -> None:
         """Forget everything."""

@@ -15,7 +15,7 @@ from lumen.workers.llamacpp.chat.output import Delta
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
 from lumen.workers.llamacpp.metrics import Counters
-from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache
+from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
 from lumen.workers.llamacpp.radix import common_prefix
 from lumen.workers.llamacpp.sampling import top_logprobs
 from lumen.workers.llamacpp.scheduler import Chunk, Limits, mixed_budget, schedule
@@ -39,18 +39,20 @@ class Engine:
         self,
         context: Context | None,
         slots: int,
-        park_cells: int,
+        park: tuple[int, int],
         counters: Counters,
         post: Post,
         embedder: Embedder,
         on_death: Callable[[], None],
     ) -> None:
-        """`context` None: embeddings only. `post` hears each step's events at once; `on_death` that the
+        """`context` None: embeddings only. `park`: cells, and bytes of host memory, for prefixes of finished answers.
+
+        `post` hears each step's events at once; `on_death` that the
         thread broke.
         """
         self._context = context
         self._slots = slots
-        self._park_cells = park_cells
+        self._park = park
         self._counters = counters
         self._post = post
         self._embedder = embedder
@@ -215,8 +217,6 @@ class Engine:
         """
         context = self._need()
         fresh = sum(chunk.count for chunk in chunks)
-        while self._cells_used() + fresh > context.n_cells and self._cache.evict():
-            continue
         begun = time.monotonic()
         while True:
             try:
@@ -244,8 +244,7 @@ class Engine:
             self._prefill_pace = pace if not self._prefill_pace else 0.7 * self._prefill_pace + 0.3 * pace
 
     def _cells_used(self) -> int:
-        cache = self._cache
-        return cache.cells + sum(max(0, s.computed - cache.published(s.slot)) for s in self._running)
+        return self._cache.parked_cells + sum(sequence.computed for sequence in self._running)
 
     def _advance(self, sequence: Sequence, count: int, row: int) -> None:
         sequence.computed += count
@@ -349,7 +348,8 @@ class Engine:
             self._emit(sequence, Event(sequence.choice, error=error))
 
     def _new_cache(self, context: Context) -> PrefixCache:
-        return PrefixCache(context, context.shape.n_seq, self._park_cells, divisible=not context.model.recurrent)
+        cells, shelf = self._park
+        return PrefixCache(context, context.shape.n_seq, cells, Shelf(shelf), divisible=not context.model.recurrent)
 
 
 def _nothing() -> None:

@@ -1,23 +1,33 @@
 """Which KV sequence a prompt gets, and how much of it is there already.
 
-A slot is a sequence id of the context: free (empty), live (a running answer) or parked (a finished one, kept
-for its prefix). Cells are shared between slots by `copy`, so a prefix costs nothing to branch. Decides over a
-`Memory` seam of four calls.
+A slot is a sequence id of the context: free (empty), live (a running answer) or parked (a finished one whose
+cells are still there). Attention walks over every used cell, whoever it belongs to, so as soon as somebody runs,
+parked sequences move to a shelf in host memory (a copy of their cells: about a millisecond a megabyte) and come
+back when a prompt matches. Between live slots cells are shared by `copy`, so a prefix costs nothing to branch.
+Decides over a `Memory` seam of six calls.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lumen.workers.llamacpp.radix import RadixTree
 
 MIN_REUSE = 16
-"""Shorter shared prefixes are computed again: cheaper than the bookkeeping, and it keeps batch shapes alike.
-"""
+"""Shorter shared prefixes are computed again: cheaper than the bookkeeping, and it keeps batch shapes alike."""
 
 CLAIM_TAIL = 64
 """A parked sequence that would lose more tokens than this is branched from instead of taken over."""
+
+_SHELF_ENTRIES = 256
+
+State = NDArray[np.uint8]
 
 
 class Memory(Protocol):
@@ -27,28 +37,77 @@ class Memory(Protocol):
     def drop(self, slot: int) -> None: ...
     def copy(self, source: int, target: int, end: int) -> None: ...
     def holds(self, slot: int, end: int) -> bool: ...
+    def save(self, slot: int) -> State | None: ...
+    def restore(self, slot: int, state: State) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelved:
+    tokens: list[int]
+    salt: str
+    state: State
+
+
+class Shelf:
+    """Saved sequences in host memory, the longest unused dropped first. Keys never repeat, and are no slots."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit  # bytes
+        self._entries: OrderedDict[int, _Shelved] = OrderedDict()
+        self._keys = count(1 << 20)
+        self.size = 0
+
+    def add(self, tokens: list[int], salt: str, state: State) -> tuple[int | None, list[int]]:
+        """Shelve a sequence; returns its key (None: too large) and the keys that had to go for it.
+
+        Entries it goes on from are among those: their tokens are all in the new one.
+        """
+        if state.nbytes > self._limit:
+            return None, []
+        gone = [key for key, old in self._entries.items() if old.salt == salt and _begins(tokens, old.tokens)]
+        for key in gone:
+            self._drop(key)
+        while self._entries and (self.size + state.nbytes > self._limit or len(self._entries) >= _SHELF_ENTRIES):
+            gone.append(next(iter(self._entries)))
+            self._drop(gone[-1])
+        key = next(self._keys)
+        self._entries[key] = _Shelved(tokens, salt, state)
+        self.size += state.nbytes
+        return key, gone
+
+    def get(self, key: int) -> _Shelved | None:
+        """The entry, now the most recently used."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def _drop(self, key: int) -> None:
+        self.size -= self._entries.pop(key).state.nbytes
+
+
+def _begins(tokens: list[int], start: list[int]) -> bool:
+    n = len(start)
+    return n <= len(tokens) and tokens[n - 1] == start[-1] and tokens[:n] == start
 
 
 class PrefixCache:
     """Owns every slot. `divisible`: sequences can be cut anywhere (not so for recurrent models)."""
 
-    def __init__(self, memory: Memory, slots: int, park_cells: int, divisible: bool = True) -> None:
+    def __init__(self, memory: Memory, slots: int, park_cells: int, shelf: Shelf, divisible: bool = True) -> None:
+        """`park_cells`: cells that parked sequences may keep while others run."""
         self._memory = memory
         self._park_cells = park_cells
         self._divisible = divisible
+        self._shelf = shelf
         self._tree = RadixTree()
         self._free = list(range(slots - 1, -1, -1))
         self._live: dict[int, tuple[str, int]] = {}  # salt, published tokens
         self._parked: OrderedDict[int, tuple[list[int], str]] = OrderedDict()
 
     @property
-    def cells(self) -> int:
-        """KV cells held by parked sequences and by what live ones have published; a shared cell counts once."""
-        return self._tree.size
-
-    def published(self, slot: int) -> int:
-        """How many tokens of a live slot `cells` already counts."""
-        return self._live[slot][1]
+    def parked_cells(self) -> int:
+        """Cells of parked sequences; a cell shared between two counts twice."""
+        return sum(len(tokens) for tokens, _salt in self._parked.values())
 
     def available(self) -> bool:
         """Whether `take` can serve: some slot is free or parked."""
@@ -67,30 +126,29 @@ class PrefixCache:
         """A live slot for `tokens` and how many of them it already holds. Only after `available()`."""
         length, holders = self._tree.match(tokens, salt) if reuse else (0, frozenset[int]())
         length = self._worth(length, tokens)
-        slot, reused = self._reuse(length, holders) if length else (-1, 0)
+        slot = self._reuse(length, holders) if length else -1
+        reused = length if slot >= 0 else 0
         if slot < 0:
-            slot, reused = self._fresh(), 0
+            slot = self._fresh()
         self._live[slot] = (salt, 0)
         if reused:
             self.publish(slot, tokens[:reused])
+        self._tidy()
         return slot, reused
 
-    def _reuse(self, length: int, holders: frozenset[int]) -> tuple[int, int]:
-        parked = [slot for slot in self._parked if slot in holders]
-        for slot in reversed(parked):
+    def _reuse(self, length: int, holders: frozenset[int]) -> int:
+        """A slot that holds `length` tokens of what `holders` share, or -1. The cheapest way that works."""
+        for slot in reversed([slot for slot in self._parked if slot in holders]):
             tail = len(self._parked[slot][0]) - length
-            if (tail == 0 or (tail <= CLAIM_TAIL and self._divisible)) and self._claim(slot, length):
-                return slot, length
-        if not self._divisible:
-            return -1, 0
-        source = next((slot for slot in holders if self._memory.holds(slot, length)), -1)
-        if source < 0:
-            return -1, 0
-        if not self._free and list(self._parked) == [source]:
-            return (source, length) if self._claim(source, length) else (-1, 0)
-        target = self._fresh(keep=source)
-        self._memory.copy(source, target, length)
-        return target, length
+            only = not self._free and len(self._parked) == 1
+            if (tail == 0 or (self._divisible and (tail <= CLAIM_TAIL or only))) and self._claim(slot, length):
+                return slot
+        source = next((slot for slot in holders if slot in self._live or slot in self._parked), -1)
+        if self._divisible and source >= 0 and self._memory.holds(source, length):
+            target = self._fresh(keep=source)
+            self._memory.copy(source, target, length)
+            return target
+        return next((slot for key in holders if (slot := self._unshelve(key, length)) >= 0), -1)
 
     def _claim(self, slot: int, length: int) -> bool:
         """Make a parked slot live with its first `length` tokens; False leaves it parked."""
@@ -100,11 +158,23 @@ class PrefixCache:
         self._unpark(slot)
         return True
 
+    def _unshelve(self, key: int, length: int) -> int:
+        """A fresh slot with the first `length` tokens of a shelved sequence (which stays on the shelf), or -1."""
+        entry = self._shelf.get(key)
+        whole = entry is not None and length == len(entry.tokens)
+        if entry is None or not (whole or self._divisible):
+            return -1
+        slot = self._fresh()
+        there = self._memory.restore(slot, entry.state) and self._memory.holds(slot, length)
+        if there and (whole or self._memory.cut(slot, length)):
+            return slot
+        self._empty(slot)
+        return -1
+
     def _fresh(self, keep: int = -1) -> int:
         """An empty slot, freed from the longest unused parked one where need be (never `keep`)."""
         if not self._free:
-            victim = next(slot for slot in self._parked if slot != keep)
-            self._evict(victim)
+            self._shelve(next(slot for slot in self._parked if slot != keep))
         return self._free.pop()
 
     def publish(self, slot: int, tokens: list[int]) -> None:
@@ -117,14 +187,12 @@ class PrefixCache:
     def park(self, slot: int, tokens: list[int]) -> None:
         """A live slot's answer is done; keep its computed `tokens` for later prompts."""
         salt, _published = self._live.pop(slot)
-        if len(tokens) < MIN_REUSE or len(tokens) > self._park_cells:
+        if len(tokens) < MIN_REUSE:
             self._empty(slot)
             return
         self._parked[slot] = (tokens, salt)
         self._tree.insert(slot, tokens, salt)
-        live = sum(published for _salt, published in self._live.values())
-        while self.cells - live > self._park_cells and self.evict():
-            continue
+        self._tidy()
 
     def release(self, slot: int) -> None:
         """Give a live slot up and forget what it held."""
@@ -132,20 +200,28 @@ class PrefixCache:
         self._empty(slot)
 
     def evict(self) -> bool:
-        """Forget the longest unused parked sequence; False where none is parked."""
+        """Free the cells of the longest unused parked sequence; False where none is parked."""
         if not self._parked:
             return False
-        self._evict(next(iter(self._parked)))
+        self._shelve(next(iter(self._parked)))
         return True
 
-    def clear(self) -> None:
-        """Forget every parked sequence."""
-        while self.evict():
-            continue
+    def _tidy(self) -> None:
+        """While somebody runs, parked sequences beyond their share go to the shelf."""
+        while self._live and self._parked and self.parked_cells > self._park_cells:
+            self.evict()
 
-    def _evict(self, slot: int) -> None:
+    def _shelve(self, slot: int) -> None:
+        tokens, salt = self._parked[slot]
+        state = self._memory.save(slot)
         self._unpark(slot)
         self._empty(slot)
+        if state is not None:
+            key, gone = self._shelf.add(tokens, salt, state)
+            for old in gone:
+                self._tree.remove(old)
+            if key is not None:
+                self._tree.insert(key, tokens, salt)
 
     def _unpark(self, slot: int) -> None:
         del self._parked[slot]

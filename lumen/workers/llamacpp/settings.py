@@ -22,6 +22,8 @@ class Settings:
     port: int | None = None
     ctx: int = 0  # the longest prompt + answer of one sequence
     kv: int = 0  # cells shared by all sequences
+    park: int = 256  # cells that finished sequences may keep for their prefixes while others run
+    shelf_mb: int = 512  # MiB of host memory for the prefixes of finished answers
     slots: int = 8  # sequences that run at once
     batch: int = 512  # tokens given to one decode
     ubatch: int = 512
@@ -41,9 +43,9 @@ class Settings:
             raise ValueError("give either --socket or --port")
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError("--port must lie between 0 and 65535")
-        for field in ("ctx", "kv", "threads", "queue"):
+        for field in ("ctx", "kv", "threads", "queue", "park", "shelf_mb"):
             if getattr(self, field) < 0:
-                raise ValueError(f"--{field} must not be negative")
+                raise ValueError(f"--{field.replace('_', '-')} must not be negative")
         if not 1 <= self.slots <= 128:
             raise ValueError("--slots must lie between 1 and 128")
         if self.batch < max(32, self.slots):

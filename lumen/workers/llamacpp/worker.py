@@ -51,7 +51,7 @@ class Worker:
     def start(self, post: Post, on_death: Callable[[], None]) -> Engine:
         """Start the engine thread."""
         context = self._context
-        park = context.n_cells // 4 if context is not None else 0
+        park = (self.settings.park, self.settings.shelf_mb << 20)
         self.engine = Engine(context, self.settings.slots, park, self.counters, post, self.embedder, on_death)
         self.engine.start()
         return self.engine

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lumen.workers.llamacpp.prefix import CLAIM_TAIL, MIN_REUSE, PrefixCache
+from lumen.workers.llamacpp.prefix import CLAIM_TAIL, MIN_REUSE, PrefixCache, Shelf, State
 
 SLOTS = 4
 
@@ -35,6 +36,14 @@ class Tape:
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
 
+    def save(self, slot: int) -> State | None:
+        return np.array(self.held[slot], np.int64).view(np.uint8)
+
+    def restore(self, slot: int, state: State) -> bool:
+        assert not self.held[slot], "a sequence must come back to an empty slot"
+        self.held[slot] = state.view(np.int64).tolist()
+        return True
+
 
 def prompt(*blocks: int) -> list[int]:
     return [block * 100 + i for block in blocks for i in range(20)]
@@ -42,11 +51,12 @@ def prompt(*blocks: int) -> list[int]:
 
 class CacheMachine(RuleBasedStateMachine):
     divisible = True
+    shelf = 4000
 
     def __init__(self) -> None:
         super().__init__()
         self.tape = Tape(self.divisible)
-        self.cache = PrefixCache(self.tape, SLOTS, park_cells=150, divisible=self.divisible)
+        self.cache = PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
         self.live: dict[int, list[int]] = {}
 
     @precondition(lambda self: self.cache.available())
@@ -83,6 +93,10 @@ class CacheMachine(RuleBasedStateMachine):
         del self.live[slot]
         self.cache.release(slot)
 
+    @rule(held=st.sampled_from([b"", b"x"]))
+    def nothing(self, held: bytes) -> None:
+        """Gives the machine something to do while every slot is live."""
+
     @rule()
     def evict(self) -> None:
         self.cache.evict()
@@ -106,9 +120,17 @@ TestRecurrent = RecurrentMachine.TestCase
 TestCache.settings = TestRecurrent.settings = settings(max_examples=60, stateful_step_count=30)
 
 
+class NoShelfMachine(CacheMachine):
+    shelf = 0
+
+
+TestNoShelf = NoShelfMachine.TestCase
+TestNoShelf.settings = TestCache.settings
+
+
 def parked(tokens: list[int], slots: int = SLOTS, divisible: bool = True) -> tuple[Tape, PrefixCache]:
     tape = Tape(divisible)
-    cache = PrefixCache(tape, slots, park_cells=10_000, divisible=divisible)
+    cache = PrefixCache(tape, slots, 10_000, Shelf(1 << 20), divisible)
     slot, _ = cache.take(tokens, "")
     tape.held[slot] = list(tokens)
     cache.park(slot, list(tokens))
@@ -152,3 +174,34 @@ def test_a_recurrent_model_goes_on_only_from_the_very_end() -> None:
 def test_with_one_slot_the_parked_sequence_itself_is_cut_back() -> None:
     _tape, cache = parked(prompt(*range(1, 9)), slots=1)
     assert cache.take(prompt(1, 2, 99), "") == (0, 40)
+
+
+def test_a_finished_answer_leaves_the_cells_when_another_runs_and_comes_back_from_the_shelf() -> None:
+    tape = Tape()
+    cache = PrefixCache(tape, SLOTS, 0, Shelf(1 << 20))
+    first, _ = cache.take(prompt(1, 2), "")
+    tape.held[first] = prompt(1, 2)
+    cache.park(first, prompt(1, 2))
+    assert cache.parked_cells == 40
+    other, _ = cache.take(prompt(7), "")
+    assert cache.parked_cells == 0
+    assert tape.held[first] == [] or first == other
+    again, reused = cache.take(prompt(1, 3), "")
+    assert reused == 20
+    assert tape.held[again] == prompt(1)
+
+
+def test_the_shelf_is_bounded_and_keeps_what_was_used_last() -> None:
+    shelf = Shelf(100)
+    state = np.zeros(40, np.uint8)
+    a, _ = shelf.add([1], "", state)
+    b, _ = shelf.add([2], "", state)
+    assert a is not None and b is not None
+    shelf.get(a)
+    _c, gone = shelf.add([3], "", state)
+    assert gone == [b]
+    assert shelf.size == 80
+    assert shelf.add([4], "", np.zeros(101, np.uint8)) == (None, [])
+    _longer, gone = shelf.add([1, 5], "", state)
+    assert gone == [a]
+    assert shelf.size == 80

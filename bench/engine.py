@@ -1,0 +1,249 @@
+"""Lumen's llama.cpp worker beside llama.cpp's own server, on the same GGUF, in one run.
+
+    python -m bench.engine [--model GGUF] [--rounds N] [--streams 1,4,16] [--no-peer] [--write]
+
+Tokens a second and time to first token of 1, 4 and 16 chat streams, the two servers taking turns within each
+round; then the time to first token of a 1,000-token prompt that misses and that hits the prefix cache.
+Medians over the rounds. The client runs on the same cores, raw sockets, the same for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+
+from bench import report
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "lumen" / "tiny" / "lumen-tiny.gguf"
+WORDS = (ROOT / "LICENSE").read_text().split()
+SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "ignore_eos": True}
+
+
+@dataclass(slots=True)
+class Served:
+    """A server under test. `process` ends when `stop` closes its stdin or it is told to."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[str]
+
+    def stop(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_lumen(model: Path, slots: int, threads: int, more: list[str]) -> Served:
+    command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", str(model), "--name", "bench", "--port", "0"]
+    command += [
+        "--slots",
+        str(slots),
+        "--threads",
+        str(threads),
+        "--kv",
+        "32768",
+        "--parent-pid",
+        str(os.getpid()),
+        *more,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    for line in process.stdout:
+        phase = json.loads(line)
+        if phase["phase"] == "ready":
+            return Served("lumen", phase["port"], process)
+    raise SystemExit("Lumen's worker did not start")
+
+
+def start_peer(model: Path, slots: int, threads: int) -> Served:
+    command = [sys.executable, "-m", "bench.llama_server", str(model), "--slots", str(slots), "--threads", str(threads)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    port = urlsplit(process.stdout.readline().strip()).port
+    if port is None:
+        raise SystemExit("llama.cpp's server did not start (is xllamacpp installed?)")
+    return Served("llama.cpp", port, process)
+
+
+@dataclass(slots=True)
+class Answer:
+    first: float  # seconds to the first piece of text
+    tokens: int  # of the answer, as its usage says
+
+
+async def post(port: int, path: str, body: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send one request on a connection of its own; the server closes it after the answer."""
+    data = json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return reader, writer
+
+
+async def ask(port: int, prompt: str, max_tokens: int) -> Answer:
+    """One streamed chat over a raw connection."""
+    body: dict[str, Any] = {
+        "model": "bench",
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **SAMPLING,
+    }
+    begun = time.perf_counter()
+    reader, writer = await post(port, "/v1/chat/completions", body)
+    first, tail = 0.0, b""
+    while chunk := await reader.read(65536):
+        tail = (tail + chunk)[-2000:]
+        if not first and (b'"content":"' in chunk.replace(b'"content":""', b"")):
+            first = time.perf_counter() - begun
+    writer.close()
+    if b"[DONE]" not in tail or b'"completion_tokens":' not in tail:
+        raise SystemExit(f"an answer was not whole: {tail[-300:]!r}")
+    return Answer(first, int(tail.split(b'"completion_tokens":')[1].split(b",")[0].split(b"}")[0]))
+
+
+def prompt_of(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choices(WORDS, k=words))
+
+
+@dataclass(slots=True)
+class Score:
+    rates: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def first(self) -> float:
+        return statistics.median(self.firsts)
+
+
+async def load(port: int, streams: int, rng: random.Random, score: Score, max_tokens: int = 128) -> None:
+    """`streams` answers at once, one after another on each stream until it has had two."""
+
+    async def one(seed: int) -> list[Answer]:
+        own = random.Random(seed)
+        return [await ask(port, prompt_of(own, 24), max_tokens) for _ in range(2)]
+
+    begun = time.perf_counter()
+    answers = [
+        a for each in await asyncio.gather(*(one(rng.random().hex().__hash__()) for _ in range(streams))) for a in each
+    ]
+    seconds = time.perf_counter() - begun
+    score.rates.append(sum(answer.tokens for answer in answers) / seconds)
+    score.firsts += [answer.first for answer in answers]
+
+
+async def prefix(port: int, rng: random.Random, miss: Score, hit: Score) -> None:
+    """A prompt of about 1,000 tokens nobody has seen, and then the same with another end."""
+    text = prompt_of(rng, 1000)
+    while (count := await tokens_of(port, text)) > 1000:
+        text = text[: len(text) * 1000 // count]
+    miss.firsts.append((await ask(port, text + " first?", 4)).first)
+    hit.firsts.append((await ask(port, text + " And then what, second?", 4)).first)
+
+
+async def tokens_of(port: int, text: str) -> int:
+    reader, writer = await post(port, "/tokenize", {"content": text})
+    answer = await reader.read(-1)
+    writer.close()
+    return len(json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])["tokens"])
+
+
+async def run(servers: list[Served], streams: list[int], rounds: int) -> dict[tuple[str, str], Score]:
+    """Scores by (server, what)."""
+    scores: dict[tuple[str, str], Score] = {}
+    rng = random.Random(1)
+
+    def score(server: Served, what: str) -> Score:
+        return scores.setdefault((server.name, what), Score())
+
+    for server in servers:
+        await load(server.port, 2, rng, Score())
+    for number in range(rounds):
+        for n in streams:
+            for server in servers if number % 2 else servers[::-1]:
+                await load(server.port, n, rng, score(server, str(n)))
+        for server in servers:
+            await prefix(server.port, rng, score(server, "miss"), score(server, "hit"))
+    return scores
+
+
+def table(scores: dict[tuple[str, str], Score], names: list[str], streams: list[int]) -> str:
+    peer = len(names) > 1
+    lines = [
+        "| streams | "
+        + " | ".join(f"{n} tokens/s | {n} first token" for n in names)
+        + (" | tokens/s ratio | first-token ratio |" if peer else " |")
+    ]
+    lines.append("|" + " --- |" * (1 + 2 * len(names) + (2 if peer else 0)))
+    for n in streams:
+        mine = [scores[name, str(n)] for name in names]
+        cells = [f"{s.rate:,.0f} | {s.first * 1e3:.1f} ms" for s in mine]
+        if peer:
+            cells.append(f"**{mine[0].rate / mine[1].rate:.2f}** | {mine[0].first / mine[1].first:.2f}")
+        lines.append(f"| {n} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| 1,000-token prompt | miss, first token | hit, first token | miss ÷ hit |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in names:
+        miss, hit = scores[name, "miss"].first, scores[name, "hit"].first
+        lines.append(f"| {name} | {miss * 1e3:.1f} ms | {hit * 1e3:.1f} ms | **{miss / hit:.1f}** |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=TINY)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", default="1,4,16")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--no-peer", action="store_true", help="Lumen alone")
+    parser.add_argument("--lumen", default="", help="further flags for Lumen's worker")
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
+    streams = [int(n) for n in arguments.streams.split(",")]
+    servers = [start_lumen(arguments.model, 16, arguments.threads, arguments.lumen.split())]
+    try:
+        if not arguments.no_peer:
+            servers.append(start_peer(arguments.model, 16, arguments.threads))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            scores = runner.run(run(servers, streams, arguments.rounds))
+    finally:
+        for server in servers:
+            server.stop()
+    markdown = table(scores, [server.name for server in servers], streams)
+    print(markdown)
+    if arguments.write:
+        text = f"`{arguments.model.name}`, medians of {arguments.rounds} rounds; answers of 128 tokens, HTTP on loopback.\n\n"
+        report.write("llama.cpp engine", text + markdown)
+
+
+if __name__ == "__main__":
+    main()
