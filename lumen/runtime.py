@@ -127,7 +127,7 @@ class Runtime:
             await public.cleanup()
             await private.cleanup()
             for upstream in self._upstreams.values():
-                await upstream.close()
+                upstream.close()
             await self._supervisor.stop(0.0 if self._hurry.is_set() else self._served.config.server.drain)
             self._state.access.flush()
 

@@ -143,7 +143,8 @@ class _Try:
         try:
             if exchange.status != 200:
                 raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
-            return exchange, target.dialect.decoder(call, exchange.content_type, resume)
+            kind = exchange.headers.get("content-type", "").lower()
+            return exchange, target.dialect.decoder(call, kind, resume)
         except BaseException:
             # Not ours to close yet, but the caller must be able to.
             self._exchange = exchange

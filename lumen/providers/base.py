@@ -70,7 +70,7 @@ class Dialect(Protocol):
         ...
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """The error for an answer that is not 200."""
+        """The error for an answer that is not 200; header names are in lower case."""
         ...
 
 

@@ -69,7 +69,7 @@ class OpenAI:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         told = _error_of(body)
-        retry_after = _seconds(headers.get("Retry-After"))
+        retry_after = _seconds(headers.get("retry-after"))
         if status in (401, 403) and not self.local:
             return RefusedError("The target refused Lumen's credentials.", phase="headers", upstream_status=status)
         if status == 429:

@@ -106,5 +106,5 @@ async def up(server_config: Server, anyio_backend: str) -> AsyncIterator[Up]:
     async with aiohttp.ClientSession() as session:
         yield Up(f"http://127.0.0.1:{mine}", mine, secret, emulator, state, session, lines)
     await runner.cleanup()
-    await remote.close()
+    remote.close()
     await provider.cleanup()

@@ -1,0 +1,302 @@
+"""The HTTP/1.1 client of the request path: one POST at a time on a kept connection, read as it comes.
+
+It does what a gateway needs and nothing else: no redirects, no proxies from the environment, no cookies, no
+decompression, bounded headers, and it stops reading the socket while the reader is behind. Parsing is
+httptools' (llhttp); a general client spends several times more on each request and each chunk than the rest of
+Lumen does together (`bench/gateway.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httptools
+
+_HIGH_WATER = 64 * 1024
+_MAX_HEADERS = 64 * 1024
+_MAX_IDLE = 256
+_IDLE_SECONDS = 55.0
+# Below this a body is copied behind its header, so that both leave in one packet.
+_JOIN_BELOW = 64 * 1024
+
+
+class BadAnswer(Exception):
+    """What came is not HTTP, or beyond the bounds."""
+
+
+class ConnectionBroke(Exception):
+    """The connection ended before the answer did."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to an origin. `send`, then `head`, then `read` until it is empty, then `Origin.give_back`."""
+
+    __slots__ = (
+        "_chunks",
+        "_complete",
+        "_error",
+        "_header_bytes",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_ready",
+        "_size",
+        "_transport",
+        "_until_eof",
+        "_waiter",
+        "headers",
+        "idle_since",
+        "status",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._header_bytes = 0
+        self._paused = False
+        self._ready = False
+        self._complete = False
+        self._until_eof = False
+        self._error: Exception | None = None
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    # -- what the exchange asks --------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Begin a new exchange.
+
+        Raises:
+            ConnectionBroke: the other side closed the connection while it was idle.
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionBroke
+        self._reset()
+        if len(body) < _JOIN_BELOW:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    async def head(self) -> None:
+        """Wait for `status` and `headers` (names in lower case).
+
+        Raises:
+            BadAnswer, ConnectionBroke.
+        """
+        while not self._ready:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, empty at its end.
+
+        Raises:
+            BadAnswer, ConnectionBroke: only after everything that came before was read.
+        """
+        chunks = self._chunks
+        while not chunks:
+            if self._complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        self._size = 0
+        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def reusable(self) -> bool:
+        """Read to its end, and the other side keeps the connection."""
+        transport = self._transport
+        return self._complete and not self._until_eof and transport is not None and not transport.is_closing()
+
+    def close(self) -> None:
+        """Drop it; what was not sent yet is not sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- the transport -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._complete or self._error is not None:
+            # Nobody asked for more: whatever this is, the connection cannot be trusted with another request.
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, BadAnswer):
+            self._fail(BadAnswer("the answer is not HTTP"))
+            return
+        if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._complete and self._error is None:
+            if self._until_eof and exc is None:
+                self._complete = True
+            else:
+                self._error = ConnectionBroke()
+        self._wake()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self.close()
+        self._wake()
+
+    # -- the parser --------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _MAX_HEADERS:
+            raise BadAnswer
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return
+        self._ready = True
+        headers = self.headers
+        framed = "content-length" in headers or "transfer-encoding" in headers
+        # Without framing the answer ends with the connection; with `close` it may not serve again either way.
+        self._until_eof = not self._parser.should_keep_alive()
+        if framed and self._until_eof:
+            self._until_eof = False
+            self.headers["connection"] = "close"
+
+    def on_body(self, data: bytes) -> None:
+        if data:
+            self._chunks.append(data)
+            self._size += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:
+            self.headers.clear()
+            return
+        self._complete = True
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an origin listens: a UNIX socket, or host and port, with TLS or without."""
+
+    host: str
+    port: int
+    tls: bool
+    base: str
+    socket: Path | None = None
+
+
+def address(base_url: str, socket: Path | None = None) -> Address:
+    """Take a base URL such as `https://host/v1` apart; the URL was checked when the configuration loaded."""
+    parts = urlsplit(base_url)
+    tls = parts.scheme == "https"
+    return Address(parts.hostname or "localhost", parts.port or (443 if tls else 80), tls, parts.path, socket)
+
+
+class Origin:
+    """One place requests go to, with its idle connections and its own headers (the key among them)."""
+
+    def __init__(self, where: Address, headers: Mapping[str, str]) -> None:
+        self._where = where
+        default = 443 if where.tls else 80
+        host = f"[{where.host}]" if ":" in where.host else where.host
+        lines = {"Host": host if where.port == default else f"{host}:{where.port}"}
+        lines |= {"Content-Type": "application/json", **headers}
+        for name, value in lines.items():
+            if any(c in name + value for c in "\r\n\0"):
+                raise ValueError(f"the header {name!r} holds a line break")
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._idle: deque[Connection] = deque()
+        self._tls: ssl.SSLContext | None = None
+
+    async def connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        """A connection that kept, else a new one.
+
+        Raises:
+            OSError: it cannot be reached.
+        """
+        oldest = loop.time() - _IDLE_SECONDS
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.reusable and kept.idle_since > oldest:
+                return kept
+            kept.close()
+        where = self._where
+        if where.socket is not None:
+            _, made = await loop.create_unix_connection(lambda: Connection(loop), str(where.socket))
+            return made
+        if where.tls and self._tls is None:
+            # Reading the machine's certificates takes tens of milliseconds: once, and not on the loop.
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        _, made = await loop.create_connection(
+            lambda: Connection(loop),
+            where.host,
+            where.port,
+            ssl=self._tls,
+            server_hostname=where.host if where.tls else None,
+        )
+        return made
+
+    def head(self, path: str, accept: str, length: int) -> bytes:
+        """The request's header; all but the length was made when it was first needed."""
+        made = self._heads.get((path, accept))
+        if made is None:
+            start = f"POST {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n".encode("latin-1")
+            made = self._heads[path, accept] = start + self._headers + b"Content-Length: "
+        return made + str(length).encode() + b"\r\n\r\n"
+
+    def give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep a connection for the next request where it can serve one, else drop it."""
+        if connection.reusable and connection.headers.get("connection") != "close" and len(self._idle) < _MAX_IDLE:
+            connection.idle_since = loop.time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Drop the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
