@@ -153,7 +153,9 @@ class Download:
             )
 
     async def _in_ranges(self, part: PartFile) -> None:
-        queue = deque(spans(part.journal.done, part.header.pieces, self._limits.span))
+        missing = part.header.pieces - len(part.journal.done)
+        longest = max(1, min(self._limits.span, -(-missing // self._connections)))
+        queue = deque(spans(part.journal.done, part.header.pieces, longest))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._connections, len(queue))):

@@ -69,8 +69,8 @@ class Store:
         """Every model, by name."""
         if not self._manifests.is_dir():
             return []
-        found = (self._read(path) for path in sorted(self._manifests.glob("*.json")))
-        return [manifest for manifest in found if manifest is not None]
+        found = (self._read(path) for path in self._manifests.glob("*.json"))
+        return sorted((manifest for manifest in found if manifest is not None), key=lambda manifest: manifest.name)
 
     def get(self, name: str) -> Manifest | None:
         return self._read(self._manifests / f"{name}.json") if _NAME.match(name) else None
