@@ -58,6 +58,8 @@ class Admin:
             connection.request(method, path, body=sent, headers=headers)
             answer = connection.getresponse()
             raw = answer.read(_LARGEST_ANSWER)
+            if answer.length:
+                raise http.client.IncompleteRead(raw)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning from None
         except TimeoutError:

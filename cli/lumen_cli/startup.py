@@ -127,7 +127,9 @@ def phase(model: dict[str, Any]) -> tuple[str, float | None]:
 def settled(status: dict[str, Any]) -> bool:
     """Whether every model that can start has answered. One whose file is not on this disk cannot."""
     models = status.get("models", [])
-    return bool(status.get("ready")) or all(model.get("ready") or model.get("missing") for model in models)
+    if not models:
+        return bool(status.get("ready"))
+    return all(model.get("ready") or model.get("missing") for model in models)
 
 
 def failing(status: dict[str, Any]) -> tuple[str, int, str] | None:
@@ -161,7 +163,8 @@ def follow(
             status = admin.status_or_none()
             if status is not None:
                 view.show(status)
-                if settled(status):
+                # One that only just listens has no models yet and seems ready; its record comes after them.
+                if settled(status) and paths.gateway_file.exists():
                     return status
                 _give_up_on(status, paths)
             if child is not None and child.poll() is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,7 +38,7 @@ class Conversation:
     def reset(self) -> None:
         self.messages = []
 
-    def ask(self, prompt: str) -> Iterator[str]:
+    def ask(self, prompt: str) -> Generator[str]:
         """The answer piece by piece. What was answered counts as said, also where it is broken off.
 
         Raises:
@@ -158,7 +158,7 @@ def _print(talk: Conversation, prompt: str) -> None:
             sys.stdout.flush()
     finally:
         # At once, not when the generator happens to be collected: it holds the connection.
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
     say()
 
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -63,15 +65,14 @@ def run(options: Options, *, detach: bool, yes: bool = False) -> None:
         return
     # Told here, before anything starts, with file and line.
     load(locate(options.config, paths.config_file))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    child, since = gateway.spawn(options, paths, detached=detach)
-    try:
-        _until_interrupted(options, paths, admin, key, child, since, detach=detach, yes=yes)
-    except KeyboardInterrupt:
-        _drain(child, admin)
-        if detach:
-            raise
+    with _signals_interrupt():
+        child, since = gateway.spawn(options, paths, detached=detach)
+        try:
+            _until_interrupted(options, paths, admin, key, child, since, detach=detach, yes=yes)
+        except KeyboardInterrupt:
+            _drain(child, admin)
+            if detach:
+                raise
 
 
 def _already(running: dict[str, Any], key: str, paths: Paths, admin: Admin, *, yes: bool) -> None:
@@ -137,9 +138,19 @@ def _present(status: dict[str, Any], key: str) -> None:
         note(str(status["notice"]))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end this command as Ctrl-C does."""
-    raise KeyboardInterrupt
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drain(child: subprocess.Popen[bytes], admin: Admin) -> None:
