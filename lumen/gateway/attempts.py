@@ -121,7 +121,17 @@ class _Try:
         try:
             if self._decoder is None or self._exchange is None:
                 self._exchange, self._decoder = await self._open()
-            return await self._next(self._exchange, self._decoder)
+            exchange, decoder = self._exchange, self._decoder
+            held: list[Event] = []
+            while data := await exchange.read(self._due(decoder)):
+                events = decoder.feed(data)
+                held = held + events if held else events
+                # Nothing goes out before the first token: until then another target can take over unseen.
+                if self._first_by is not None and any(event.content or event.finished for event in held):
+                    self._first_by, self._record.first_token = None, self._loop.time()
+                if held and self._first_by is None:
+                    return self._note(held)
+            return self._note(held + self._finished(decoder))
         except LumenError as error:
             self._record.outcome = error.code or error.type
             # What the target refused as nonsense, and what never reached it, says nothing about its health.
@@ -150,22 +160,19 @@ class _Try:
             self._exchange = exchange
             raise
 
-    async def _next(self, exchange: Exchange, decoder: Decoder) -> list[Event]:
-        held: list[Event] = []
-        while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._first_by):
-            events = decoder.feed(data)
-            held = held + events if held else events
-            # Nothing goes out before the first token: until then another target can take over unseen.
-            if self._first_by is not None and any(event.content or event.finished for event in held):
-                self._first_by, self._record.first_token = None, self._loop.time()
-            if self._first_by is None and held:
-                return self._note(held)
-        if self._record.outcome != "ok":
-            held = held + decoder.finish()
-            self._record.outcome, self._ok = "ok", True
-        if held and self._record.first_token is None:
+    def _due(self, decoder: Decoder) -> float | None:
+        """When the next bytes are due at the latest; `None` leaves it to the limit between tokens."""
+        return self._loop.time() + _CLOSING if decoder.done else self._first_by
+
+    def _finished(self, decoder: Decoder) -> list[Event]:
+        """What the end of the connection completes, once."""
+        if self._ok:
+            return []
+        events = decoder.finish()
+        self._record.outcome, self._ok = "ok", True
+        if self._record.first_token is None:
             self._record.first_token = self._loop.time()
-        return self._note(held)
+        return events
 
     def _note(self, events: list[Event]) -> list[Event]:
         """Write down what is about to go to the client."""
