@@ -68,13 +68,14 @@ class OutputMachine:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._pending = False
+        self._calls = 0
         self.stopped = False
 
     @property
     def opening(self) -> bool:
         """True while the text may be, or is, a tool call. An engine that binds a lazy grammar need feed it tokens
         only while this holds (from the token that made it true), which keeps its trigger search short."""
-        return self._parser is not None and self._parser.opening
+        return self._parser is not None and not self.stopped and self._parser.opening
 
     @property
     def holding(self) -> bool:
@@ -83,8 +84,10 @@ class OutputMachine:
 
     @property
     def calls(self) -> int:
-        """Tool calls begun so far."""
-        return self._parser.calls if self._parser is not None else 0
+        """Tool calls that have come out so far (the parser may have read on past a stop)."""
+        if self._parser is None or self._stops:
+            return self._calls
+        return self._parser.calls
 
     def push(self, piece: bytes) -> list[Delta]:
         """Deltas settled by one more token's bytes."""
@@ -129,6 +132,7 @@ class OutputMachine:
                     out.append(Delta(content=self._held))
                     self._held = ""
                 out.append(delta)
+                self._calls += delta.tool is not None and delta.tool.id is not None
                 continue
             kept = self._until_stop(delta.content)
             if kept:

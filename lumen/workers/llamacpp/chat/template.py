@@ -21,12 +21,12 @@ __all__ = ["CHATML", "ChatTemplate", "TemplateError"]
 
 #: For a model file that brings no template of its own.
 CHATML = """\
-{% for message in messages %}
-{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-{% endfor %}
-{% if add_generation_prompt %}
-{{ '<|im_start|>assistant\\n' }}
-{% endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
 """
 
 #: Units of template work granted for each character of the conversation, beyond the base.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ def run(style: str, stops: list[str], pieces: list[bytes], include_stop: bool = 
 
 def cut(answer: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({place % (len(answer) + 1) for place in cuts} | {0, len(answer)})
-    return [answer[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [answer[a:b] for a, b in pairwise(places)]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -152,7 +153,7 @@ def test_what_is_held_of_text_is_no_longer_than_what_could_match(style: str, tex
     seen = Folded()
     for number, char in enumerate(text, 1):
         seen.add(machine.push(char.encode()))
-        if machine.stopped or machine.calls or openers[style] and openers[style] in text[:number]:
+        if machine.stopped or machine.calls or (openers[style] and openers[style] in text[:number]):
             return
         assert number - len(seen.content) <= max(len(stops[0]), len(openers[style])) + len(stops[0]) - 2
 

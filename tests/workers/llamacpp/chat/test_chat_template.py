@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,102 +10,16 @@ import pytest
 from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
 from lumen.workers.llamacpp.chat.template import CHATML, ChatTemplate, TemplateError
 
-HERMES = """\
-{%- if tools %}
-{{- '<|im_start|>system\\n' + (messages[0].content if messages[0].role == 'system' else 'Tools:') + '\\n' }}
-{%- for tool in tools %}{{ tool | tojson }}{{ '\\n' }}{%- endfor %}
-{{- '<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if message.role == 'assistant' and message.tool_calls %}
-        {{- '<|im_start|>assistant\\n' + message.content }}
-        {%- for tool_call in message.tool_calls %}
-            {%- set tool_call = tool_call.function %}
-            {{- '<tool_call>\\n{"name": "' ~ tool_call.name ~ '", "arguments": ' ~ (tool_call.arguments | tojson) ~ '}\\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == 'tool' %}
-        {{- '<|im_start|>user\\n<tool_response>' + message.name + ': ' + message.content + '</tool_response><|im_end|>\\n' }}
-    {%- elif not (tools and loop.first and message.role == 'system') %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-"""
-
-LLAMA3 = """\
-{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}{%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}{%- set date_string = "26 Jul 2024" %}{%- endif %}
-{%- endif %}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: " + date_string + "\\n" + system_message + "<|eot_id|>" }}
-{%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
-    {%- elif 'tool_calls' in message %}
-        {%- if not message.tool_calls|length == 1 %}
-            {{- raise_exception("This model only supports single tool-calls at once!") }}
-        {%- endif %}
-        {%- set tool_call = message.tool_calls[0].function %}
-        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n{"name": "' + tool_call.name + '", "parameters": ' }}
-        {{- tool_call.arguments | tojson }}{{- "}<|eot_id|>" }}
-    {%- else %}
-        {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
-        {%- if message.content is mapping or message.content is iterable %}{{- message.content | tojson }}{%- endif %}
-        {{- "<|eot_id|>" }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}
-"""
-
-MISTRAL = """\
-{%- if messages[0]["role"] == "system" %}{%- set loop_messages = messages[1:] %}{%- else %}{%- set loop_messages = messages %}{%- endif %}
-{{- bos_token }}
-{%- set ns = namespace(index=0) %}
-{%- for message in loop_messages %}
-    {%- if not (message.role == "tool" or (message.tool_calls is defined and message.tool_calls is not none)) %}
-        {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
-            {{- raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
-        {%- endif %}
-        {%- set ns.index = ns.index + 1 %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in loop_messages %}
-    {%- if message["role"] == "user" %}{{- "[INST] " + message["content"] + "[/INST]" }}
-    {%- elif message.tool_calls is defined and message.tool_calls is not none %}
-        {{- "[TOOL_CALLS] [" }}
-        {%- for tool_call in message.tool_calls %}
-            {%- set out = tool_call.function|tojson %}{{- out[:-1] }}
-            {%- if not tool_call.id is defined or tool_call.id|length != 9 %}
-                {{- raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}
-            {%- endif %}
-            {{- ', "id": "' + tool_call.id + '"}' }}{{- "]" + eos_token if loop.last else ", " }}
-        {%- endfor %}
-    {%- elif message["role"] == "assistant" %}{{- " " + message["content"]|trim + eos_token }}
-    {%- elif message["role"] == "tool" %}{{- '[TOOL_RESULTS] {"content": ' + message.content|string + ', "call_id": "' + message.tool_call_id + '"}' }}
-    {%- else %}{{- raise_exception("Only user and assistant roles are supported, with the exception of an initial optional system message!") }}
-    {%- endif %}
-{%- endfor %}
-"""
-
-NO_SYSTEM = """\
-{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
-{% for message in messages %}
-{{ '<start>' + message['role'] + '\\n' + message['content'] | trim + '<end>\\n' }}
-{% endfor %}
-"""
-
+TEMPLATES = Path(__file__).parent / "templates"
+HERMES = (TEMPLATES / "hermes.jinja").read_text()
+LLAMA3 = (TEMPLATES / "llama3.jinja").read_text()
+MISTRAL = (TEMPLATES / "mistral.jinja").read_text()
+NO_SYSTEM = (TEMPLATES / "no_system.jinja").read_text()
 PARTS = "{% for m in messages %}{{ m.role }}:{% for part in m.content %}{{ part.text }}{% endfor %};{% endfor %}"
-STRING_ARGUMENTS = """\
-{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ '{"arguments": ' + c.function.arguments + '}' }}{% endfor %}{% endfor %}"""
-THINKING = CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'") + "{# </think> #}{{ '' if true else '</think>' }}"
+STRING_ARGUMENTS = (TEMPLATES / "string_arguments.jinja").read_text()
+THINKING = (
+    CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'") + "{# </think> #}{{- '' if true else '</think>' }}"
+)
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": "é<b>", "n": 1}'}}
@@ -125,9 +40,9 @@ def test_chatml() -> None:
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
     asked = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
     assert template.render(asked) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n\n<|im_start|>user\nHello<|im_end|>\n\n<|im_start|>assistant\n\n"
-    ).replace("<|im_end|>\n\n", "<|im_end|>\n\n")
-    assert template.render(asked, add_generation_prompt=False).endswith("<|im_end|>\n\n")
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template.render(asked, add_generation_prompt=False).endswith("<|im_end|>\n")
 
 
 def test_hermes_calls_and_results() -> None:
@@ -150,7 +65,7 @@ def test_tools_are_hidden_where_none_may_be_called() -> None:
 
 def test_llama3_date_and_single_calls() -> None:
     plain = make(LLAMA3).render([{"role": "user", "content": " hi "}])
-    assert plain.startswith("<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 26 Jul 2024\n")
+    assert plain.startswith("<s><|start_header_id|>system<|end_header_id|>\n\nToday: 26 Jul 2024\n")
     assert "\n\nhi<|eot_id|>" in plain
     dated = make(LLAMA3, now=lambda: datetime(2031, 2, 3)).render([{"role": "user", "content": "hi"}])
     assert "03 Feb 2031" in dated
@@ -167,9 +82,9 @@ def test_mistral_ids_and_role_order() -> None:
     assert '[TOOL_CALLS] [{"name": "add", "arguments": {"a": "é<b>", "n": 1}, "id": "' in text
     call_id = text.split('"id": "')[1][:9]
     assert f'"call_id": "{call_id}"' in text
-    with pytest.raises(TemplateError, match="refuses this conversation: Conversation roles must alternate"):
+    with pytest.raises(TemplateError, match="refuses this conversation: roles must alternate"):
         template.render([TALK[0], TALK[0]])
-    with pytest.raises(TemplateError, match="Only user and assistant roles"):
+    with pytest.raises(TemplateError, match="only user and assistant may speak"):
         template.render(
             [
                 {"role": "system", "content": "a"},
@@ -183,7 +98,7 @@ def test_mistral_ids_and_role_order() -> None:
 
 def test_no_system_role() -> None:
     template = make(NO_SYSTEM)
-    with pytest.raises(TemplateError, match="System role not supported"):
+    with pytest.raises(TemplateError, match="there is no system role"):
         template.render([{"role": "system", "content": "x"}, *TALK[:1]])
     text = template.render(TALK[:1], TOOLS)
     assert text.startswith("<start>user\nYou can call") and text.rstrip().endswith("1+2?<end>")
