@@ -1,0 +1,8 @@
+"""`python -m lumen_cli`: the `lumen` command where no script was installed."""
+
+from __future__ import annotations
+
+from lumen_cli.main import main
+
+if __name__ == "__main__":
+    main()
