@@ -68,7 +68,7 @@ def sweep(matches: Callable[[str, str], bool], limit: float) -> tuple[set[int], 
     end = time.monotonic() + limit
     while True:
         # Again and again: a process may have forked between being seen and being killed.
-        found = _find(matches)
+        found = _find(matches, end)
         if not found or time.monotonic() >= end:
             return killed, not found
         for process in found:
@@ -79,17 +79,23 @@ def sweep(matches: Callable[[str, str], bool], limit: float) -> tuple[set[int], 
         time.sleep(_PAUSE)
 
 
-def _find(matches: Callable[[str, str], bool]) -> list[psutil.Process]:
-    own = os.getpid()
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid == own or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            environment = process.environ()
-        except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
-        replica = environment.get(REPLICA)
-        if replica is not None and matches(environment.get(RUN_DIR, ""), replica):
-            found.append(process)
+def _find(matches: Callable[[str, str], bool], end: float) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    seen = {os.getpid()}
+    # A process that forks and exits while we look is missed by one listing: go on until one has nothing new.
+    while (new := set(psutil.pids()) - seen) and (len(seen) == 1 or time.monotonic() < end):
+        seen |= new
+        found += [process for pid in new if (process := _matching(pid, matches)) is not None]
     return found
+
+
+def _matching(pid: int, matches: Callable[[str, str], bool]) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        environment = process.environ()
+    except (psutil.Error, OSError):
+        return None  # gone meanwhile, or another user's
+    replica = environment.get(REPLICA)
+    return process if replica is not None and matches(environment.get(RUN_DIR, ""), replica) else None

@@ -91,7 +91,9 @@ def test_marks_tell_starts_runs_and_installations_apart() -> None:
 
 
 def test_a_process_that_keeps_forking_is_swept_too(run_dir: Path) -> None:
-    forks = "import os, time\nfor _ in range(200):\n    time.sleep(0.01)\n    if os.fork(): os._exit(0)\ntime.sleep(60)"
+    forks = (
+        "import os, time\nfor _ in range(3000):\n    time.sleep(0.001)\n    if os.fork(): os._exit(0)\ntime.sleep(60)"
+    )
     marks = Marks(home_of(run_dir), "run", "m:0:1")
     child = subprocess.Popen([sys.executable, "-c", forks], env=marks.environment(), start_new_session=True)
     killed, gone = sweep(of_start(marks), 20.0)
