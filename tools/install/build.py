@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -110,19 +111,21 @@ def _stop(child: subprocess.Popen[str]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def _follow(child: subprocess.Popen[str], log: TextIO, screen: Screen) -> list[str]:
-    """Copy the output into the log and show progress; returns the last lines.
+def _watch(child: subprocess.Popen[str], parent: int) -> None:
+    """End the build when whoever started this program is gone: then nobody waits for it, and it holds the lock."""
+    while child.poll() is None:
+        if os.getppid() != parent:
+            _stop(child)
+            return
+        time.sleep(0.2)
 
-    Raises:
-        InterruptedError: whoever started this program is gone, so nobody waits for the build.
-    """
+
+def _follow(child: subprocess.Popen[str], log: TextIO, screen: Screen) -> list[str]:
+    """Copy the output into the log and show progress; returns the last lines."""
     progress = Progress(screen.live)
     tail: deque[str] = deque(maxlen=_TAIL)
-    parent = os.getppid()
     assert child.stdout is not None
     for line in child.stdout:
-        if os.getppid() != parent:
-            raise InterruptedError
         log.write(line)
         log.flush()
         if line.strip():
@@ -138,6 +141,7 @@ def main(arguments: list[str]) -> int:
         print(clock(_FIXED_S + _CPU_S / max(1, int(arguments[1]))))
         return 0
     log_path, *command = arguments
+    parent = os.getppid()
     screen = Screen(sys.stdout)
     with (
         Path(log_path).open("w", encoding="utf-8") as log,
@@ -152,10 +156,11 @@ def main(arguments: list[str]) -> int:
             start_new_session=True,
         ) as child,
     ):
+        threading.Thread(target=_watch, args=(child, parent), daemon=True).start()
         try:
             tail = _follow(child, log, screen)
             status = child.wait()
-        except (KeyboardInterrupt, InterruptedError):
+        except KeyboardInterrupt:
             return 130
         finally:
             _stop(child)
