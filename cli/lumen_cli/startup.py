@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -142,14 +143,21 @@ def failing(status: dict[str, Any]) -> tuple[str, int, str] | None:
     return None
 
 
+def processes(status: dict[str, Any], name: str) -> set[int]:
+    """The processes of one model's replicas."""
+    replicas = [r for model in status.get("models", []) if model["name"] == name for r in model.get("replicas", [])]
+    return {replica["pid"] for replica in replicas if replica.get("pid")}
+
+
 def follow(
     admin: Admin,
     paths: Paths,
     view: View,
     child: subprocess.Popen[bytes] | None = None,
     since: int = 0,
+    until: Callable[[dict[str, Any]], bool] = settled,
 ) -> dict[str, Any]:
-    """Wait until the gateway is ready; its status then.
+    """Wait until the gateway is ready, or what `until` says of its status; the status then.
 
     `child`: the gateway, where this process started it; `since`: where its log begins.
 
@@ -164,7 +172,7 @@ def follow(
             if status is not None:
                 view.show(status)
                 # One that only just listens has no models yet and seems ready; its record comes after them.
-                if settled(status) and paths.gateway_file.exists():
+                if until(status) and paths.gateway_file.exists():
                     return status
                 _give_up_on(status, paths)
             if child is not None and child.poll() is not None:

@@ -42,6 +42,8 @@ def test_status_shows_what_runs(lumen: Callable[..., Ran], fake: Fake) -> None:
     assert "requests: 0 in flight, 7 served, 1 failed" in ran.out
     rows = [line.split() for line in ran.out.splitlines()]
     assert ["m", "0", "ready", "-", "42", "1", "2"] in rows
+    assert ["m", "1", "starting", "load", "40", "%", "43", "1", "2"] in rows
+    assert ["off", "-", "off", "waiting", "-", "-", "-"] in rows
     assert "routes: fast" in ran.out
     assert ran.err == "Only a demonstration.\n"
     told = lumen("status", "--json").json

@@ -205,8 +205,12 @@ def test_restart_keeps_the_options(lumen: Callable[..., Ran], fake: Fake, home: 
 
 
 def test_restart_of_one_model(lumen: Callable[..., Ran], fake: Fake) -> None:
-    fake.start(statuses=[STARTING, READY])
-    assert lumen("restart", "m").code == 0
+    renewed = model("ready")
+    renewed["replicas"][0]["pid"] = 5
+    fake.start(statuses=[READY, READY, STARTING, READY, {"ready": True, "models": [renewed]}])
+    ran = lumen("restart", "m")
+    assert (ran.code, ran.out) == (0, "Model m has restarted.\n")
+    assert "model m: load" in ran.err
     assert fake.calls("/admin/restart")[0]["body"] == {"model": "m"}
     ran = lumen("restart", "nope")
     assert (ran.code, ran.err) == (1, "lumen: There is no local model of that name\n")

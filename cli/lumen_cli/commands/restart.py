@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
+from lumen.paths import Paths
 from lumen.paths import paths as find_paths
 from lumen_cli import gateway, startup
 from lumen_cli.client import Admin
@@ -24,9 +26,7 @@ def restart(
     paths = find_paths()
     admin = Admin(paths.admin_socket)
     if model is not None:
-        admin.post("/admin/restart", {"model": model})
-        startup.follow(admin, paths, startup.view(sys.stderr.isatty()))
-        say(f"Model {model} restarts; `lumen status` shows it.")
+        _model(model, admin, paths)
         return
     recorded = gateway.record(paths)
     if recorded is None:
@@ -37,3 +37,17 @@ def restart(
     if not down.stop(paths, timeout):
         raise CliError("the gateway that was recorded is gone", "start one with `lumen up`")
     up.run(gateway.Options.of(recorded.argv), detach=True)
+
+
+def _model(name: str, admin: Admin, paths: Paths) -> None:
+    """Restart one model's engine and wait until new processes answer in place of all the old ones."""
+    old = startup.processes(admin.status(), name)
+    admin.post("/admin/restart", {"model": name})
+
+    def renewed(status: dict[str, Any]) -> bool:
+        now = startup.processes(status, name)
+        ready = any(model["name"] == name and model.get("ready") for model in status.get("models", []))
+        return ready and bool(now) and not now & old
+
+    startup.follow(admin, paths, startup.view(sys.stderr.isatty()), until=renewed)
+    say(f"Model {name} has restarted.")

@@ -51,22 +51,20 @@ def _draw(found: dict[str, Any]) -> None:
 def _rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for model in found.get("models", []):
-        doing, pct = phase(model)
         replicas = model.get("replicas") or []
         if not replicas:
-            rows.append((model["name"], None, "off", doing, None, None, None))
+            rows.append((model["name"], None, "off", phase(model)[0], None, None, None))
         for replica in replicas:
-            known = pct is not None and replica["state"] != "ready"
-            told = replica.get("why") or (f"{doing} {pct:.0f} %" if known else replica.get("phase"))
-            rows.append(
-                (
-                    model["name"],
-                    replica["index"],
-                    replica["state"],
-                    told,
-                    replica.get("pid"),
-                    replica.get("restarts"),
-                    replica.get("in_flight"),
-                )
-            )
+            numbers = (replica.get(key) for key in ("pid", "restarts", "in_flight"))
+            rows.append((model["name"], replica["index"], replica["state"], _doing(replica), *numbers))
     return rows
+
+
+def _doing(replica: dict[str, Any]) -> str | None:
+    """What is not said by the state alone: why it is in it, or which phase of a start it is in."""
+    if replica.get("why"):
+        return str(replica["why"])
+    if replica["state"] != "starting" or not replica.get("phase"):
+        return None
+    pct = replica.get("pct")
+    return str(replica["phase"]) if pct is None else f"{replica['phase']} {pct:.0f} %"
