@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.core.errors import ConfigError
@@ -88,6 +88,7 @@ def test_scopes_deny_what_they_do_not_name() -> None:
 globs = st.lists(st.text(max_size=5), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=10), st.none() | st.floats(0, 1e12), globs), max_size=4))
 def test_a_ring_reads_back_as_it_was(made: list[tuple[str, float | None, list[str]]]) -> None:
     import tempfile

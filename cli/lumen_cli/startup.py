@@ -191,7 +191,7 @@ def _give_up_on(status: dict[str, Any], paths: Paths) -> None:
     found = failing(status)
     if found is not None:
         name, index, why = found
-        lines = [line for line in gateway.tail(gateway.log_of(paths, name, index), 12) if line.strip()]
+        lines = [line for line in gateway.tail(gateway.log_of(paths, name, index), 6) if line.strip()]
         raise CliError(
             f"model {name} does not start: {why}", f"see `lumen logs --model {name}` and `lumen doctor`", lines=lines
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lumen.config
@@ -117,6 +117,7 @@ values = st.recursive(
 documents = st.dictionaries(names, st.dictionaries(names, values, max_size=3) | values, min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(document=documents, flow=st.sampled_from([None, True, False]), keys=st.lists(names, min_size=1, max_size=3),
        value=values)  # fmt: skip
 def test_putting_changes_one_value_and_keeps_the_rest(

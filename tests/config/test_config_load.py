@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lumen.config
@@ -160,6 +160,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load(tmp_path / "nul.yaml")
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("abms:{}[]-,#'\"&*!|>%@` \n\t01.~?"), max_size=60))
 def test_any_text_is_read_or_refused_as_a_configuration(text: str) -> None:
     try:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.config.units import format_duration, format_size, parse_duration, parse_size
@@ -55,22 +55,26 @@ def test_what_is_no_size_is_refused(written: str | int) -> None:
         parse_size(written)
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=1e12))
 def test_a_duration_reads_back_exactly(seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=10**12))
 def test_milliseconds_read_back_exactly(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     assert parse_duration(format_duration(seconds)) == seconds
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=2**63 - 1))
 def test_a_size_reads_back_exactly(count: int) -> None:
     assert parse_size(format_size(count)) == count
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (parse_duration, parse_size):
