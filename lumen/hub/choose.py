@@ -47,6 +47,13 @@ class RemoteFile:
     sha256: str | None = None
     git_sha1: str | None = None
 
+    @property
+    def digest(self) -> str | None:
+        """`sha256:HEX` or `git-sha1:HEX`; `None` where the hub promises nothing."""
+        if self.sha256 is not None:
+            return f"sha256:{self.sha256}"
+        return f"git-sha1:{self.git_sha1}" if self.git_sha1 is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -26,6 +26,7 @@ from lumen.hub.transport import Token, describe, host, origin
 
 PUBLIC_HUB = "https://huggingface.co"
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LARGEST_LISTING = 32 * 1024 * 1024
 _MOST_FILES = 100_000
 _COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
@@ -65,6 +66,9 @@ def token_of(hub: Hub) -> Token | None:
     scheme, _, name = hub.token.partition(":")
     if scheme != "env" or not name:
         raise ConfigError("hub.token must be env:NAME, the environment variable that holds the token")
+    endpoint = urlsplit(endpoint_of(hub))
+    if endpoint.scheme != "https" and endpoint.hostname not in _LOOPBACK:
+        raise ConfigError("hub.token is sent over https only; write hub.endpoint with https://")
     value = os.environ.get(name, "").strip()
     if not value or not value.isprintable():
         raise ConfigError(f"hub.token names the environment variable {name}, which is not set")

@@ -32,6 +32,15 @@ _CHUNK = 64 * 1024
 _MUCH = 64 * 1024  # bytes that make a broken try count as progress
 
 
+def require_space(what: str, missing: int, spare: int, free: int) -> None:
+    """Raise SpaceError where `missing` bytes, and `spare` to leave alone, do not fit into `free`."""
+    if missing > 0 and missing + spare > free:
+        raise SpaceError(
+            f"{what} needs {_mib(missing + spare)} more on the disk and {_mib(free)} are free; "
+            "make room (`lumen rm`) or set LUMEN_HOME to a larger disk"
+        )
+
+
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
@@ -118,7 +127,7 @@ class Download:
                     await self._in_ranges(part)
                 else:
                     await self._in_one(part, response)
-                sha256 = await part.finish(self._wanted.digest)
+                sha256 = await part.finish()
             finally:
                 await asyncio.shield(asyncio.to_thread(part.close))
         finally:
@@ -145,12 +154,8 @@ class Download:
     def _check_space(self, part: PartFile) -> None:
         done = part.journal.bytes_done
         self._count(done, already=True)
-        missing, free = part.header.size - done, self._free(self._wanted.target.parent)
-        if missing + self._limits.spare > free:
-            raise SpaceError(
-                f"{self._wanted.target.name} needs {_mib(missing + self._limits.spare)} more on the disk and "
-                f"{_mib(free)} are free; make room (`lumen rm`) or set LUMEN_HOME to a larger disk"
-            )
+        missing, target = part.header.size - done, self._wanted.target
+        require_space(target.name, missing, self._limits.spare, self._free(target.parent))
 
     async def _in_ranges(self, part: PartFile) -> None:
         missing = part.header.pieces - len(part.journal.done)

@@ -40,6 +40,17 @@ def journal_path(target: Path) -> Path:
     return target.with_name(target.name + ".part.journal")
 
 
+def bytes_here(target: Path, size: int) -> int:
+    """Bytes of a file of `size` bytes that take up the disk already, whole or in part."""
+    for path in (target, part_path(target)):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        return min(size, found.st_blocks * 512)  # a part file has holes
+    return 0
+
+
 def discard(target: Path) -> None:
     """Forget a half-finished download of `target`."""
     part_path(target).unlink(missing_ok=True)
@@ -54,7 +65,8 @@ class PartFile:
         self.header = header
         self.journal = Journal(journal_path(target), header)
         self._lock = threading.Lock()
-        self._sha256, self._git = hashlib.sha256(), _git_hash(header.size)
+        self._sha256 = hashlib.sha256()
+        self._git = _git_hash(header.size) if (header.digest or "").startswith("git-sha1:") else None
         self._hashed = 0
         self._fd = -1
         self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix="lumen-pull")
@@ -90,10 +102,8 @@ class PartFile:
             await self._run(lambda: self._hash(index))  # noqa: B023 - awaited before index changes
             self._hashed += 1
 
-    async def finish(self, expected: str | None) -> str:
-        """Check the digest and put the file in its place. Returns its SHA-256.
-
-        `expected`: `sha256:HEX` or `git-sha1:HEX`; `None` where nobody promised one.
+    async def finish(self) -> str:
+        """Check the digest that the header promises, if any, and put the file in its place. Returns its SHA-256.
 
         Raises:
             DigestError: the bytes are not the promised ones; they are deleted.
@@ -101,12 +111,14 @@ class PartFile:
         await self.follow()
         if self._hashed != self.header.pieces:
             raise RuntimeError("finish() before every piece was there")
-        sha256, git = self._sha256.hexdigest(), self._git.hexdigest()
-        if expected not in (None, f"sha256:{sha256}", f"git-sha1:{git}"):
+        sha256 = self._sha256.hexdigest()
+        actual = f"git-sha1:{self._git.hexdigest()}" if self._git is not None else f"sha256:{sha256}"
+        if self.header.digest not in (None, actual):
             discard(self.target)
             raise DigestError(
-                f"{self.target.name} does not match its digest: expected {_short(expected)}, got {sha256[:12]}…; "
-                "the download was deleted; pull again, and if it happens again tell the model's publisher"
+                f"{self.target.name} does not match its digest: expected {_short(self.header.digest)}, "
+                f"got {_short(actual)}; the download was deleted; pull again, and if it happens again "
+                "tell the model's publisher"
             )
         await self._run(self._place)
         return sha256
@@ -127,7 +139,8 @@ class PartFile:
             if not chunk:
                 raise OSError(f"{part_path(self.target).name} is shorter than its journal says")
             self._sha256.update(chunk)
-            self._git.update(chunk)
+            if self._git is not None:
+                self._git.update(chunk)
             offset, left = offset + len(chunk), left - len(chunk)
 
     def _place(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,8 +16,9 @@ import aiohttp
 from lumen.config.schema import Hub
 from lumen.hub import client, gguf, sizing
 from lumen.hub.choose import choose
-from lumen.hub.download import Download, free_bytes
+from lumen.hub.download import Download, free_bytes, require_space
 from lumen.hub.errors import BadModelFileError, BadReferenceError, MissingError
+from lumen.hub.part import bytes_here
 from lumen.hub.progress import Meter, Progress
 from lumen.hub.reference import (
     Builtin,
@@ -89,17 +90,18 @@ class Puller:
         meter.total = choice.size
         endpoint, token = client.endpoint_of(self.hub), client.token_of(self.hub)
         folder = self.store.folder_of(reference, listing.commit)
-        files: list[StoredFile] = []
-        for remote in choice.files:
-            digest = f"sha256:{remote.sha256}" if remote.sha256 else None
-            wanted = Wanted(
+        wanted = [
+            Wanted(
                 client.file_url(endpoint, reference, listing.commit, remote.path),
                 folder / safe_file_name(remote.path),
                 remote.size,
-                digest or (f"git-sha1:{remote.git_sha1}" if remote.git_sha1 else None),
+                remote.digest,
                 token,
             )
-            files.append(self._stored(await self._one(http, wanted, meter)))
+            for remote in choice.files
+        ]
+        await asyncio.to_thread(self._check_space, wanted)
+        files = [self._stored(await self._one(http, file, meter)) for file in wanted]
         title = name or reference.repo
         found = Manifest(title, str(reference), tuple(files), _today(), listing.commit, choice.quant)
         return await asyncio.to_thread(self._record, reference, found)
@@ -130,6 +132,16 @@ class Puller:
             limits=self.limits,
             free=self.free,
         ).run()
+
+    def _check_space(self, wanted: Sequence[Wanted]) -> None:
+        """Refuse a model that will not fit as a whole before its first part is fetched."""
+        missing = 0
+        for file in wanted:
+            kind, _, digest = (file.digest or "").partition(":")
+            if kind != "sha256" or self.store.twin(digest, file.size or 0) is None:
+                missing += (file.size or 0) - bytes_here(file.target, file.size or 0)
+        self.store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_space("the model", missing, self.limits.spare, self.free(self.store.folder))
 
     def _adopt(self, target: Path, sha256: str, size: int) -> bool:
         """Use a file that was verified before, by a second name for it where the disk can."""

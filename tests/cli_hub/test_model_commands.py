@@ -8,7 +8,7 @@ import pytest
 from lumen import tiny
 from lumen.config.load import load
 from lumen.paths import Paths
-from tests.cli.harness import Ran
+from tests.cli.harness import Fake, Ran
 from tests.hub.ggufs import model
 from tests.hub.server import COMMIT, FakeHub, Faults
 
@@ -70,6 +70,25 @@ def test_models_lists_routes_and_what_is_only_kept(lumen: Lumen, serve: Serve, h
     assert rows["demo"]["here"] and rows["demo"]["size"] == tiny.MODEL.stat().st_size
     assert rows["chat"]["state"] == "route" and rows["chat"]["source"] == "demo"
     assert rows["some-model"]["state"] == "here, not configured" and not rows["some-model"]["configured"]
+
+
+def test_a_running_gateway_is_asked(lumen: Lumen, home: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.config_file.write_text("models:\n  big: {source: 'hf://org/repo'}\n  demo: {source: 'builtin:tiny'}\n")
+    monkeypatch.setenv("LUMEN_FAKE", str(tmp_path / "play.json"))
+    monkeypatch.setenv("LUMEN_FAKE_RUN", str(home.run_dir))
+    fake = Fake(home, tmp_path / "play.json")
+    served = [
+        {"name": "big", "ready": False, "replicas": [], "missing": "not on this disk yet"},
+        {"name": "demo", "ready": False, "replicas": [{"state": "starting"}]},
+        {"name": "tiny", "ready": True, "source": "builtin:tiny", "replicas": [{"state": "ready"}]},
+    ]
+    process = fake.start(statuses=[{"models": served, "config": str(home.config_file)}])
+    try:
+        rows = {row["name"]: row["state"] for row in lumen("models", "--json").json}
+    finally:
+        process.kill()
+        process.wait()
+    assert rows == {"big": "not on this disk yet", "demo": "starting", "tiny": "ready"}
 
 
 def test_a_damaged_store_is_told(lumen: Lumen, serve: Serve, home: Paths) -> None:

@@ -52,6 +52,8 @@ class FakeHub:
         self.sent: Counter[str] = Counter()
         self.ranges: list[tuple[int, int]] = []
         self.seen: list[tuple[str, str, str | None]] = []  # (server, path, Authorization)
+        self.exhausted = asyncio.Event()
+        self.etags: dict[bytes, str] = {}  # md5, computed once a content
         self.hub = self.cdn = ""
         self.small_in_git = False
         self.status: int | None = None
@@ -132,7 +134,9 @@ class FakeHub:
         data = self.files.get(path)
         if data is None:
             return web.Response(status=404)
-        etag = self.faults.etags.pop(0) if self.faults.etags else hashlib.md5(data).hexdigest()
+        if data not in self.etags:
+            self.etags[data] = hashlib.md5(data).hexdigest()
+        etag = self.faults.etags.pop(0) if self.faults.etags else self.etags[data]
         headers = {"ETag": f'"{etag}"'}
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
         start, stop, status = 0, len(data), 200
@@ -160,6 +164,7 @@ class FakeHub:
             body = body[:1000] + bytes([body[1000] ^ 1]) + body[1001:]
         while sent < len(body):
             if faults.budget is not None and self.bytes_sent >= faults.budget:
+                self.exhausted.set()
                 await asyncio.sleep(60)
             if (cut or stall) and sent >= faults.cut_after:
                 if stall:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from lumen.config.schema import Hub
 from lumen.core.errors import ConfigError
 from lumen.hub import reachable
+from lumen.hub.client import token_of
 from lumen.hub.errors import (
     AccessError,
     BadModelFileError,
@@ -230,6 +233,35 @@ def test_space_is_checked_before_the_first_byte_and_counts_what_is_here(store: S
     assert content(store, found) == DATA
 
 
+def test_a_split_model_must_fit_as_a_whole(puller: Make, run: Any) -> None:
+    parts = {f"m-Q8_0-{n:05d}-of-00003.gguf": model(400_000, fill=n) for n in (1, 2, 3)}
+    hub = FakeHub(parts)
+    with pytest.raises(SpaceError, match="the model needs"):
+        run(one(hub, puller, "hf://org/repo:Q8_0", free=lambda folder: 1_000_000))
+    assert hub.bytes_sent == 0
+    assert len(run(one(hub, puller, "hf://org/repo:Q8_0", free=lambda folder: 1_300_000)).files) == 3
+
+
+def test_a_cancelled_pull_ends_at_once_and_goes_on_later(store: Store, puller: Make, run: Any) -> None:
+    hub = FakeHub({NAME: DATA}, Faults(budget=len(DATA) // 2))
+
+    async def cancelled() -> None:
+        async with hub.running():
+            task = asyncio.create_task(puller(hub, limits=replace(QUICK, stall=30.0)).pull(REF))
+            await hub.exhausted.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not [task for task in asyncio.all_tasks() if "Download" in repr(task.get_coro())]
+
+    run(cancelled())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lumen-pull")]
+    hub.faults.budget = None
+    hub.sent.clear()
+    assert content(store, run(one(hub, puller))) == DATA
+    assert hub.bytes_sent < len(DATA)
+
+
 def test_a_full_disk_is_said_as_such(store: Store, puller: Make, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
@@ -333,6 +365,13 @@ def test_a_token_must_be_an_environment_variable(puller: Make, run: Any, monkeyp
         with pytest.raises(ConfigError) as caught:
             run(one(FakeHub({NAME: DATA}), puller, token=token))
         assert "hf_literal" not in caught.value.message
+
+
+def test_a_token_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_TOKEN", "secret")
+    assert token_of(Hub(endpoint="https://hub.example", token="env:HUB_TOKEN")) is not None
+    with pytest.raises(ConfigError, match="https only"):
+        token_of(Hub(endpoint="http://hub.example", token="env:HUB_TOKEN"))
 
 
 def test_reachable_or_not(run: Any) -> None:
