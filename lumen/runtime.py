@@ -9,18 +9,18 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
-from aiohttp.web import ServerRunner, TCPSite, UnixSite
+from aiohttp.web import ServerRunner, SockSite, UnixSite
 
 import lumen
-from lumen.config.load import load
+from lumen.config.load import load, locate
 from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, LumenError, RequestError
 from lumen.engines.base import ModelFiles
@@ -31,13 +31,13 @@ from lumen.gateway.access import AccessLog
 from lumen.gateway.http import Ingress
 from lumen.gateway.overview import Served
 from lumen.gateway.state import State
-from lumen.gateway.table import Origins, Table
-from lumen.gateway.upstream import Local, Remote, Upstream
-from lumen.hardware import Profile, detect, load_profiles, match
+from lumen.gateway.table import Table
+from lumen.hardware import detect, load_profiles, pick
 from lumen.hub import resolve
+from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
+from lumen.origins import Upstreams, hidden
 from lumen.paths import Paths, paths
-from lumen.providers.base import Dialect, dialect
 from lumen.tiny import NAME as TINY
 from lumen.workers.supervisor import ReplicaState, Supervisor
 
@@ -75,13 +75,15 @@ class Runtime:
         self._lock: IO[str] | None = None
         config = self._read_config()
         self._served = Served(config)
-        self._profile, self._why = _pick_profile(options.profile or config.profile)
-        self._upstreams: dict[tuple[str, ...], Upstream] = {}
-        self._supervisor = Supervisor(engine, where.run_dir, where.log_dir, self._replica_changed)
+        self._profile, self._why = pick(options.profile or config.profile, detect(), load_profiles())
+        self._supervisor = Supervisor(
+            engine, where.run_dir, where.log_dir, self._replica_changed, hidden=hidden(config)
+        )
+        self._upstreams = Upstreams(self._supervisor)
         self._state = State(
             config=config,
-            table=Table(Config(), Origins({}, {}, _local_dialect()), int(self._started)),
-            ring=None,
+            table=Table(Config(), self._upstreams.none(), int(self._started)),
+            ring=KeyRing(),
             readiness=self,
             access=AccessLog(
                 _to_stderr,
@@ -112,9 +114,13 @@ class Runtime:
         try:
             await public.setup()
             await private.setup()
-            await self._listen(public, private)
+            # Bound first, so that a port in use is told before an engine is started; served last, so that the
+            # first request finds everything in place.
+            listening = self._bind()
+            await self._listen_admin(private)
             await self._supervisor.start()
             await self._apply(self._served.config)
+            await SockSite(public, listening, backlog=1024).start()
             self._announce()
             gc.collect()
             # What lives from here on is the program itself: keep it out of every later collection.
@@ -126,22 +132,24 @@ class Runtime:
             self._paths.admin_socket.unlink(missing_ok=True)
             await public.cleanup()
             await private.cleanup()
-            for upstream in self._upstreams.values():
-                upstream.close()
+            self._upstreams.close()
             await self._supervisor.stop(0.0 if self._hurry.is_set() else self._served.config.server.drain)
             self._state.access.flush()
 
-    async def _listen(self, public: ServerRunner, private: ServerRunner) -> None:
+    def _bind(self) -> socket.socket:
         server = self._served.config.server
+        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         try:
-            await TCPSite(public, server.host, server.port, backlog=1024, reuse_address=True).start()
+            made = socket.create_server((server.host, server.port), family=family, backlog=1024)
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {server.host}:{server.port} ({error.strerror or 'address in use'}); "
-                "choose another with --port"
+                f"cannot listen on {server.host}:{server.port} ({error.strerror or error}); choose another with --port"
             ) from None
-        host, port = public.addresses[0][:2]
+        host, port = made.getsockname()[:2]
         self._url = f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1"
+        return made
+
+    async def _listen_admin(self, private: ServerRunner) -> None:
         self._paths.admin_socket.unlink(missing_ok=True)
         umask = os.umask(0o177)
         try:
@@ -181,23 +189,25 @@ class Runtime:
     # -- configuration ---------------------------------------------------------------------------------------
 
     def _read_config(self) -> Config:
-        config = load(self._options.config)
+        config = load(locate(self._options.config, self._paths.config_file))
         server = config.server
         if self._options.host is not None:
             server = replace(server, host=self._options.host)
         if self._options.port is not None:
             server = replace(server, port=self._options.port)
         config = replace(config, server=server)
-        if not config.models and not config.routes:
-            config = replace(config, models={TINY: Model(source=TINY_SOURCE)})
+        asked = any(target.model == TINY for route in config.routes.values() for target in route.targets)
+        if TINY not in config.models and (asked or not (config.models or config.routes)):
+            config = replace(config, models={**config.models, TINY: Model(source=TINY_SOURCE)})
         return config
 
     async def _apply(self, config: Config) -> None:
         """Put a configuration in force: models to the supervisor, a new table for the requests to come."""
         wanted: dict[str, tuple[Model, ModelFiles]] = {}
         missing: dict[str, str] = {}
+        base = (self._options.config or self._paths.config_file).parent
         for name, model in config.models.items():
-            files = await asyncio.to_thread(resolve, model.source, self._paths)
+            files = await asyncio.to_thread(resolve, model.source, self._paths, draft=model.draft, base=base)
             if files is None:
                 missing[name] = f"not on this disk yet; run: lumen pull {model.source}"
             else:
@@ -207,43 +217,13 @@ class Runtime:
             tiny = await asyncio.to_thread(resolve, TINY_SOURCE, self._paths)
             assert tiny is not None
             wanted[TINY] = (self._profile.apply(Model(source=TINY_SOURCE)), replace(tiny, name=TINY))
-        origins = self._origins(config, wanted)
-        table = Table(config, origins, int(time.time()))
+        table = Table(config, self._upstreams.of(config, {*wanted, *config.models}), int(time.time()))
         ring = load_keys(self._paths.keys_file) if config.auth.required else None
         await self._supervisor.apply(wanted)
         sources = {name: model.source for name, (model, _) in wanted.items()}
         notice = TINY_NOTICE if set(sources) == {TINY} else None
         self._served = Served(config, sources, missing, notice, TINY_SOURCE)
         self._state.config, self._state.table, self._state.ring = config, table, ring
-
-    def _origins(self, config: Config, models: Mapping[str, Any]) -> Origins:
-        local = {name: self._upstream(("local", name)) for name in (*models, *config.models)}
-        remote: dict[str, tuple[Upstream, Dialect, bool]] = {}
-        for name, provider in config.providers.items():
-            headers = dict(provider.headers)
-            if provider.key is not None:
-                variable = provider.key.removeprefix("env:")
-                secret = os.environ.get(variable)
-                if not secret:
-                    raise ConfigError(f"provider '{name}' takes its key from ${variable}, which is not set")
-                headers["Authorization"] = f"Bearer {secret}"
-            pairs = tuple(f"{key}\n{value}" for key, value in sorted(headers.items()))
-            upstream = self._upstream(("remote", provider.base_url, *pairs))
-            speaks = dialect(provider.dialect, token_ids=provider.token_ids, local=provider.token_ids)
-            remote[name] = (upstream, speaks, provider.token_ids)
-        return Origins(local, remote, _local_dialect())
-
-    def _upstream(self, identity: tuple[str, ...]) -> Upstream:
-        """The upstream of this identity; kept across reloads, so running streams and warm connections stay."""
-        found = self._upstreams.get(identity)
-        if found is None:
-            if identity[0] == "local":
-                found = Local(self._supervisor, identity[1])
-            else:
-                headers = dict(pair.split("\n", 1) for pair in identity[2:])
-                found = Remote(identity[1], headers)
-            self._upstreams[identity] = found
-        return found
 
     # -- what requests and operators ask -------------------------------------------------------------------
 
@@ -296,21 +276,6 @@ class Runtime:
     def stop(self) -> dict[str, Any]:
         self._signalled()
         return {"stopping": True, "in_flight": self._state.counters.in_flight}
-
-
-def _pick_profile(name: str | None) -> tuple[Profile, str]:
-    profiles = load_profiles()
-    if name is None:
-        return match(detect(), profiles)
-    for profile in profiles:
-        if profile.name == name:
-            return profile, "named in the configuration"
-    known = ", ".join(profile.name for profile in profiles)
-    raise ConfigError(f"there is no hardware profile '{name}'; choose one of: {known}")
-
-
-def _local_dialect() -> Dialect:
-    return dialect("openai", token_ids=True, local=True)
 
 
 def _take_lock(path: Path) -> IO[str]:
