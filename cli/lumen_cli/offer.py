@@ -56,12 +56,18 @@ def offer(status: dict[str, Any], paths: Paths, admin: Admin, *, yes: bool, conf
     if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
         note(f"To serve {reference} instead, which suits this machine, run `lumen up --yes`.")
         return
-    if not yes and not typer.confirm(
-        f"Fetch {reference}, which suits this machine, and serve it instead?", default=True
-    ):
+    if not yes and not _wanted(reference):
         return
     files = fetch(reference, paths, hub)
     _serve(files.name, reference, paths, admin, config)
+
+
+def _wanted(reference: str) -> bool:
+    try:
+        return typer.confirm(f"Fetch {reference}, which suits this machine, and serve it instead?", default=True)
+    except typer.Abort:
+        # Ctrl-C here means what it means everywhere else in `lumen up`.
+        raise KeyboardInterrupt from None
 
 
 def fetch(reference: str, paths: Paths, hub: Hub) -> ModelFiles:
@@ -74,9 +80,23 @@ def fetch(reference: str, paths: Paths, hub: Hub) -> ModelFiles:
 
     if not sys.stderr.isatty():
         note(f"fetching {reference}")
-        return asyncio.run(get(reference, paths, hub))
+        return asyncio.run(get(reference, paths, hub, tenths()))
     with _Bar(reference) as told:
         return asyncio.run(get(reference, paths, hub, told))
+
+
+def tenths() -> Told:
+    """Progress as a line for every tenth: for pipes and service logs."""
+    said = 0
+
+    def told(done: int, total: int | None, rate: float) -> None:
+        nonlocal said
+        tenth = 10 * done // total if total else 0
+        if tenth > said:
+            said = tenth
+            note(f"  {tenth * 10} %, {size(done)} of {size(total or done)}, {size(rate)}/s")
+
+    return told
 
 
 class _Bar:
@@ -115,3 +135,4 @@ def _serve(name: str, reference: str, paths: Paths, admin: Admin, config: Path) 
     edit(config, lambda text: set_model(text, name, {"source": reference}))
     note(f"{name} added to {config}: {reload(admin, config)}")
     startup.follow(admin, paths, startup.view(sys.stderr.isatty()))
+    note(f"{name} is ready; ask for it by that name.")

@@ -67,3 +67,13 @@ def environment() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "cli")]),
     }
+
+
+def model(state: str, *, phase: str | None = None, pct: float | None = None, restarts: int = 0, why: str | None = None,
+          name: str = "m") -> dict[str, Any]:  # fmt: skip
+    replica = {"model": name, "index": 0, "engine": "llamacpp", "state": state, "since": 0.0, "why": why, "pid": 4,
+               "phase": phase, "pct": pct, "restarts": restarts, "in_flight": 0}  # fmt: skip
+    return {"name": name, "ready": state == "ready", "tiny": False, "source": "x.gguf", "replicas": [replica]}
+
+
+READY = {"ready": True, "models": [model("ready")]}

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lumen_cli import gateway, offer, startup
+from lumen_cli import gateway, startup
 from lumen_cli.gateway import Options
 
-from lumen import tiny
 from lumen.keys import load
 from lumen.paths import Paths
-from tests.cli.harness import FAKE, Fake, Ran, environment
-
-TINY = {"name": "lumen-tiny", "ready": True, "tiny": True, "source": "builtin:tiny", "replicas": []}
-
-
-def model(state: str, *, phase: str | None = None, pct: float | None = None, restarts: int = 0, why: str | None = None,
-          name: str = "m") -> dict[str, Any]:  # fmt: skip
-    replica = {"model": name, "index": 0, "engine": "llamacpp", "state": state, "since": 0.0, "why": why, "pid": 4,
-               "phase": phase, "pct": pct, "restarts": restarts, "in_flight": 0}  # fmt: skip
-    return {"name": name, "ready": state == "ready", "tiny": False, "source": "x.gguf", "replicas": [replica]}
-
+from tests.cli.harness import FAKE, READY, Fake, Ran, environment, model
 
 STARTING = {"ready": False, "models": [model("starting", phase="load", pct=40.0)]}
-READY = {"ready": True, "models": [model("ready")]}
 
 
 def test_up_waits_until_ready_and_says_how_to_call_it(lumen: Callable[..., Ran], fake: Fake, home: Paths) -> None:
@@ -351,87 +337,6 @@ def test_bars_draw_every_state(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().err
     assert "hardware profile cpu: [no] GPU" in shown
     assert "m" in shown
-
-
-# -- the offer ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(home: Paths) -> Iterator[str]:
-    """Something that answers where the configuration says the hub is."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    home.config_file.write_text(f"# mine\nhub:\n  endpoint: http://127.0.0.1:{server.server_address[1]}\n")
-    yield "hub"
-    server.shutdown()
-    server.server_close()
-
-
-ONLY_TINY = {"ready": True, "models": [TINY]}
-
-
-def test_yes_takes_the_real_model_and_the_gateway_takes_it_over(
-    lumen: Callable[..., Ran], fake: Fake, home: Paths, hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(offer, "default_model", lambda status: str(lumen_file()))
-    fake.play(statuses=[{**ONLY_TINY, "config": str(home.config_file)}])
-    ran = lumen("up", "--detach", "--yes")
-    assert ran.code == 0, ran.err
-    assert home.config_file.read_text().startswith("# mine\nhub:\n")
-    assert f"source: {lumen_file()}\n" in home.config_file.read_text()
-    assert len(fake.calls("/admin/reload")) == 1
-    assert "in force now" in ran.err
-
-
-def test_without_a_terminal_nobody_is_asked(
-    lumen: Callable[..., Ran], fake: Fake, home: Paths, hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(offer, "default_model", lambda status: "hf://org/real")
-    before = home.config_file.read_text()
-    fake.play(statuses=[ONLY_TINY])
-    ran = lumen("up", "--detach")
-    assert ran.code == 0
-    assert "To serve hf://org/real instead, which suits this machine, run `lumen up --yes`." in ran.err
-    assert home.config_file.read_text() == before
-
-
-def test_without_a_hub_nothing_is_offered_and_yes_says_why(
-    lumen: Callable[..., Ran], fake: Fake, home: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(offer, "default_model", lambda status: "hf://org/real")
-    home.config_file.write_text("hub: {endpoint: 'http://127.0.0.1:9'}\n")
-    fake.play(statuses=[ONLY_TINY])
-    assert "org/real" not in lumen("up", "--detach").err
-    ran = lumen("up", "--yes")
-    assert ran.code == 0
-    assert "already running" in ran.err
-
-
-def test_nothing_is_offered_where_a_real_model_serves(
-    lumen: Callable[..., Ran], fake: Fake, hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(offer, "default_model", lambda status: pytest.fail("asked"))
-    fake.play(statuses=[READY])
-    assert lumen("up", "--detach", "--yes").code == 0
-
-
-def lumen_file() -> Path:
-    return tiny.MODEL
 
 
 def test_up_gives_signals_back(lumen: Callable[..., Ran], fake: Fake) -> None:

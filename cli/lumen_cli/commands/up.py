@@ -73,6 +73,11 @@ def run(options: Options, *, detach: bool, yes: bool = False) -> None:
             _drain(child, admin)
             if detach:
                 raise
+        except BaseException:
+            # Whatever went wrong here: in the foreground nothing is left behind.
+            if not detach:
+                _end(child)
+            raise
 
 
 def _already(running: dict[str, Any], key: str, paths: Paths, admin: Admin, *, yes: bool) -> None:
