@@ -32,7 +32,7 @@ from lumen.gateway.http import Ingress
 from lumen.gateway.overview import Served
 from lumen.gateway.state import State
 from lumen.gateway.table import Table
-from lumen.hardware import detect, load_profiles, pick
+from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hub import resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
@@ -75,7 +75,8 @@ class Runtime:
         self._lock: IO[str] | None = None
         config = self._read_config()
         self._served = Served(config)
-        self._profile, self._why = pick(options.profile or config.profile, detect(), load_profiles())
+        named, machine, profiles = options.profile or config.profile, detect(), load_profiles()
+        self._profile, self._why = pick(named, machine, profiles) if named else match(machine, profiles)
         self._supervisor = Supervisor(
             engine, where.run_dir, where.log_dir, self._replica_changed, hidden=hidden(config)
         )
