@@ -11,6 +11,9 @@ from lumen.workers.llamacpp.chat.schema import arguments_rule
 #: The white space of `gbnf.SPACE` as a regular expression, for trigger patterns.
 BLANKS = r"(?: |\n\n?[ \t]{0,20})?"
 
+#: Where unmarked JSON may be a call: at the beginning of the answer, or behind its reasoning.
+BEGINNING = r"(?:^|</think>)\s*"
+
 
 def call_rule(rules: Rules, functions: Sequence[dict[str, Any]], key: str) -> str:
     """Rule of `{"name": <one of functions>, <key>: <its arguments>}`. Raises BadSchema."""

@@ -162,6 +162,7 @@ class Rules:
     def __init__(self) -> None:
         self._bodies: dict[str, str] = {}
         self._by_body: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
         self._size = 0
 
     def add(self, hint: str, body: str) -> str:
@@ -178,10 +179,9 @@ class Rules:
         """A fresh name, to be defined later (recursive rules)."""
         base = re.sub(r"[^a-zA-Z0-9]+", "-", hint)[:40].strip("-") or "rule"
         name = base
-        number = 1
         while name in self._bodies:
-            number += 1
-            name = f"{base}-{number}"
+            self._numbers[base] = self._numbers.get(base, 1) + 1
+            name = f"{base}-{self._numbers[base]}"
         self._bodies[name] = ""
         return name
 

@@ -6,40 +6,41 @@ Look-around, back references, word boundaries and Unicode properties are refused
 
 from __future__ import annotations
 
-from lumen.workers.llamacpp.chat.gbnf import Rules, SchemaError, literal
+from collections.abc import Callable
 
-Ranges = list[tuple[int, int]]
+from lumen.workers.llamacpp.chat.automaton import TOP, Nfa, Ranges, complement, string_rule
+from lumen.workers.llamacpp.chat.gbnf import Rules, SchemaError
 
-#: Elements a pattern may unroll to; fewer where counted repetitions are nested, which multiply the sampler's states.
-MAX_SIZE = 1000
-MAX_NESTED_SIZE = 256
 MAX_LENGTH = 2000
 MAX_DEPTH = 32
+
+Piece = tuple[int, int]
+Make = Callable[[], Piece]
+"""Builds a fresh copy of a piece of the automaton (a counted repetition needs several)."""
 
 _DIGIT: Ranges = [(0x30, 0x39)]
 _WORD: Ranges = [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
 _SPACE: Ranges = [(0x09, 0x0A), (0x0C, 0x0D), (0x20, 0x20)]
 _SHORTHAND = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _CONTROL = {"t": 0x09, "n": 0x0A, "r": 0x0D, "f": 0x0C}
-_JSON_ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r", 0x0C: "\\f", 0x08: "\\b"}
-_TOP = 0x10FFFF
+_LINE_ENDS: Ranges = [(0x0A, 0x0A), (0x0D, 0x0D)]
 
 
 def pattern_rule(rules: Rules, pattern: str) -> str:
-    """Body of a rule for a JSON string that matches `pattern` (searched anywhere, as JSON schema has it)."""
+    """Rule of a JSON string that matches `pattern` (searched anywhere, as JSON schema has it)."""
     if len(pattern) > MAX_LENGTH:
         raise SchemaError(f"the pattern is longer than {MAX_LENGTH} characters")
-    return rf'"\"" ({_Parser(rules, pattern).alternatives(0)}) "\""'
+    nfa = Nfa()
+    return string_rule(rules, nfa, _Parser(nfa, pattern).alternatives(0)())
 
 
 class _Parser:
-    def __init__(self, rules: Rules, pattern: str) -> None:
-        self._rules = rules
+    def __init__(self, nfa: Nfa, pattern: str) -> None:
+        self._nfa = nfa
         self._text = pattern
         self._at = 0
-        self._size = 0
 
-    def alternatives(self, depth: int) -> str:
+    def alternatives(self, depth: int) -> Make:
         """Alternatives up to the end (depth 0) or to the closing parenthesis."""
         if depth > MAX_DEPTH:
             raise SchemaError("the pattern is nested too deeply")
@@ -49,14 +50,16 @@ class _Parser:
             parts.append(self._sequence(depth))
         if depth == 0 and self._at < len(self._text):
             raise SchemaError("the pattern has an unmatched )")
-        return " | ".join(dict.fromkeys(parts))
+        return parts[0] if len(parts) == 1 else lambda: self._nfa.either([part() for part in parts])
 
-    def _sequence(self, depth: int) -> str:
-        items: list[str] = []
-        anchored, closed = depth > 0, depth > 0
-        if depth == 0 and self._peek() == "^":
-            self._at += 1
-            anchored = True
+    def _sequence(self, depth: int) -> Make:
+        items: list[Make] = []
+        closed = depth > 0
+        if depth == 0:
+            if self._peek() == "^":
+                self._at += 1
+            else:
+                items.append(self._anything)
         while (char := self._peek()) and char not in "|)":
             if depth == 0 and char == "$" and self._text[self._at + 1 : self._at + 2] in ("", "|"):
                 self._at += 1
@@ -64,13 +67,13 @@ class _Parser:
                 break
             if char in "^$":
                 raise SchemaError("the pattern has ^ or $ elsewhere than at an end")
-            before = self._size
-            item = self._quantified(self._atom(depth), before)
-            if item:
-                items.append(item)
-        anything = f"{self._rules.char()}*"
-        full = [*([] if anchored else [anything]), *items, *([] if closed else [anything])]
-        return " ".join(full) or '""'
+            items.append(self._quantified(self._atom(depth)))
+        if not closed:
+            items.append(self._anything)
+        return lambda: self._nfa.chain([item() for item in items])
+
+    def _anything(self) -> Piece:
+        return self._nfa.star(self._nfa.chars([(1, TOP)]))
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -81,28 +84,23 @@ class _Parser:
         self._at += 1
         return self._text[self._at - 1]
 
-    def _grow(self, size: int, limit: int = MAX_SIZE) -> None:
-        self._size += size
-        if self._size > limit:
-            raise SchemaError("the pattern repeats too much")
-
-    def _atom(self, depth: int) -> str:
+    def _atom(self, depth: int) -> Make:
         char = self._take()
         if char == "(":
             return self._group(depth)
-        self._grow(1)
-        if char == "[":
-            return self._class()
-        if char == ".":
-            return _set([(0x0A, 0x0A), (0x0D, 0x0D)], negate=True)
-        if char == "\\":
-            ranges, negate = self._escape()
-            return _set(ranges, negate)
         if char in "*+?{":
             raise SchemaError(f"the pattern has {char} with nothing before it")
-        return _set([(ord(char), ord(char))], negate=False)
+        if char == "[":
+            ranges = self._class()
+        elif char == ".":
+            ranges = complement(_LINE_ENDS)
+        elif char == "\\":
+            ranges = self._escape()
+        else:
+            ranges = [(ord(char), ord(char))]
+        return lambda: self._nfa.chars(ranges)
 
-    def _group(self, depth: int) -> str:
+    def _group(self, depth: int) -> Make:
         if self._peek() == "?":
             self._at += 1
             kind = self._take()
@@ -115,27 +113,31 @@ class _Parser:
         if self._peek() != ")":
             raise SchemaError("the pattern has an unmatched (")
         self._at += 1
-        return f"({inner})"
+        return inner
 
-    def _quantified(self, atom: str, before: int) -> str:
+    def _quantified(self, atom: Make) -> Make:
         char = self._peek()
-        inner = self._size - before
-        if char and char in "*+?":
-            self._at += 1
-            out = f"{atom}{char}"
-        elif char == "{":
-            low, high = self._counts()
-            times = max(low, high or 0)
-            self._grow(inner * max(times - 1, 0), MAX_NESTED_SIZE if inner > 1 else MAX_SIZE)
-            if high == 0:
-                return ""
-            out = f"{atom}{{{low},{'' if high is None else high}}}"
-        else:
+        if not char or char not in "*+?{":
             return atom
+        if char == "{":
+            low, high = self._counts()
+        else:
+            self._at += 1
+            low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
         if self._peek() in ("?", "+"):
             # Lazy and possessive matching change what is captured, hardly what is matched.
             self._at += 1
-        return out
+        return lambda: self._repeated(atom, low, high)
+
+    def _repeated(self, atom: Make, low: int, high: int | None) -> Piece:
+        nfa = self._nfa
+        pieces = [atom() for _ in range(low)]
+        if high is None:
+            return nfa.chain([*pieces, nfa.star(atom())])
+        rest = nfa.empty()
+        for _ in range(high - low):
+            rest = nfa.optional(nfa.chain([atom(), rest]))
+        return nfa.chain([*pieces, rest])
 
     def _counts(self) -> tuple[int, int | None]:
         end = self._text.find("}", self._at)
@@ -150,80 +152,46 @@ class _Parser:
             raise SchemaError("the pattern has {m,n} with m > n")
         return int(low), upper
 
-    def _escape(self) -> tuple[Ranges, bool]:
+    def _escape(self) -> Ranges:
         char = self._take()
         if char.lower() in _SHORTHAND:
-            return _SHORTHAND[char.lower()], char.isupper()
+            ranges = _SHORTHAND[char.lower()]
+            return complement(ranges) if char.isupper() else ranges
         if char in _CONTROL:
-            return [(_CONTROL[char], _CONTROL[char])], False
+            return [(_CONTROL[char], _CONTROL[char])]
         if char in "xu":
-            size = 2 if char == "x" else 4
-            digits = self._text[self._at : self._at + size]
-            try:
-                code = int(digits, 16) if len(digits) == size else -1
-            except ValueError:
-                code = -1
-            if code < 1 or 0xD800 <= code < 0xE000:
-                raise SchemaError(f"the pattern has a malformed \\{char}")
-            self._at += size
-            return [(code, code)], False
+            code = self._hexadecimal(2 if char == "x" else 4)
+            return [(code, code)]
         if char.isalnum():
             raise SchemaError(f"the pattern uses \\{char}, which cannot be enforced")
-        return [(ord(char), ord(char))], False
+        return [(ord(char), ord(char))]
 
-    def _class(self) -> str:
+    def _hexadecimal(self, size: int) -> int:
+        digits = self._text[self._at : self._at + size]
+        self._at += size
+        if len(digits) < size or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
+            raise SchemaError("the pattern has a malformed \\x or \\u")
+        code = int(digits, 16)
+        if code == 0 or 0xD800 <= code < 0xE000:
+            raise SchemaError("the pattern names a character that JSON text cannot hold")
+        return code
+
+    def _class(self) -> Ranges:
         negate = self._peek() == "^"
         self._at += negate
         ranges: Ranges = []
         while (char := self._take()) != "]":
-            part, inverted = self._escape() if char == "\\" else ([(ord(char), ord(char))], False)
-            if inverted:
-                part = _complement(part)
-            follows = self._text[self._at : self._at + 2]
-            if len(part) == 1 and part[0][0] == part[0][1] and follows[:1] == "-" and follows[1:] not in ("", "]"):
+            part = self._escape() if char == "\\" else [(ord(char), ord(char))]
+            if self._peek() == "-" and self._text[self._at + 1 : self._at + 2] not in ("", "]"):
                 self._at += 1
                 last = self._take()
-                upper, _ = self._escape() if last == "\\" else ([(ord(last), ord(last))], False)
-                if len(upper) != 1 or upper[0][0] < part[0][0]:
+                upper = self._escape() if last == "\\" else [(ord(last), ord(last))]
+                if not _single(part) or not _single(upper) or upper[0][0] < part[0][0]:
                     raise SchemaError("the pattern has a malformed range")
-                part = [(part[0][0], upper[0][1])]
+                part = [(part[0][0], upper[0][0])]
             ranges += part
-        return _set(ranges, negate)
+        return complement(ranges) if negate else ranges
 
 
-def _complement(ranges: Ranges) -> Ranges:
-    out: Ranges = []
-    begin = 1
-    for low, high in sorted(ranges):
-        if low > begin:
-            out.append((begin, low - 1))
-        begin = max(begin, high + 1)
-    if begin <= _TOP:
-        out.append((begin, _TOP))
-    return out
-
-
-def _set(ranges: Ranges, negate: bool) -> str:
-    """One character of a set, as it stands in a JSON string: what JSON must escape is written as its escape."""
-    wanted = _complement(ranges) if negate else sorted(ranges)
-    escaped = [text for code, text in _JSON_ESCAPES.items() if any(low <= code <= high for low, high in wanted)]
-    plain: list[str] = []
-    for low, high in wanted:
-        # JSON strings hold neither controls nor, unescaped, the quote and the backslash.
-        for first, last in ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0x80, 0xD7FF), (0xE000, _TOP)):
-            begin, end = max(low, first), min(high, last)
-            if begin <= end:
-                plain.append(_char(begin) if begin == end else f"{_char(begin)}-{_char(end)}")
-    parts = [f"[{''.join(dict.fromkeys(plain))}]"] if plain else []
-    parts += [literal(text) for text in escaped]
-    if not parts:
-        raise SchemaError("the pattern has a character that JSON text cannot hold")
-    return parts[0] if len(parts) == 1 else f"({' | '.join(parts)})"
-
-
-def _char(code: int) -> str:
-    if 0x30 <= code <= 0x39 or 0x41 <= code <= 0x5A or 0x61 <= code <= 0x7A:
-        return chr(code)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+def _single(ranges: Ranges) -> bool:
+    return len(ranges) == 1 and ranges[0][0] == ranges[0][1]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from lumen.workers.llamacpp.chat.callgrammar import BLANKS, call_rule, named_opener, series, trigger
+from lumen.workers.llamacpp.chat.callgrammar import BEGINNING, BLANKS, call_rule, named_opener, series, trigger
 from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import MAX_HEAD, CallBlock, Calls, Reader
 from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
@@ -119,8 +119,8 @@ class Generic(MarkedFamily):
         return f"{call} | {rules.add('wrapped', wrapped)}"
 
     def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        lone = trigger(named_opener(functions), (",", '"arguments"', ":", "{"), r"^\s*")
-        many = trigger(rf'\{{{BLANKS}"tool_calls"', (":", "[", "{", '"name"', ":", '"'), r"^\s*")
+        lone = trigger(named_opener(functions), (",", '"arguments"', ":", "{"), BEGINNING)
+        many = trigger(rf'\{{{BLANKS}"tool_calls"', (":", "[", "{", '"name"', ":", '"'), BEGINNING)
         return (lone, many), ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lumen.workers.llamacpp.chat.callgrammar import BLANKS, call_rule, escape, named_opener, series, trigger
+from lumen.workers.llamacpp.chat.callgrammar import BEGINNING, BLANKS, call_rule, escape, named_opener, series, trigger
 from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import CallBlock
 from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
@@ -42,7 +42,7 @@ class Llama3(MarkedFamily):
     def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         head = (",", '"parameters"', ":", "{")
         named = named_opener(functions)
-        bare = trigger(named, head, r"^\s*")
+        bare = trigger(named, head, BEGINNING)
         tagged = trigger(escape(PYTHON_TAG) + BLANKS + named, head)
         return (bare, tagged), (PYTHON_TAG,)
 
