@@ -20,6 +20,7 @@ import psutil
 from aiohttp.web import ServerRunner, SockSite, UnixSite
 
 import lumen
+from lumen.config.checks import check
 from lumen.config.load import load, locate
 from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, LumenError, RequestError
@@ -200,6 +201,8 @@ class Runtime:
         asked = any(target.model == TINY for route in config.routes.values() for target in route.targets)
         if TINY not in config.models and (asked or not (config.models or config.routes)):
             config = replace(config, models={**config.models, TINY: Model(source=TINY_SOURCE)})
+        # Once more: what the command line laid over the file must be as sound as the file.
+        check(config)
         return config
 
     async def _apply(self, config: Config) -> None:
