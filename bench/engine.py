@@ -241,7 +241,7 @@ def main() -> None:
     markdown = table(scores, [server.name for server in servers], streams)
     print(markdown)
     if arguments.write:
-        text = f"`{arguments.model.name}`, medians of {arguments.rounds} rounds; answers of 128 tokens, HTTP on loopback.\n\n"
+        text = f"`{arguments.model.name}`, {arguments.rounds} rounds, medians; 128-token answers, HTTP on loopback.\n\n"
         report.write("llama.cpp engine", text + markdown)
 
 

@@ -63,6 +63,7 @@ class Engine:
         self._events: list[tuple[Outbox, Event]] = []
         self._arrivals = 0
         self._prefill_pace = 0.0  # seconds a prompt token, smoothed
+        self._decode_pace = 0.0  # seconds of the last step without prompts
         self._failures = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -144,7 +145,7 @@ class Engine:
 
     def _limits(self) -> Limits:
         batch = self._need().shape.n_batch
-        return Limits(batch, mixed_budget(batch, self._prefill_pace, _STALL_TARGET))
+        return Limits(batch, mixed_budget(batch, self._prefill_pace, max(_STALL_TARGET, self._decode_pace)))
 
     def _need(self) -> Context:
         assert self._context is not None, "the server admits no generation where there is no context"
@@ -239,7 +240,9 @@ class Engine:
         counters.busy_seconds += seconds
         counters.last_step = begun + seconds
         counters.mark(begun)
-        if tokens >= chunks + 32:
+        if tokens == chunks:
+            self._decode_pace = seconds
+        elif tokens >= chunks + 32:
             pace = seconds / tokens
             self._prefill_pace = pace if not self._prefill_pace else 0.7 * self._prefill_pace + 0.3 * pace
 

@@ -4,7 +4,7 @@ A slot is a sequence id of the context: free (empty), live (a running answer) or
 cells are still there). Attention walks over every used cell, whoever it belongs to, so as soon as somebody runs,
 parked sequences move to a shelf in host memory (a copy of their cells: about a millisecond a megabyte) and come
 back when a prompt matches. Between live slots cells are shared by `copy`, so a prefix costs nothing to branch.
-Decides over a `Memory` seam of six calls.
+Decides over a `Memory` seam of seven calls.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Memory(Protocol):
     def holds(self, slot: int, end: int) -> bool: ...
     def save(self, slot: int) -> State | None: ...
     def restore(self, slot: int, state: State) -> bool: ...
+    def clear(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ class PrefixCache:
         """A live slot for `tokens` and how many of them it already holds. Only after `available()`."""
         length, holders = self._tree.match(tokens, salt) if reuse else (0, frozenset[int]())
         length = self._worth(length, tokens)
+        if not self._live and self._parked.keys().isdisjoint(holders if length else ()):
+            self._start_afresh()
         slot = self._reuse(length, holders) if length else -1
         reused = length if slot >= 0 else 0
         if slot < 0:
@@ -135,6 +138,15 @@ class PrefixCache:
             self.publish(slot, tokens[:reused])
         self._tidy()
         return slot, reused
+
+    def _start_afresh(self) -> None:
+        """Nobody runs: clear the cells, so that a lone answer lies in them from the first on, in order.
+
+        Attention sums in the order of the cells, so only then is the same request the same to the last bit.
+        """
+        while self.evict():
+            continue
+        self._memory.clear()
 
     def _reuse(self, length: int, holders: frozenset[int]) -> int:
         """A slot that holds `length` tokens of what `holders` share, or -1. The cheapest way that works."""

@@ -39,6 +39,9 @@ class Tape:
     def save(self, slot: int) -> State | None:
         return np.array(self.held[slot], np.int64).view(np.uint8)
 
+    def clear(self) -> None:
+        assert not any(self.held.values()), "clearing would lose what somebody holds"
+
     def restore(self, slot: int, state: State) -> bool:
         assert not self.held[slot], "a sequence must come back to an empty slot"
         self.held[slot] = state.view(np.int64).tolist()

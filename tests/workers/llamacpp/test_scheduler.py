@@ -114,7 +114,7 @@ def test_an_exact_replay_feeds_the_answer_one_token_a_step() -> None:
 
 def test_the_mixed_budget_follows_the_measured_pace() -> None:
     assert mixed_budget(512, 0.0, 0.05) == 512
-    assert mixed_budget(512, 0.001, 0.05) == 50
-    assert mixed_budget(512, 1.0, 0.05) == 16
+    assert mixed_budget(512, 0.0005, 0.05) == 100
+    assert mixed_budget(512, 1.0, 0.05) == 64
     assert mixed_budget(512, 1e-9, 0.05) == 512
     assert mixed_budget(8, 1.0, 0.05) == 8

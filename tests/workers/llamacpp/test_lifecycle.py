@@ -1,0 +1,168 @@
+"""Readers that leave or dawdle, and how a worker ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.workers.llamacpp.client import ROOT, Worker, together, until
+
+LONG = {"prompt": "Once", "max_tokens": 3800, "ignore_eos": True}
+PATH = "/v1/completions"
+
+
+def rest_of(raw: socket.socket) -> bytes:
+    out = b""
+    while chunk := raw.recv(65536):
+        out += chunk
+    return out
+
+
+def test_a_client_that_leaves_frees_its_slot(worker: Worker) -> None:
+    sockets = [worker.open(PATH, **LONG) for _ in range(12)]
+    until(lambda: worker.metric("requests_running") == 8 and worker.metric("requests_waiting") == 4)
+    for raw in sockets:
+        raw.close()
+    until(lambda: worker.metric("requests_running") == 0 and worker.metric("requests_waiting") == 0)
+    assert worker.complete("Once", max_tokens=2).status == 200
+
+
+def test_a_whole_answer_nobody_waits_for_is_freed_too(worker: Worker) -> None:
+    raw = worker.open(PATH, **{**LONG, "stream": False})
+    until(lambda: worker.metric("requests_running") == 1)
+    raw.close()
+    until(lambda: worker.metric("requests_running") == 0)
+
+
+def test_a_slow_reader_pauses_alone_and_loses_nothing(worker: Worker) -> None:
+    base = worker.metric("generated_tokens_total")
+    body = {**LONG, "max_tokens": 2000, "logprobs": 5, "return_token_ids": True}
+    with closing(worker.open(PATH, **body)) as slow:
+        seen, still = -1.0, 0
+
+        def paused() -> bool:
+            nonlocal seen, still
+            now = worker.metric("generated_tokens_total")
+            still, seen = (still + 1 if now == seen else 0), now
+            return still >= 20
+
+        until(paused, 30)
+        assert worker.metric("requests_running") == 1
+        assert 0 < seen - base < 2000
+        answers = together(*[lambda: worker.complete("Lumen is", max_tokens=20, ignore_eos=True)] * 7)
+        assert [answer.body["usage"]["completion_tokens"] for answer in answers] == [20] * 7
+        assert worker.metric("generated_tokens_total") == seen + 140
+        data = rest_of(slow)
+        assert b"[DONE]" in data
+        assert worker.metric("generated_tokens_total") == base + 140 + 2000
+
+
+def test_sigterm_lets_running_answers_finish() -> None:
+    with Worker("--grace", "20") as worker:
+        events = worker.events(PATH, prompt="Once", max_tokens=300, ignore_eos=True)
+        next(events)
+        worker.terminate()
+        until(lambda: worker.get("/health")["draining"] is True)
+        refused = worker.complete("Once", max_tokens=1)
+        assert (refused.status, refused.error["code"]) == (503, "shutting_down")
+        assert list(events)[-1] == "[DONE]"
+        assert worker.process.wait(10) == 0
+
+
+def test_when_grace_is_over_a_stream_ends_with_an_error_not_with_done() -> None:
+    with Worker("--grace", "0.1") as worker:
+        events = worker.events(PATH, **LONG, n=8)
+        next(events)
+        worker.terminate()
+        last = list(events)[-1]
+        assert last["error"]["type"] == "server_error"
+        assert set(last["error"]) == {"message", "type", "param", "code"}
+        assert worker.process.wait(10) == 0
+
+
+def test_an_idle_worker_ends_at_once() -> None:
+    with Worker() as worker:
+        begun = time.monotonic()
+        worker.terminate()
+        assert worker.process.wait(10) == 0
+        assert time.monotonic() - begun < 3
+
+
+def test_a_full_queue_is_a_429() -> None:
+    with Worker("--slots", "1", "--queue", "2") as worker:
+        sockets = [worker.open(PATH, **LONG) for _ in range(3)]
+        until(lambda: worker.metric("requests_running") == 1 and worker.metric("requests_waiting") == 2)
+        refused = worker.complete("Once", max_tokens=1)
+        assert (refused.status, refused.error["type"], refused.error["code"]) == (429, "rate_limit_error", "queue_full")
+        for raw in sockets:
+            raw.close()
+        until(lambda: worker.metric("requests_waiting") == 0)
+        assert worker.complete("Once", max_tokens=1).status == 200
+
+
+def test_scarce_cells_make_answers_wait_and_all_come() -> None:
+    with Worker("--ctx", "512", "--kv", "1024", "--slots", "8") as worker:
+        calls = [
+            lambda i=i: worker.complete(f"{i}: " + "word " * 60, max_tokens=150, ignore_eos=True) for i in range(10)
+        ]
+        answers = together(*calls)
+        assert [answer.body["usage"]["completion_tokens"] for answer in answers] == [150] * 10
+
+
+def test_a_worker_dies_with_its_parent() -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as parent, Worker(parent=parent.pid) as worker:
+        parent.kill()
+        parent.wait(10)
+        assert worker.process.wait(10) == 3
+
+
+def test_a_direct_child_dies_at_once_when_its_parent_is_killed() -> None:
+    program = (
+        "import sys, os; sys.path.insert(0, os.getcwd())\n"
+        "from tests.workers.llamacpp.client import Worker\n"
+        "worker = Worker(); print(worker.process.pid, worker.folder, flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        pid, folder = parent.stdout.readline().split()
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+
+    def gone() -> bool:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(gone, 5)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [(["--slots", "0"], 2), (["--ctx", "100", "--kv", "50"], 2), (["--kv-type", "f99"], 2), (["--port", "1"], 2)],
+)
+def test_nonsense_on_the_command_line_is_refused(flags: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", "x.gguf", "--name", "x", "--socket", "s"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.returncode == status
+    assert "error" in done.stderr
+
+
+def test_a_file_that_is_no_model_is_said_plainly() -> None:
+    command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", __file__, "--name", "x"]
+    done = subprocess.run([*command, "--socket", "unused.sock"], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.returncode == 4
+    assert '"phase": "failed"' in done.stdout
+    assert "Traceback" not in done.stderr
