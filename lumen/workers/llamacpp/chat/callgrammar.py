@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lumen.workers.llamacpp.chat.gbnf import Rules, json_text, literal
+from lumen.workers.llamacpp.chat.gbnf import Rules, branches, json_text, literal
 from lumen.workers.llamacpp.chat.schema import arguments_rule
 
 #: The white space of `gbnf.SPACE` as a regular expression, for trigger patterns.
@@ -19,12 +19,13 @@ def call_rule(rules: Rules, functions: Sequence[dict[str, Any]], key: str) -> st
     """Rule of `{"name": <one of functions>, <key>: <its arguments>}`. Raises BadSchema."""
     sp = rules.space()
     colon = f'{sp} ":" {sp}'
-    choices = []
-    for function in functions:
-        arguments = arguments_rule(rules, function)
-        name = literal(json_text(str(function.get("name", ""))))
-        choices.append(f'{name} {sp} "," {sp} {literal(json_text(key))} {colon} {arguments}')
-    body = " | ".join(rules.add("tool", choice) for choice in choices)
+    before = rules.add("arguments-key", f'{sp} "," {sp} {literal(json_text(key))} {colon}')
+    body = branches(
+        {
+            json_text(str(function.get("name", ""))): f"{before} {arguments_rule(rules, function)}"
+            for function in functions
+        }
+    )
     return rules.add("call", f'"{{" {sp} "\\"name\\"" {colon} ({body}) {sp} "}}"')
 
 

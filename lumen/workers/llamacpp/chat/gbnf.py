@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -14,6 +14,9 @@ MAX_GRAMMAR_CHARS = 512 * 1024
 
 #: Repetitions are unrolled by the sampler's parser into one rule each; it refuses 2,000 and more.
 MAX_UNROLLED = 64
+
+#: Levels of common beginnings that alternatives share.
+MAX_SHARING = 24
 
 
 class SchemaError(ValueError):
@@ -87,22 +90,27 @@ def _class_char(char: str) -> str:
     return char
 
 
-def choice(texts: Sequence[str], depth: int = 0) -> str:
-    """An expression of any of `texts`. Common beginnings are shared: the sampler tries every open alternative against
-    the whole vocabulary, and a thousand of them at once would cost seconds a token."""
-    ordered = sorted(set(texts))
-    if len(ordered) <= 4 or depth >= 24:
-        return " | ".join(literal(text) for text in ordered)
-    branches = []
+def choice(texts: Sequence[str]) -> str:
+    """An expression of any of `texts`."""
+    return branches(dict.fromkeys(texts, ""))
+
+
+def branches(texts: Mapping[str, str], depth: int = 0) -> str:
+    """An expression of any of `texts`, each followed by its own expression. Common beginnings are shared: the sampler
+    tries every open alternative against the whole vocabulary, and a thousand at once would cost seconds a token."""
+    ordered = sorted(texts)
+    if len(ordered) <= 4 or depth >= MAX_SHARING:
+        return " | ".join(f"{literal(text)} {texts[text]}".strip() for text in ordered)
+    out = []
     for _, group in groupby(ordered, key=lambda text: text[:1]):
         members = list(group)
         shared = commonprefix(members)
         if len(members) == 1 or not shared:
-            branches.append(literal(members[0]))
+            out.append(f"{literal(members[0])} {texts[members[0]]}".strip())
         else:
-            rest = choice([text[len(shared) :] for text in members], depth + 1)
-            branches.append(f"{literal(shared)} ({rest})")
-    return " | ".join(branches)
+            rest = branches({text[len(shared) :]: texts[text] for text in members}, depth + 1)
+            out.append(f"{literal(shared)} ({rest})")
+    return " | ".join(out)
 
 
 def commonprefix(texts: Sequence[str]) -> str:
@@ -190,6 +198,17 @@ class Rules:
         if self._size > MAX_GRAMMAR_CHARS:
             raise SchemaError(f"the grammar would be larger than {MAX_GRAMMAR_CHARS} characters")
         self._bodies[name] = body
+
+    def mark(self) -> Rules:
+        """A copy, to come back to."""
+        copy = Rules()
+        copy.restore(self)
+        return copy
+
+    def restore(self, mark: Rules) -> None:
+        """Become what `mark` is, forgetting what was written since."""
+        self._bodies, self._by_body = dict(mark._bodies), dict(mark._by_body)
+        self._numbers, self._size = dict(mark._numbers), mark._size
 
     def grammar(self, body: str, patterns: Sequence[str] = (), tokens: Sequence[str] = ()) -> Grammar:
         """The grammar of `body`; lazy where there is something to trigger on."""

@@ -77,6 +77,8 @@ def _compile(rules: Rules, schema: Any, hint: str, strict: bool, param: str) -> 
         return SchemaWriter(rules, schema, strict).write(hint)
     except SchemaError as error:
         raise BadSchema(param, str(error)) from None
+    except RecursionError:
+        raise BadSchema(param, "it is nested too deeply") from None
 
 
 def _measure(schema: Any) -> None:

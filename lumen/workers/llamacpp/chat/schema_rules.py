@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lumen.workers.llamacpp.chat.ambiguity import Member, Sketch
 from lumen.workers.llamacpp.chat.gbnf import Rules, SchemaError, choice, json_text, literal, repeat
 from lumen.workers.llamacpp.chat.objects import other_keys, pairs
 from lumen.workers.llamacpp.chat.schema_merge import ANNOTATIONS, merge
+from lumen.workers.llamacpp.chat.schema_parts import counts, inferred, literals_first, members, schemas
 from lumen.workers.llamacpp.chat.strings import number_body, string_body
 
 MAX_DEPTH = 32
 MAX_VISITS = 4_000
 #: The sampler looks for left recursion by walking every path of leading rules, without remembering where it was.
 MAX_LEADING_PATHS = 20_000
-MAX_ITEMS = 10_000
+#: Alternatives, or optional members, at one place: the sampler tries each against the whole vocabulary.
+MAX_ALTERNATIVES = 256
 
 #: Keywords that a context-free grammar over the text cannot hold the model to; strict schemas may not use them.
 UNENFORCED = frozenset(
@@ -32,10 +35,6 @@ UNENFORCED = frozenset(
         ),
     }
 )
-_OBJECT_KEYS = frozenset({"properties", "required", "additionalProperties", "minProperties", "maxProperties"})
-_ARRAY_KEYS = frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"})
-_STRING_KEYS = frozenset({"pattern", "minLength", "maxLength", "format"})
-_NUMBER_KEYS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 
 Leading = frozenset[str]
@@ -45,22 +44,30 @@ Leading = frozenset[str]
 class SchemaWriter:
     """Writes one schema document into a rule book. Raises SchemaError.
 
-    strict: keywords that cannot be enforced are errors; else they are left to the model.
+    strict: keywords that cannot be enforced are errors; else they are left to the model. loose: alternatives that look
+    alike become any object or array (write() falls back to this where they would cost the sampler too much).
     """
 
-    def __init__(self, rules: Rules, document: Any, strict: bool) -> None:
+    def __init__(self, rules: Rules, document: Any, strict: bool, loose: bool = False) -> None:
         self._rules = rules
         self._document = document
         self._strict = strict
         self._visits = 0
         self._references: dict[str, str] = {}
-        self._leads: dict[str, list[str]] = {}
+        self._loose = loose
+        self._sketch = Sketch(kinds={"object": "object", "array": "array", "value": "value"})
 
     def write(self, hint: str) -> str:
         """The rule of the whole document."""
+        mark = self._rules.mark()
         name = self._value(self._document, hint, 0, frozenset())
         self._check_paths()
-        return name
+        if not self._sketch.excessive(name):
+            return name
+        if self._strict or self._loose:
+            raise SchemaError("it nests alternatives that look alike too deeply")
+        self._rules.restore(mark)
+        return SchemaWriter(self._rules, self._document, self._strict, loose=True).write(hint)
 
     def _value(self, schema: Any, hint: str, depth: int, leading: Leading) -> str:
         self._visits += 1
@@ -91,14 +98,14 @@ class SchemaWriter:
         for keyword in ("anyOf", "oneOf"):
             if keyword in core:
                 base = {key: value for key, value in core.items() if key != keyword}
-                branches = _schemas(core[keyword], keyword)
+                branches = schemas(core[keyword], keyword)
                 if base:
                     branches = [merge(base, self._resolved(branch, leading)) for branch in branches]
                 return self._union(branches, hint, depth, leading)
         kind = core.get("type")
         if isinstance(kind, list):
             return self._union([{**core, "type": one} for one in kind], hint, depth, leading)
-        return self._typed(kind if kind is not None else _inferred(core), core, hint, depth)
+        return self._typed(kind if kind is not None else inferred(core), core, hint, depth)
 
     def _typed(self, kind: Any, core: dict[str, Any], hint: str, depth: int) -> str:
         if kind is None:
@@ -124,15 +131,31 @@ class SchemaWriter:
         return self._rules.add(hint, choice([json_text(value) for value in values]))
 
     def _union(self, branches: Sequence[Any], hint: str, depth: int, leading: Leading) -> str:
+        branches = literals_first(branches)
         names = [
             self._value(branch, f"{hint}-{number}", depth + 1, leading) for number, branch in enumerate(branches, 1)
         ]
         unique = list(dict.fromkeys(names))
+        if self._loose:
+            unique = self._loosened(unique)
         if len(unique) == 1:
             return unique[0]
+        if len(unique) > MAX_ALTERNATIVES:
+            raise SchemaError(f"it has more than {MAX_ALTERNATIVES} alternatives in one place")
         name = self._rules.add(hint, " | ".join(unique))
-        self._leads[name] = unique
+        self._sketch.leads[name] = unique
         return name
+
+    def _loosened(self, names: list[str]) -> list[str]:
+        """Alternatives with those of one container kind, where there are several, replaced by any such container."""
+        leaves = list(dict.fromkeys(leaf for name in names for leaf in self._sketch.leaves(name)))
+        kinds = [self._sketch.kinds.get(leaf, "") for leaf in leaves]
+        if "value" in kinds:
+            return [self._rules.any_value()]
+        for kind, anything in (("object", self._rules.any_object), ("array", self._rules.any_array)):
+            if kinds.count(kind) > 1:
+                leaves = [anything(), *(leaf for leaf in leaves if self._sketch.kinds.get(leaf) != kind)]
+        return leaves
 
     def _reference(self, core: dict[str, Any], hint: str, depth: int, leading: Leading) -> str:
         reference = core["$ref"]
@@ -146,7 +169,7 @@ class SchemaWriter:
             self._references[reference] = known
             inner = self._value(target, hint, depth + 1, leading | {reference})
             self._rules.define(known, inner)
-            self._leads[known] = [inner]
+            self._sketch.leads[known] = [inner]
         return known
 
     def _target(self, reference: Any, leading: Leading) -> Any:
@@ -178,14 +201,14 @@ class SchemaWriter:
 
     def _all_of(self, core: dict[str, Any], hint: str, depth: int, leading: Leading) -> str:
         merged: Any = {key: value for key, value in core.items() if key != "allOf"}
-        for part in _schemas(core["allOf"], "allOf"):
+        for part in schemas(core["allOf"], "allOf"):
             self._visits += 1
             merged = merge(merged, self._resolved(part, leading))
         followed = {part["$ref"] for part in core["allOf"] if isinstance(part, dict) and "$ref" in part}
         return self._value(merged, hint, depth + 1, leading | followed)
 
     def _object(self, core: dict[str, Any], hint: str, depth: int) -> str:
-        properties, required = _members(core)
+        properties, required = members(core)
         extra = core.get("additionalProperties", "properties" not in core)
         if not properties and not required and extra is True:
             return self._rules.any_object()
@@ -196,27 +219,45 @@ class SchemaWriter:
                 properties[name] = extra
         sp = self._rules.space()
         colon = f'{sp} ":" {sp}'
-        members = []
+        declared: list[Member] = []
+        written: list[tuple[str, bool]] = []
         for name, schema in properties.items():
             value = self._value(schema, f"{hint}-{name}", depth + 1, frozenset())
             pair = self._rules.add(f"{hint}-{name}-kv", f"{literal(json_text(name))} {colon} {value}")
-            members.append((pair, name in required))
+            written.append((pair, name in required))
+            declared.append(Member(name, name in required, value, self._only_texts(schema)))
+        if sum(not member.required for member in declared) > MAX_ALTERNATIVES:
+            raise SchemaError(f"it has more than {MAX_ALTERNATIVES} optional properties in one object")
+        inside = [member.value for member in declared]
         others = None
         if extra is not False:
             value = self._value(extra, f"{hint}-other", depth + 1, frozenset())
             key = other_keys(self._rules, hint, list(properties))
             others = self._rules.add(f"{hint}-other-kv", f"{key} {colon} {value}")
-        return self._rules.add(hint, pairs(self._rules, hint, members, others))
+            inside.append(value)
+        made = self._rules.add(hint, pairs(self._rules, hint, written, others))
+        self._sketch.kinds[made], self._sketch.inside[made] = "object", inside
+        self._sketch.members[made] = declared
+        return made
+
+    def _only_texts(self, schema: Any) -> frozenset[str] | None:
+        """The JSON texts of a schema's values where it lists them."""
+        schema = self._resolved(schema, frozenset())
+        if isinstance(schema, dict) and "const" in schema:
+            return frozenset({json_text(schema["const"])})
+        if isinstance(schema, dict) and isinstance(schema.get("enum"), list):
+            return frozenset(map(json_text, schema["enum"]))
+        return None
 
     def _array(self, core: dict[str, Any], hint: str, depth: int) -> str:
-        low, high = _counts(core)
+        low, high = counts(core)
         sp = self._rules.space()
         prefix = core.get("prefixItems", [])
         items = core.get("items", not prefix)
         if isinstance(items, list):
             prefix, items = items, core.get("additionalItems", False)
         if prefix:
-            prefix = _schemas(prefix, "prefixItems")[:high]
+            prefix = schemas(prefix, "prefixItems")[:high]
         if items is False:
             high = len(prefix) if high is None else min(high, len(prefix))
             items = True
@@ -224,18 +265,24 @@ class SchemaWriter:
             raise SchemaError("minItems is larger than the items that are allowed")
         first = [self._value(part, f"{hint}-{number}", depth + 1, frozenset()) for number, part in enumerate(prefix)]
         left = None if high is None else high - len(first)
+        inside = list(first)
+        comma = f'{sp} "," {sp}'
+        listed = f" {comma} ".join(first)
         if left == 0:
-            inner = f' {sp} "," {sp} '.join(first)
-            return self._rules.add(hint, f'"[" {sp} {inner} {sp} "]"' if first else f'"[" {sp} "]"')
-        item = self._value(items, f"{hint}-item", depth + 1, frozenset())
-        more = self._rules.add(f"{hint}-more", f'{sp} "," {sp} {item}')
-        if first:
-            rest = repeat(self._rules, hint, more, max(low - len(first), 0), left)
-            inner = f' {sp} "," {sp} '.join(first)
-            return self._rules.add(hint, f'"[" {sp} {inner} {rest} {sp} "]"')
-        rest = repeat(self._rules, hint, more, max(low, 1) - 1, None if left is None else left - 1)
-        body = f"{item} {rest} {sp}"
-        return self._rules.add(hint, f'"[" {sp} {body} "]"' if low else f'"[" {sp} ({body})? "]"')
+            body = f'"[" {sp} {listed} {sp} "]"' if first else f'"[" {sp} "]"'
+        else:
+            item = self._value(items, f"{hint}-item", depth + 1, frozenset())
+            inside.append(item)
+            more = self._rules.add(f"{hint}-more", f"{comma} {item}")
+            if first:
+                body = f'"[" {sp} {listed} {repeat(self._rules, hint, more, max(low - len(first), 0), left)} {sp} "]"'
+            else:
+                rest = repeat(self._rules, hint, more, max(low, 1) - 1, None if left is None else left - 1)
+                some = f"{item} {rest} {sp}"
+                body = f'"[" {sp} {some} "]"' if low else f'"[" {sp} ({some})? "]"'
+        made = self._rules.add(hint, body)
+        self._sketch.kinds[made], self._sketch.inside[made] = "array", inside
+        return made
 
     def _check_paths(self) -> None:
         """Refuses unions whose leading rules fan out into more paths than the sampler's check could walk."""
@@ -243,48 +290,8 @@ class SchemaWriter:
 
         def count(name: str) -> int:
             if name not in paths:
-                paths[name] = 1 + sum(count(inner) for inner in self._leads.get(name, ()))
+                paths[name] = 1 + sum(count(inner) for inner in self._sketch.leads.get(name, ()))
             return paths[name]
 
-        if sum(min(count(name), MAX_LEADING_PATHS + 1) for name in self._leads) > MAX_LEADING_PATHS:
+        if sum(min(count(name), MAX_LEADING_PATHS + 1) for name in self._sketch.leads) > MAX_LEADING_PATHS:
             raise SchemaError("its alternatives multiply too much")
-
-
-def _schemas(value: Any, keyword: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise SchemaError(f"{keyword} must be a list of at least one schema")
-    return value
-
-
-def _inferred(core: dict[str, Any]) -> str | None:
-    for kind, keys in (
-        ("object", _OBJECT_KEYS),
-        ("array", _ARRAY_KEYS),
-        ("string", _STRING_KEYS),
-        ("number", _NUMBER_KEYS),
-    ):
-        if keys & core.keys():
-            return kind
-    return None
-
-
-def _members(core: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    properties, required = core.get("properties", {}), core.get("required", [])
-    if not isinstance(properties, dict):
-        raise SchemaError("properties must be an object")
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise SchemaError("required must be a list of names")
-    return dict(properties), required
-
-
-def _counts(core: dict[str, Any]) -> tuple[int, int | None]:
-    low, high = core.get("minItems", 0), core.get("maxItems")
-    for name, value in (("minItems", low), ("maxItems", 0 if high is None else high)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise SchemaError(f"{name} must be a whole number, zero or more")
-    if low > MAX_ITEMS:
-        raise SchemaError(f"minItems may be {MAX_ITEMS:,} at most")
-    if high is not None and low > high:
-        raise SchemaError("minItems is larger than maxItems")
-    # A longer limit than this binds no answer in practice.
-    return low, None if high is None or high > MAX_ITEMS else high

@@ -309,7 +309,7 @@ def test_hostile_schemas_are_refused_at_once(name: str) -> None:
         _doubling(8),
         {"enum": [f"value number {n}" for n in range(1500)]},
         {"enum": ["a" * n for n in range(1, 300)]},
-        {"properties": {f"p{n}": {"type": "integer"} for n in range(600)}},
+        {"properties": {f"p{n}": {"type": "integer"} for n in range(250)}},
         {"properties": {"a" * n: {"const": n} for n in range(1, 120)}, "additionalProperties": True},
         {"type": "string", "pattern": "^(a{0,15}){0,16}$"},
         {"properties": {'\x00\n"\\': {"const": "\x00\ud800"}}},
@@ -321,6 +321,83 @@ def test_large_but_allowed_schemas_compile(engine: Any, schema: Any) -> None:
     sampler = engine.compile(compiled(schema))
     assert sampler
     assert engine.walk(sampler, engine.spell('{"[', False)) < 4
+
+
+ALIKE = [
+    {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]},
+    {
+        "anyOf": [
+            {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            {"properties": {"a": {"$ref": "#"}, "b": {"type": "null"}}, "required": ["a"]},
+        ]
+    },
+    {"anyOf": [{"items": {"items": {"$ref": "#"}}}, {"items": {"$ref": "#"}, "maxItems": 3}, {"type": "null"}]},
+    {
+        "anyOf": [
+            {
+                "items": {
+                    "anyOf": [
+                        {"items": {"anyOf": [{"items": {}, "minItems": n} for n in range(9)]}, "maxItems": m}
+                        for m in range(1, 9)
+                    ]
+                }
+            },
+            {"items": {}, "maxItems": 7},
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("schema", ALIKE, ids=range(len(ALIKE)))
+def test_alternatives_that_would_double_with_each_level(engine: Any, schema: Any) -> None:
+    with pytest.raises(BadSchema, match="look alike"):
+        compiled(schema, strict=True)
+    loose = compiled(schema)
+    brackets = "[" * 40 if "items" in str(schema)[:60] else '{"a":' * 40
+    sampler = engine.compile(loose)
+    tokens = engine.spell(brackets, False)
+    assert engine.walk(sampler, tokens) == len(tokens)
+
+
+TELLABLE = [
+    {
+        "$defs": {
+            "e": {
+                "anyOf": [
+                    {
+                        "properties": {"op": {"const": op}, "of": {"items": {"$ref": "#/$defs/e"}}},
+                        "required": ["op", "of"],
+                    }
+                    for op in ("and", "or", "not")
+                ]
+            }
+        },
+        "$ref": "#/$defs/e",
+    },
+    {
+        "anyOf": [
+            {"properties": {"id": {"type": "integer"}, k: {"$ref": "#"}}, "required": ["id", k]}
+            for k in ("x", "y", "z")
+        ]
+    },
+    {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "v": {}}, "required": ["next", "v"]},
+    {"type": ["object", "array", "null"], "properties": {"a": {"$ref": "#"}}, "items": {"$ref": "#"}},
+    {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "integer"}}]},
+    {"anyOf": [{"properties": {"a": {}}}, {"properties": {"b": {"$ref": "#"}}}]},
+]
+
+
+@pytest.mark.parametrize("schema", TELLABLE, ids=range(len(TELLABLE)))
+def test_alternatives_that_can_be_told_apart_stay_exact(engine: Any, schema: Any) -> None:
+    assert compiled(schema, strict=True) == compiled(schema)
+    assert engine.compile(compiled(schema))
+
+
+def test_described_values_are_one_enumeration(engine: Any) -> None:
+    schema = {"oneOf": [{"const": f"value {n}", "title": "x", "type": "string"} for n in range(400)]}
+    grammar = compiled(schema, strict=True)
+    assert engine.matches(grammar, '"value 399"')
+    assert not engine.matches(grammar, '"value 400"')
 
 
 def test_tools_are_checked_one_by_one() -> None:

@@ -11,7 +11,7 @@ from lumen.workers.llamacpp.chat.callgrammar import call_rule, escape, series, t
 from lumen.workers.llamacpp.chat.callparser import CallStyle
 from lumen.workers.llamacpp.chat.calls import MAX_HEAD, ArgumentsReader, CallBlock, Calls, Reader
 from lumen.workers.llamacpp.chat.families.base import MarkedFamily, Messages
-from lumen.workers.llamacpp.chat.gbnf import Rules, literal
+from lumen.workers.llamacpp.chat.gbnf import Rules, branches
 from lumen.workers.llamacpp.chat.jsonstream import BLANK
 from lumen.workers.llamacpp.chat.schema import arguments_rule
 from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools
@@ -112,9 +112,7 @@ class Mistral(MarkedFamily):
 
 def named_rules(rules: Rules, functions: Sequence[dict[str, Any]]) -> str:
     """Alternatives `name[ARGS]{…}`, one for each function."""
-    return " | ".join(
-        f"{literal(str(function.get('name', '')) + ARGS)} {arguments_rule(rules, function)}" for function in functions
-    )
+    return branches({f"{function.get('name', '')}{ARGS}": arguments_rule(rules, function) for function in functions})
 
 
 def _short_ids(message: dict[str, Any]) -> dict[str, Any]:
