@@ -34,7 +34,7 @@ class Delta(Struct, gc=False):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: Raw | None = None
+    tool_calls: list[Any] | None = None
 
 
 class Choice(Struct):

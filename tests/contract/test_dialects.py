@@ -1,0 +1,191 @@
+"""Every dialect file found in lumen/providers is tested on arrival; each brings a recorded stream of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lumen.providers
+from lumen.core.errors import BrokenError, MalformedError, RefusedError, Retry, UpstreamError
+from lumen.providers.base import Decoder, Dialect, Resume, dialect
+from lumen.wire.call import Call, Event, chat_call
+from lumen.wire.parse import parse_chat
+
+FOLDER = Path(lumen.providers.__file__).parent
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def call(**fields: Any) -> Call:
+    body = {"model": "route", "messages": [{"role": "user", "content": "hi"}], "stream": True, **fields}
+    return chat_call(parse_chat(json.dumps(body).encode()))
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, **more}
+    return b"data: " + json.dumps({"id": "x", "created": 5, "choices": [choice]}).encode() + b"\n\n"
+
+
+USAGE = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
+TOOL = {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+STREAMS = {
+    "openai": chunk({"role": "assistant", "content": ""})
+    + b": comment\n\n"
+    + chunk({"content": "h\u00e9"})
+    + chunk(TOOL)
+    + chunk({}, "tool_calls")
+    + USAGE
+    + b"data: [DONE]\n\n"
+}
+
+
+def events(decoder: Decoder, pieces: list[bytes]) -> list[Event]:
+    return [e for piece in pieces for e in decoder.feed(piece)] + decoder.finish()
+
+
+def stream(made: Dialect, asked: Call, resume: Resume | None = None) -> Decoder:
+    return made.decoder(asked, "text/event-stream; charset=utf-8", resume)
+
+
+def test_every_dialect_has_a_recorded_stream() -> None:
+    assert set(NAMES) == set(STREAMS)
+
+
+def test_unknown_dialect() -> None:
+    with pytest.raises(LookupError, match="no provider dialect named 'nope'"):
+        dialect("nope", token_ids=False, local=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "cut", [lambda b: [b], lambda b: [b[i : i + 1] for i in range(len(b))]], ids=["whole", "bytes"]
+)
+def test_a_stream_reads_the_same_however_it_is_cut(name: str, cut: Callable[[bytes], list[bytes]]) -> None:
+    decoder = stream(dialect(name, token_ids=False, local=False), call())
+    found = events(decoder, cut(STREAMS[name]))
+    assert [e.content for e in found].count(True) == 2
+    assert [e.finished for e in found if e.finished] == [(0,)]
+    assert [e.usage.total_tokens for e in found if e.usage] == [5]
+    assert decoder.done
+    assert all(json.loads(e.data) for e in found if e.data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(cuts=st.lists(st.integers(0, 700), max_size=6))
+def test_any_cut(name: str, cuts: list[int]) -> None:
+    data = STREAMS[name]
+    marks = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
+    made = dialect(name, token_ids=False, local=False)
+    whole = events(stream(made, call()), [data])
+    pieces = [data[a:b] for a, b in pairwise(marks)]
+    assert events(stream(made, call()), pieces) == whole
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_without_finish_is_broken(name: str) -> None:
+    made = dialect(name, token_ids=False, local=False)
+    for end in range(0, len(STREAMS[name]) - 1, 7):
+        decoder = stream(made, call())
+        found = decoder.feed(STREAMS[name][:end])
+        try:
+            # Only the blank line behind the last event may be missing.
+            found += decoder.finish()
+        except (BrokenError, MalformedError):
+            continue
+        assert any(e.finished for e in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refusals_say_what_may_be_tried_next(name: str) -> None:
+    made = dialect(name, token_ids=False, local=False)
+    table = {
+        400: (400, Retry.NEVER),
+        401: (502, Retry.OTHER),
+        403: (502, Retry.OTHER),
+        404: (404, Retry.NEVER),
+        429: (429, Retry.OTHER),
+        500: (502, Retry.SAME),
+        503: (503, Retry.SAME),
+        529: (502, Retry.SAME),
+        302: (502, Retry.OTHER),
+    }
+    for status, (told, retry) in table.items():
+        for body in (b"", b"<html>", b'{"error": {"message": "m", "code": "c"}}', b'{"error": "m"}', b"[1]", b"\xff"):
+            error = made.refusal(status, {"retry-after": "7"}, body)
+            assert isinstance(error, UpstreamError)
+            assert (error.status, error.retry) == (told, retry), status
+    assert made.refusal(429, {"retry-after": "7"}, b"").retry_after == 7
+    assert made.refusal(429, {"retry-after": "soon"}, b"").retry_after is None
+
+
+def test_openai_forwards_the_upstreams_own_bytes() -> None:
+    payload = b'{"id":"x", "object":"o","choices":[ {"index":0,"delta":{"content":"a"},"new_field":1}]}'
+    (event,) = stream(dialect("openai", token_ids=False, local=False), call()).feed(b"data: " + payload + b"\n\n")
+    assert event.data == payload
+
+
+def test_openai_hides_token_ids_the_client_did_not_ask_for() -> None:
+    made = dialect("openai", token_ids=True, local=True)
+    data = chunk({"content": "a"}, token_ids=[5, 6])
+    (event,) = stream(made, call()).feed(data)
+    assert event.token_ids == [5, 6] and b"token_ids" not in event.data
+    assert event.identity == ("x", 5)
+    (event,) = stream(made, call(return_token_ids=True)).feed(data)
+    assert b"token_ids" in event.data
+
+
+def test_openai_goes_on_under_the_first_identity() -> None:
+    made = dialect("openai", token_ids=True, local=True)
+    resume = Resume([1, 2], ("first", 1))
+    (event,) = stream(made, call(), resume).feed(chunk({"content": "a"}, token_ids=[3]))
+    told = json.loads(event.data)
+    assert (told["id"], told["created"]) == ("first", 1)
+    sent = json.loads(made.encode(call(), "m", resume).body)
+    assert sent["resume_token_ids"] == [1, 2] and sent["return_token_ids"] is True
+
+
+def test_openai_usage_chunk_reaches_only_who_asked() -> None:
+    made = dialect("openai", token_ids=False, local=False)
+    assert [e.data for e in stream(made, call()).feed(USAGE)] == [b""]
+    (event,) = stream(made, call(stream_options={"include_usage": True})).feed(USAGE)
+    assert b"usage" in event.data
+
+
+def test_openai_what_came_before_an_error_is_delivered_first() -> None:
+    decoder = stream(dialect("openai", token_ids=False, local=False), call())
+    assert len(decoder.feed(chunk({"content": "a"}) + b'data: {"error":{"message":"m"}}\n\n')) == 1
+    with pytest.raises(RefusedError, match="m"):
+        decoder.feed(b"")
+
+
+def test_openai_extensions_stay_at_home() -> None:
+    asked = call(top_k=3, min_p=0.1, repeat_penalty=1.1)
+    remote = json.loads(dialect("openai", token_ids=False, local=False).encode(asked, "m", None).body)
+    local = json.loads(dialect("openai", token_ids=True, local=True).encode(asked, "m", None).body)
+    assert set(remote) == {"model", "messages", "stream", "stream_options"}
+    assert {"top_k", "min_p", "repeat_penalty", "return_token_ids"} <= set(local)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"{}", b'{"choices":[]}', b'{"choices":[{"index":0}]}', b'{"error":{"message":"m"}}', b"\xff",
+     b"[" * 100_000],
+)  # fmt: skip
+def test_openai_whole_answers_that_are_none(body: bytes) -> None:
+    decoder = dialect("openai", token_ids=False, local=False).decoder(call(stream=False), "application/json", None)
+    decoder.feed(body)
+    with pytest.raises(UpstreamError):
+        decoder.finish()
+
+
+def test_openai_content_types() -> None:
+    made = dialect("openai", token_ids=False, local=False)
+    for asked, kind in ((call(), "text/html"), (call(stream=False), "text/html"), (call(), "")):
+        with pytest.raises(MalformedError):
+            made.decoder(asked, kind, None)

@@ -1,0 +1,241 @@
+"""The HTTP client against raw sockets that answer well, badly, in pieces, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lumen.gateway.client import BadAnswer, Connection, ConnectionBroke, Origin, address
+from lumen.gateway.watch import Watch
+
+pytestmark = pytest.mark.anyio
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+ANSWERS = {
+    "length": (OK + b"Content-Length: 5\r\n\r\nhello", b"hello"),
+    "chunked": (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", b"hello"),
+    "empty": (OK + b"Content-Length: 0\r\n\r\n", b""),
+    "continue": (b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nhi", b"hi"),
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def server(script: Script) -> AsyncIterator[Origin]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    origin = Origin(address(f"http://127.0.0.1:{port}/v1"), {"Authorization": "Bearer k"})
+    try:
+        yield origin
+    finally:
+        origin.close()
+        for task in list(tasks):
+            task.cancel()
+        listening.close()
+
+
+async def request_of(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+async def ask(origin: Origin) -> tuple[Connection, bytes]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(5):
+        connection = await origin.connect(loop)
+        connection.send(origin.head("chat/completions", "application/json", 2), b"{}")
+        await connection.head()
+        body = b""
+        while data := await connection.read():
+            body += data
+    return connection, body
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+async def test_answers_in_pieces_and_the_connection_serves_again(name: str, step: int) -> None:
+    sent, expected = ANSWERS[name]
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            seen.append(await request_of(reader))
+            for i in range(0, len(sent), step):
+                writer.write(sent[i : i + step])
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    async with server(script) as origin:
+        loop = asyncio.get_running_loop()
+        first, body = await ask(origin)
+        assert (first.status, body, first.headers["content-type"]) == (200, expected, "text/plain")
+        assert "x" not in first.headers
+        origin.give_back(first, loop)
+        again, body = await ask(origin)
+        assert again is first and body == expected
+        again.close()
+    assert seen[0].startswith(b"POST /v1/chat/completions HTTP/1.1\r\nAccept: application/json\r\nHost: 127.0.0.1:")
+    assert b"Authorization: Bearer k\r\n" in seen[0] and seen[0].endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"", ConnectionBroke),
+        (b"HTTP/1.1 200", ConnectionBroke),
+        (OK + b"Content-Length: 50\r\n\r\nhello", ConnectionBroke),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n", ConnectionBroke),
+        (b"<html>no</html>", BadAnswer),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", BadAnswer),
+        (OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", BadAnswer),
+        (OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n", BadAnswer),
+    ],
+)
+async def test_broken_answers(sent: bytes, error: type[Exception]) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(sent)
+        await writer.drain()
+
+    async with server(script) as origin:
+        with pytest.raises(error):
+            await ask(origin)
+
+
+async def test_an_answer_without_framing_ends_with_the_connection() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"\r\nall of it")
+        await writer.drain()
+
+    async with server(script) as origin:
+        connection, body = await ask(origin)
+        assert body == b"all of it" and not connection.reusable
+
+
+async def test_connection_close_is_not_kept() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nhi")
+        await writer.drain()
+        await reader.read(1)
+
+    async with server(script) as origin:
+        loop = asyncio.get_running_loop()
+        first, body = await ask(origin)
+        assert body == b"hi"
+        origin.give_back(first, loop)
+        assert await origin.connect(loop) is not first
+
+
+async def test_bytes_nobody_asked_for_end_the_connection() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"Content-Length: 2\r\n\r\nhi")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(OK + b"Content-Length: 6\r\n\r\npoison")
+        await writer.drain()
+        await reader.read(1)
+
+    async with server(script) as origin:
+        loop = asyncio.get_running_loop()
+        first, _ = await ask(origin)
+        origin.give_back(first, loop)
+        async with asyncio.timeout(5):
+            while first.reusable:
+                await asyncio.sleep(0.01)
+        assert await origin.connect(loop) is not first
+
+
+async def test_a_reader_that_is_behind_stops_the_sender() -> None:
+    sent = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await request_of(reader)
+        writer.write(OK + b"Content-Length: 100000000\r\n\r\n")
+        for _ in range(1000):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+            sent += 100_000
+
+    async with server(script) as origin:
+        loop = asyncio.get_running_loop()
+        connection = await origin.connect(loop)
+        connection.send(origin.head("p", "a", 2), b"{}")
+        await connection.head()
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < 50_000_000
+        got = 0
+        while data := await connection.read():
+            got += len(data)
+        assert got == 100_000_000
+
+
+def test_a_header_cannot_be_smuggled_in() -> None:
+    with pytest.raises(ValueError, match="line break"):
+        Origin(address("http://h/v1"), {"X": "a\r\nEvil: 1"})
+
+
+async def test_watch_ends_a_wait_and_only_its_own() -> None:
+    loop = asyncio.get_running_loop()
+    watch = Watch(loop)
+
+    async def wait(seconds: float) -> str:
+        watch.wait(loop.time() + seconds)
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            if watch.expired():
+                return "expired"
+            raise
+        finally:
+            watch.rest()
+        return "slept"
+
+    assert await asyncio.create_task(wait(0.02)) == "expired"
+    other = asyncio.create_task(wait(4))
+    await asyncio.sleep(0.01)
+    other.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await other
+    watch.close()
+
+
+async def test_watch_rings_late_for_a_wait_that_was_put_off() -> None:
+    loop = asyncio.get_running_loop()
+    watch = Watch(loop)
+    started = loop.time()
+    for _ in range(4):
+        watch.wait(loop.time() + 0.05)
+        await asyncio.sleep(0.03)
+        watch.rest()
+    await asyncio.sleep(0.1)
+    assert loop.time() - started > 0.2
+    watch.close()
