@@ -9,7 +9,7 @@ from lumen.config.schema import Config, Provider
 from lumen.core.errors import ConfigError
 from lumen.gateway.table import Origins
 from lumen.gateway.upstream import Local, Remote, Upstream
-from lumen.providers.base import Dialect, dialect
+from lumen.providers.base import Capabilities, Dialect, Module, module
 from lumen.workers.supervisor import Supervisor
 
 # Variables that look like secrets are hidden from engines even where no provider names them.
@@ -22,7 +22,7 @@ class Upstreams:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._kept: dict[tuple[str, ...], Upstream] = {}
-        self.dialect = dialect("openai", token_ids=True, local=True)
+        self.dialect = module("openai").make(Capabilities(local=True, token_ids=True))
 
     def none(self) -> Origins:
         """What there is before a configuration is in force."""
@@ -41,11 +41,12 @@ class Upstreams:
             local[name] = used[identity] = self._kept.get(identity) or Local(self._supervisor, name)
         remote: dict[str, tuple[Upstream, Dialect, bool]] = {}
         for name, provider in config.providers.items():
-            headers = _headers(name, provider)
+            speaks = module(provider.dialect)
+            headers = _headers(name, provider, speaks)
             identity = ("remote", provider.base_url, *(part for pair in sorted(headers.items()) for part in pair))
             used[identity] = self._kept.get(identity) or Remote(provider.base_url, headers)
-            speaks = dialect(provider.dialect, token_ids=provider.token_ids, local=provider.token_ids)
-            remote[name] = (used[identity], speaks, provider.token_ids)
+            can = Capabilities(local=provider.token_ids, token_ids=provider.token_ids)
+            remote[name] = (used[identity], speaks.make(can), provider.token_ids)
         for identity in self._kept.keys() - used.keys():
             self._kept[identity].close()
         self._kept = used
@@ -63,12 +64,12 @@ def hidden(config: Config) -> set[str]:
     return named | {name for name in os.environ if name.endswith(_SECRET_ENDINGS)}
 
 
-def _headers(name: str, provider: Provider) -> dict[str, str]:
+def _headers(name: str, provider: Provider, speaks: Module) -> dict[str, str]:
     headers = dict(provider.headers)
     if provider.key is not None:
         variable = provider.key.removeprefix("env:")
         secret = os.environ.get(variable)
         if not secret:
             raise ConfigError(f"provider '{name}' takes its key from ${variable}, which is not set")
-        headers["Authorization"] = f"Bearer {secret}"
+        headers |= speaks.headers(secret)
     return headers

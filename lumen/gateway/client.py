@@ -22,6 +22,7 @@ import httptools
 _HIGH_WATER = 64 * 1024
 _MAX_HEADERS = 64 * 1024
 _MAX_IDLE = 256
+_MAX_HEADS = 256
 _IDLE_SECONDS = 55.0
 # Below this a body is copied behind its header, so that both leave in one packet.
 _JOIN_BELOW = 64 * 1024
@@ -286,6 +287,8 @@ class Origin:
         made = self._heads.get((path, accept))
         if made is None:
             start = f"POST {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n".encode("latin-1")
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
             made = self._heads[path, accept] = start + self._headers + b"Content-Length: "
         return made + str(length).encode() + b"\r\n\r\n"
 

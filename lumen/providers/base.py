@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 from lumen.core.errors import UpstreamError
 from lumen.wire.call import Call, Event
@@ -74,15 +74,46 @@ class Dialect(Protocol):
         ...
 
 
-def dialect(name: str, *, token_ids: bool, local: bool) -> Dialect:
-    """The dialect in `lumen/providers/<name>.py`.
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one target can do, declared by its preset or the configuration and probed by `lumen provider test`.
+
+    `prefill`: how it continues a partial assistant message: `none`; `prefix` (a `prefix: true` field on the last
+    message); `continue` (`continue_final_message` with `add_generation_prompt: false`); `native` (it continues
+    when the conversation ends with an assistant message).
+    """
+
+    local: bool = False
+    token_ids: bool = False
+    prefill: Literal["none", "prefix", "continue", "native"] = "none"
+    seed: bool = True
+    logprobs: bool = True
+    json_schema: bool = True
+    tools: bool = True
+    images: bool = True
+    n: bool = True
+    stream_usage: bool = True
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens", "as_given"] = "as_given"
+
+
+class Module(Protocol):
+    """What the file of a dialect offers."""
+
+    def make(self, capabilities: Capabilities) -> Dialect: ...
+
+    def headers(self, key: str) -> dict[str, str]:
+        """The headers that carry a key, and whatever else every request needs."""
+        ...
+
+
+def module(name: str) -> Module:
+    """The file `lumen/providers/<name>.py`.
 
     Raises:
         LookupError: there is no such dialect.
     """
     try:
-        module = import_module(f"lumen.providers.{name}")
-        made: Dialect = module.make(token_ids=token_ids, local=local)
-    except (ImportError, AttributeError):
+        found: Module = cast(Module, import_module(f"lumen.providers.{name}"))
+    except ImportError:
         raise LookupError(f"there is no provider dialect named '{name}'") from None
-    return made
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from lumen.core.errors import BrokenError, MalformedError, RefusedError, Retry, UpstreamError
-from lumen.providers.base import MAX_ANSWER, Decoder, HttpCall, Resume
+from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
 from lumen.wire.answers import Chunk, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.requests import LOCAL_ONLY, EmbeddingRequest, StreamOptions
@@ -26,19 +26,23 @@ _TRANSIENT = frozenset({500, 502, 503, 504, 520, 529})
 _CLIENTS_OWN = frozenset({400, 404, 409, 413, 415, 422})
 
 
-def make(*, token_ids: bool, local: bool) -> OpenAI:
-    """`token_ids`: the target streams them and resumes from them. `local`: it understands the extensions."""
-    return OpenAI(token_ids, local)
+def make(capabilities: Capabilities) -> OpenAI:
+    return OpenAI(capabilities)
+
+
+def headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 class OpenAI:
     """The dialect with one target's capabilities."""
 
-    __slots__ = ("local", "token_ids")
+    __slots__ = ("can", "local", "token_ids")
 
-    def __init__(self, token_ids: bool, local: bool) -> None:
-        self.token_ids = token_ids
-        self.local = local
+    def __init__(self, can: Capabilities) -> None:
+        self.can = can
+        self.token_ids = can.token_ids
+        self.local = can.local
 
     def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
         request = copy.copy(call.request)
@@ -48,11 +52,11 @@ class OpenAI:
                 for name in LOCAL_ONLY:
                     if hasattr(request, name):
                         setattr(request, name, None)
-            if call.stream:
+            if call.stream and self.can.stream_usage:
                 # Metering needs the counts whether or not the client does.
                 request.stream_options = _WITH_USAGE
-                if self.token_ids and call.answers == 1:
-                    request.return_token_ids = True
+            if call.stream and self.token_ids and call.answers == 1:
+                request.return_token_ids = True
             if resume is not None:
                 request.resume_token_ids = list(resume.token_ids)
         accept = "text/event-stream" if call.stream else "application/json"

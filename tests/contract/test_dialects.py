@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 
 import lumen.providers
 from lumen.core.errors import BrokenError, MalformedError, RefusedError, Retry, UpstreamError
-from lumen.providers.base import Decoder, Dialect, Resume, dialect
+from lumen.providers.base import Capabilities, Decoder, Dialect, Resume, module
 from lumen.wire.call import Call, Event, chat_call
 from lumen.wire.parse import parse_chat
 
 FOLDER = Path(lumen.providers.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def dialect(name: str, *, token_ids: bool, local: bool) -> Dialect:
+    return module(name).make(Capabilities(token_ids=token_ids, local=local))
 
 
 def call(**fields: Any) -> Call:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Box:
     """One Lumen installation in a folder of its own."""
 
     home: Path
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     @property
     def env(self) -> dict[str, str]:
@@ -66,7 +67,9 @@ class Box:
         return url
 
     def client(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=self.key, **{"max_retries": 0, "timeout": 60, **options})
+        made = openai.OpenAI(**{"base_url": self.url, "api_key": self.key, "max_retries": 0, "timeout": 60, **options})
+        self.clients.append(made)
+        return made
 
     def workers(self) -> list[int]:
         return [r["pid"] for m in self.status()["models"] for r in m["replicas"] if r["pid"]]
@@ -81,6 +84,8 @@ class Box:
         return [p for p in found if p.pid != os.getpid()]
 
     def end(self) -> None:
+        for client in self.clients:
+            client.close()
         self.lumen("down", check=False)
         for process in self.ours():
             with suppress(psutil.Error):

@@ -99,7 +99,7 @@ def test_bad_config_names_the_line(fresh: Box) -> None:
 def test_keys_and_routes_reach_the_running_server(fresh: Box) -> None:
     fresh.up()
     made = json.loads(fresh.lumen("key", "add", "agent", "--models", "lumen-tiny", "--json").stdout)
-    client = openai.OpenAI(base_url=fresh.url, api_key=made["key"], max_retries=0)
+    client = fresh.client(api_key=made["key"])
     assert client.chat.completions.create(model="lumen-tiny", messages=HI, max_tokens=1).choices
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="lumen/auto", messages=HI, max_tokens=1)

@@ -19,7 +19,7 @@ from lumen.gateway.state import State
 from lumen.gateway.table import Origins, Table
 from lumen.gateway.upstream import Remote
 from lumen.keys import KeyRing, mint
-from lumen.providers.base import dialect
+from lumen.providers.base import Capabilities, module
 from tests.emulator.server import Emulator
 
 TIMEOUTS = Timeouts(connect=2.0, headers=1.0, first_token=1.0, gap=1.0, total=20.0)
@@ -89,7 +89,7 @@ async def up(server_config: Server, anyio_backend: str) -> AsyncIterator[Up]:
     config = Config(server=server_config, routes=routes, timeouts=TIMEOUTS)
     key, secret = mint("test")
     lines: list[str] = []
-    openai = dialect("openai", token_ids=False, local=False)
+    openai = module("openai").make(Capabilities())
     state = State(
         config=config,
         table=Table(config, Origins({}, {"fake": (remote, openai, False)}, openai), 1),

@@ -61,7 +61,8 @@ async def test_a_body_that_stalls_is_408(up: Up) -> None:
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 30\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 30\r\n\r\n"
+        b"GET /health HTTP/1.1\r\n\r\n",
         b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: -4\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
