@@ -58,11 +58,6 @@ class JsonValue:
                 at = self._structure(text, at, out)
         return "".join(out), at
 
-    def close(self) -> None:
-        """The text has ended: a bare number at the top is complete now."""
-        if self._atom and not self._stack:
-            self._end_atom()
-
     def _string(self, text: str, at: int, out: list[str]) -> int:
         char = text[at]
         if self._escape:

@@ -233,6 +233,21 @@ def test_python_tag_with_other_text_is_content() -> None:
     assert [call[1] for call in read(families.load("llama3"), tagged, 1)[1]] == ["get_weather", "add"]
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_mistral_reads_what_its_versions_write(step: int) -> None:
+    family = families.load("mistral_args")
+    for text in (
+        f"[TOOL_CALLS]add[CALL_ID]abc123DEF[ARGS]{SUM}",
+        f"[TOOL_CALLS] add{SUM}",
+        f"[TOOL_CALLS]add[ARGS] {SUM}",
+    ):
+        assert read(family, text, step) == ("", [["call_0", "add", SUM]], "tool_calls")
+    for text in ("[TOOL_CALLS]nobody[ARGS]{}", "[TOOL_CALLS]add\nor", "[TOOL_CALLS]add[ARGS][1]", "[TOOL_CALLS]add"):
+        assert read(family, text, step) == (text, [], "stop")
+    cut = f"[TOOL_CALLS]add[ARGS]{SUM[:5]}"
+    assert read(family, cut, step) == ("", [["call_0", "add", SUM[:5]]], "tool_calls")
+
+
 def test_generic_reads_fenced_json() -> None:
     for fenced in (f"```json\n{ONE['generic']}\n```", f"```\n{ONE['generic']}\n```\n"):
         assert read(families.load("generic"), fenced, 1) == ("", [["call_0", "get_weather", CITY]], "tool_calls")
@@ -355,6 +370,17 @@ def test_a_bad_schema_is_named(name: str) -> None:
     with pytest.raises(BadSchema) as caught:
         families.load(name).grammar([bad], "required", True)
     assert caught.value.param == "function.parameters"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tools_that_are_too_much_together_are_refused(name: str) -> None:
+    properties = {f"{n} {'x' * 100}": {"type": "string", "description": "y"} for n in range(200)}
+    tools = [
+        {"type": "function", "function": {"name": f"t{n}", "parameters": {"type": "object", "properties": properties}}}
+        for n in range(60)
+    ]
+    with pytest.raises(BadSchema, match="larger than"):
+        families.load(name).grammar(tools, "auto", True)
 
 
 @pytest.mark.parametrize("name", NAMES)

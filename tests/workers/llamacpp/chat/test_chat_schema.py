@@ -46,6 +46,9 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("pattern escapes", {"pattern": '^"\\\\\\n[^x]$'}, ['"\\\ny', '"\\\n"'], ['"\\\nx']),
     ("pattern or", {"pattern": "^(?:yes|no)$|^maybe$"}, ["yes", "no", "maybe"], ["yesno", "may"]),
     ("pattern dot", {"pattern": "^a.c$"}, ["abc", 'a"c', "aéc"], ["ac", "a\nc"]),
+    ("pattern codes", {"pattern": "^\\x41\\u00e9[\\D\\t]\\S\\W$"}, ["Aéxy-", "Aé\txä"], ["Aé1y-", "Aéx -"]),
+    ("pattern groups", {"pattern": "^(?<n>ab)+?(?:c|(d))??x{2}y{0}z{1,}$"}, ["abxxz", "ababdxxzz"], ["xxz", "abxyz"]),
+    ("pattern ranges", {"pattern": "^[!-~-][\\]\\-^]$"}, ["a]", "--", '"^'], ["é]", "ab"]),
     ("date", {"type": "string", "format": "date"}, ["2024-02-29"], ["2024-13-01", "2024-1-1"]),
     ("time", {"type": "string", "format": "time"}, ["23:59:00Z", "01:00:00.5+02:00"], ["24:00:00Z", "01:00:00"]),
     ("date-time", {"type": "string", "format": "date-time"}, ["2024-02-29T01:02:03Z"], ["2024-02-29"]),
@@ -129,6 +132,33 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
         ["", "a"],
         ["ab", 1],
     ),
+    (
+        "all of alike",
+        {
+            "allOf": [
+                {"properties": {"a": {"type": "number"}, "b": {"enum": [1, 2, 3]}}, "required": ["a"]},
+                {"properties": {"a": {"type": "integer"}, "b": {"enum": [2, 3, 4]}}, "required": ["a", "b"]},
+                True,
+                {"properties": {"a": {"minimum": 1}}, "allOf": [{"properties": {"a": {"minimum": 3, "maximum": 5}}}]},
+            ]
+        },
+        [{"a": 3, "b": 2}, {"a": 5, "b": 3}],
+        [{"a": 2, "b": 2}, {"a": 6, "b": 2}, {"a": 3.5, "b": 2}, {"a": 3, "b": 4}, {"a": 3}],
+    ),
+    (
+        "all of containers",
+        {
+            "allOf": [
+                {"type": ["array", "object"], "items": {"type": "string"}, "maxItems": 3, "additionalProperties": True},
+                {"type": ["array", "null"], "items": {"maxLength": 1}, "maxItems": 2, "additionalProperties": False},
+            ]
+        },
+        [[], ["a"], ["a", "b"]],
+        [["ab"], ["a", "b", "c"], {}, None],
+    ),
+    ("draft 4 bounds", {"type": "integer", "minimum": 2, "exclusiveMinimum": True, "maximum": 5}, [3, 5], [2, 6]),
+    ("two bounds", {"type": "number", "minimum": 2, "exclusiveMinimum": 1, "exclusiveMaximum": 3}, [2, 2.9], [1.5, 3]),
+    ("fractions", {"type": "integer", "minimum": -1.5, "maximum": 2.5}, [-1, 0, 2], [-2, 3]),
     ("int range", {"type": "integer", "minimum": -12, "maximum": 205}, [-12, -9, 0, 99, 200, 205], [-13, 206, 1000]),
     ("int open", {"type": "integer", "exclusiveMinimum": 9}, [10, 99, 12345], [9, 0, -5]),
     ("int below", {"type": "integer", "exclusiveMaximum": 0}, [-1, -400], [0, 5]),
@@ -219,6 +249,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("range", {"type": "integer", "minimum": 3, "maximum": 2}, "no whole number"),
     ("real range", {"type": "number", "exclusiveMinimum": 1, "maximum": 1}, "no number"),
     ("huge bound", {"type": "integer", "minimum": 10**400}, "digits"),
+    ("clash of enums", {"allOf": [{"enum": [1]}, {"enum": [2]}]}, "disagree on enum"),
+    ("false in all of", {"allOf": [{"type": "string"}, False]}, "no value"),
+    ("odd all of", {"allOf": [{"type": "string"}, 3]}, "must be an object"),
+    ("odd bound", {"type": "integer", "minimum": "3"}, "must be a number"),
+    ("odd pattern", {"pattern": 3}, "must be a string"),
+    ("lengths", {"type": "string", "minLength": 3, "maxLength": 2}, "larger"),
     ("clash", {"allOf": [{"type": "string"}, {"type": "integer"}]}, "disagree on type"),
 ]
 
@@ -249,6 +285,15 @@ def test_bad_format(kind: Any) -> None:
         {"type": "string", "pattern": "a{500}{500}"},
         {"type": "string", "pattern": "("},
         {"type": "string", "pattern": "a)"},
+        {"type": "string", "pattern": "a^b"},
+        {"type": "string", "pattern": "[z-a]"},
+        {"type": "string", "pattern": "a{2,1}"},
+        {"type": "string", "pattern": "a{x}"},
+        {"type": "string", "pattern": "\\u12"},
+        {"type": "string", "pattern": "\\u0000"},
+        {"type": "string", "pattern": "^\\x01$"},
+        {"type": "string", "pattern": ".*a.{30}b"},
+        {"type": "string", "pattern": "a", "maxLength": 3},
         {"type": "string", "pattern": "[a"},
         {"type": "string", "pattern": "*"},
         {"type": "string", "pattern": "(a)\\1"},

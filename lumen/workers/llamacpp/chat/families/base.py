@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lumen.workers.llamacpp.chat.callparser import CallParser, CallStyle
-from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules
+from lumen.workers.llamacpp.chat.gbnf import Grammar, Rules, SchemaError
 from lumen.workers.llamacpp.chat.output import StreamParser
-from lumen.workers.llamacpp.chat.schema import answer_rule
+from lumen.workers.llamacpp.chat.schema import BadSchema, answer_rule
 from lumen.workers.llamacpp.chat.tools import ToolChoice, Tools, choice_kind, chosen, tool_names
 
 CallIds = Callable[[int], str]
@@ -85,11 +85,14 @@ class MarkedFamily:
         if kind == "none" or not functions:
             return None
         rules = Rules()
-        body = self.body(rules, functions, parallel)
-        if kind != "auto":
-            return rules.grammar(body)
-        answer = answer_rule(rules, response_format)
-        if answer is not None:
-            return rules.grammar(f"{body} | {answer}")
-        patterns, tokens = self.triggers(functions)
-        return rules.grammar(body, patterns, tokens)
+        try:
+            body = self.body(rules, functions, parallel)
+            if kind != "auto":
+                return rules.grammar(body)
+            answer = answer_rule(rules, response_format)
+            if answer is not None:
+                return rules.grammar(f"{body} | {answer}")
+            patterns, tokens = self.triggers(functions)
+            return rules.grammar(body, patterns, tokens)
+        except SchemaError as error:
+            raise BadSchema("tools", str(error)) from None
