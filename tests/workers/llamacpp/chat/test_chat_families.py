@@ -374,11 +374,11 @@ def test_a_bad_schema_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tools_that_are_too_much_together_are_refused(name: str) -> None:
-    properties = {f"{n} {'x' * 100}": {"type": "string", "description": "y"} for n in range(200)}
-    tools = [
-        {"type": "function", "function": {"name": f"t{n}", "parameters": {"type": "object", "properties": properties}}}
-        for n in range(60)
+    schemas = [
+        {"type": "object", "properties": {f"{tool}.{n} {'x' * 100}": {"type": "string"} for n in range(200)}}
+        for tool in range(60)
     ]
+    tools = [{"type": "function", "function": {"name": f"t{n}", "parameters": s}} for n, s in enumerate(schemas)]
     with pytest.raises(BadSchema, match="larger than"):
         families.load(name).grammar(tools, "auto", True)
 
