@@ -47,6 +47,8 @@ class LumenError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        # What the request had come to when it failed, as headers of the answer.
+        self.headers: dict[str, str] = {}
         if status is not None:
             self.status = status
         if type is not None:

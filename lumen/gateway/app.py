@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -108,11 +109,17 @@ def handler(state: State) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
 
 
 async def _handle(state: State, request: BaseRequest) -> StreamResponse:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
     request_id = "req_" + secrets.token_hex(12)
     try:
-        return await find(request.method, request.path).handle(state, request, request_id)
+        response = await find(request.method, request.path).handle(state, request, request_id)
+        if not response.prepared:
+            response.headers.setdefault("openai-processing-ms", str(round((loop.time() - started) * 1000)))
+        return response
     except LumenError as error:
-        response = error_reply(error, {"x-request-id": request_id})
+        spent = str(round((loop.time() - started) * 1000))
+        response = error_reply(error, {"x-request-id": request_id, "openai-processing-ms": spent})
         if error.status in (408, 413):
             # The rest of the body is not worth reading.
             response.force_close()

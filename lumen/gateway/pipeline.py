@@ -74,6 +74,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         return response
     except LumenError as error:
         outcome = error.code or error.type
+        error.headers = told()
         raise
     finally:
         settle(state, request_id, entry, key, call, journey, outcome, started)

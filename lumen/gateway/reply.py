@@ -151,7 +151,7 @@ async def whole_reply(batches: AsyncIterator[list[Event]], headers: Callable[[],
 
 def error_reply(error: LumenError, headers: Mapping[str, str]) -> Response:
     """Any error as the API's own JSON, with what a client needs to decide on a retry."""
-    sent = SERVER | dict(headers)
+    sent = SERVER | dict(headers) | error.headers
     if error.retry_after is not None:
         sent["Retry-After"] = str(max(1, round(error.retry_after)))
     return Response(status=error.status, body=encode_error(error), headers=sent, content_type="application/json")

@@ -108,6 +108,8 @@ async def test_a_lost_done_is_mended(up: Up) -> None:
 async def test_errors_before_the_first_token(up: Up, script: str, status: int, code: str, stream: bool) -> None:
     got, body, headers = await up.post("/v1/chat/completions", {**HI, "model": f"fake/{script}", "stream": stream})
     assert (got, body["error"]["code"]) == (status, code)
+    assert headers["x-lumen-route"] == headers["x-lumen-target"] == f"fake/{script}"
+    assert headers["openai-processing-ms"].isdigit()
     assert headers["x-request-id"]
     assert "upstream-secret" not in json.dumps(body)
     assert "127.0.0.1" not in json.dumps(body)
