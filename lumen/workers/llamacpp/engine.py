@@ -65,6 +65,7 @@ class Engine:
         self._prefill_pace = 0.0  # seconds a prompt token, smoothed
         self._decode_pace = 0.0  # seconds of the last step without prompts
         self._failures = 0
+        self._tight = False  # cells ran out: nobody is admitted until somebody leaves
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
@@ -101,6 +102,11 @@ class Engine:
             self._context.abort()
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a slot, about: what was submitted within this step counts once a request."""
+        return len(self._waiting) + self._inbox.qsize()
 
     @property
     def alive(self) -> bool:
@@ -171,8 +177,9 @@ class Engine:
 
     def _admit(self) -> None:
         """Give slots to waiting sequences, oldest first, as long as the worst case of all fits the cells."""
-        if not self._waiting or len(self._running) >= self._slots:
+        if not self._waiting or len(self._running) >= self._slots or (self._tight and self._running):
             return
+        self._tight = False
         cells = self._need().n_cells - sum(sequence.worst for sequence in self._running)
         for sequence in list(self._waiting):
             if len(self._running) >= self._slots or not self._cache.available() or sequence.worst > cells:
@@ -213,9 +220,7 @@ class Engine:
         self._running.sort(key=_arrival)
 
     def _decode(self, chunks: list[Chunk]) -> list[int]:
-        """The logits row of each chunk; an empty list where the batch could not be decoded and the world has
-        changed for it.
-        """
+        """The logits row of each chunk; none where the decode broke. Sequences that had to make room lose their chunks."""
         context = self._need()
         fresh = sum(chunk.count for chunk in chunks)
         begun = time.monotonic()
@@ -225,8 +230,10 @@ class Engine:
                 break
             except NoRoom:
                 if not self._cache.evict():
-                    self._preempt()
-                    return []
+                    victim = self._preempt()
+                    chunks[:] = [chunk for chunk in chunks if chunk.sequence is not victim]
+                    if not chunks:
+                        return []
             except (Aborted, DecodeFailed) as error:
                 self._recover(error)
                 return []
@@ -293,6 +300,7 @@ class Engine:
 
     def _leave(self, sequence: Sequence, how: str) -> None:
         self._running.remove(sequence)
+        self._tight = False
         self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
         sequence.sampler.close()
         self._counters.finished[how] = self._counters.finished.get(how, 0) + 1
@@ -313,17 +321,19 @@ class Engine:
 
     # When something does not fit or breaks
 
-    def _preempt(self) -> None:
+    def _preempt(self) -> Sequence:
         """Send the youngest running sequence back to the queue: it will be computed again when there is room."""
         youngest = max(self._running, key=_arrival)
         if len(self._running) == 1:
             self._fail_all((500, "The KV cache cannot hold this sequence."), [youngest])
-            return
+            return youngest
         self._running.remove(youngest)
         self._cache.release(youngest.slot)
         youngest.slot, youngest.computed, youngest.single_from = -1, 0, NEVER
         self._waiting.appendleft(youngest)
         self._counters.preemptions += 1
+        self._tight = True
+        return youngest
 
     def _recover(self, error: Exception) -> None:
         """A decode broke: nothing in the context can be trusted, so everyone running fails and the cache

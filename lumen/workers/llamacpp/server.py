@@ -6,7 +6,6 @@ import asyncio
 import base64
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -21,6 +20,7 @@ from lumen.workers.llamacpp.embed import EmbedJob, normalise
 from lumen.workers.llamacpp.engine import Engine
 from lumen.workers.llamacpp.errors import ApiError, bad, error_body, too_long
 from lumen.workers.llamacpp.fields import Fields, check_ids, decode_body
+from lumen.workers.llamacpp.inbox import Events, Inbox, deliver
 from lumen.workers.llamacpp.prepare import Prepared
 from lumen.workers.llamacpp.protocol import (
     ChatRequest,
@@ -30,7 +30,7 @@ from lumen.workers.llamacpp.protocol import (
     parse_completion,
     parse_embedding,
 )
-from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+from lumen.workers.llamacpp.sequence import Event, Outbox
 from lumen.workers.llamacpp.worker import Worker
 
 log = logging.getLogger("lumen.worker.server")
@@ -51,32 +51,6 @@ _SSE_HEADERS = {
 }
 
 
-class Inbox:
-    """The loop's end of an outbox: events in order, awaited one by one."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self.outbox: Outbox | None = None
-
-    def put(self, event: Event) -> None:
-        self._events.append(event)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> Event:
-        if not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        event = self._events.popleft()
-        if self.outbox is not None:
-            self.outbox.took()
-        return event
-
-
 class Server:
     """The routes of one worker. `draining`: running answers go on, new ones are refused."""
 
@@ -92,7 +66,7 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def post(events: list[tuple[Outbox, Event]]) -> None:
-            loop.call_soon_threadsafe(_deliver, events)
+            loop.call_soon_threadsafe(deliver, events)
 
         def died() -> None:
             loop.call_soon_threadsafe(on_death)
@@ -163,7 +137,7 @@ class Server:
         inbox = Inbox()
         inbox.outbox = Outbox(inbox.put, engine.wake, OUTBOX_LIMIT)
         prepared = await self._prepare(wanted, inbox.outbox, size)
-        self._check_queue(prepared)
+        self._check_queue(engine, prepared)
         self.in_flight += 1
         try:
             for event in prepared.done:
@@ -185,8 +159,8 @@ class Server:
         heavy = size > _INLINE or wanted.common.response_format or getattr(wanted, "tools", None)
         return await asyncio.to_thread(work) if heavy else work()
 
-    def _check_queue(self, prepared: Prepared) -> None:
-        waiting = self._worker.counters.waiting
+    def _check_queue(self, engine: Engine, prepared: Prepared) -> None:
+        waiting = engine.waiting
         if waiting + len(prepared.sequences) > max(self._worker.settings.queue, len(prepared.sequences)):
             prepared.close()
             raise ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=1)
@@ -206,7 +180,7 @@ class Server:
             prompts=prepared.prompts,
         )
         usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
-        events = _Events(inbox, prepared, usage, common.n)
+        events = Events(inbox, prepared, usage, common.n)
         if common.stream:
             return await self._stream(request, head, events)
         whole = Whole(head, self._worker.model.vocab, prepared.choices)
@@ -216,7 +190,7 @@ class Server:
             whole.add(event)
         return web.Response(body=whole.body(usage), content_type="application/json")
 
-    async def _stream(self, request: web.Request, head: Head, events: _Events) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, head: Head, events: Events) -> web.StreamResponse:
         stream = Stream(head, self._worker.model.vocab)
         event = await events.next()
         if event is not None and event.error is not None:  # nothing was sent yet: an error can still be an error
@@ -306,35 +280,6 @@ class Server:
         vocab = self._worker.model.vocab
         text = vocab.detokenize(check_ids(body.get("tokens"), "tokens", vocab.size))
         return _json({"prompt": text, "content": text})
-
-
-class _Events:
-    """The events of one request until every choice has had its last one; gathers usage on the way."""
-
-    def __init__(self, inbox: Inbox, prepared: Prepared, usage: Usage, per_prompt: int) -> None:
-        self._inbox = inbox
-        self._left = prepared.choices
-        self._per_prompt = per_prompt
-        self._sequences: dict[int, Sequence] = {sequence.choice: sequence for sequence in prepared.sequences}
-        self.usage = usage
-
-    async def next(self) -> Event | None:
-        """The next event; None after the last."""
-        if not self._left:
-            return None
-        event = await self._inbox.get()
-        if event.finish is not None or event.error is not None:
-            self._left -= 1
-            self.usage.add(event, self._per_prompt)
-            sequence = self._sequences.get(event.choice)
-            if sequence is not None:
-                sequence.ended = True
-        return event
-
-
-def _deliver(events: list[tuple[Outbox, Event]]) -> None:
-    for outbox, event in events:
-        outbox.deliver(event)
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: object) -> None:

@@ -1,0 +1,254 @@
+"""The engine's decisions when cells run out or a decode breaks, step by step over a context without a model."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumen.workers.llamacpp.chat.output import OutputMachine
+from lumen.workers.llamacpp.context import DecodeFailed, NoRoom
+from lumen.workers.llamacpp.engine import Engine
+from lumen.workers.llamacpp.metrics import Counters, render
+from lumen.workers.llamacpp.prefix import State
+from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+
+EOG = 9
+
+
+class Vocab:
+    def is_eog(self, token: int) -> bool:
+        return token == EOG
+
+    def piece(self, token: int, special: bool = False) -> bytes:
+        return b"%d " % token
+
+
+class Context:
+    """KV cells as lists of tokens. It says it has `n_cells`, and has `room`."""
+
+    def __init__(self, n_cells: int, room: int) -> None:
+        self.n_cells = n_cells
+        self.room = room
+        self.shape = SimpleNamespace(n_batch=64, n_seq=8)
+        self.model = SimpleNamespace(vocab=Vocab(), recurrent=False)
+        self.held: dict[int, list[int]] = {slot: [] for slot in range(8)}
+        self.failures = 0
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def decode(self, chunks: list[Chunk]) -> list[int]:
+        if self.failures:
+            self.failures -= 1
+            raise DecodeFailed("broken")
+        if sum(map(len, self.held.values())) + sum(chunk.count for chunk in chunks) > self.room:
+            raise NoRoom
+        self.batches.append([(chunk.start, chunk.count) for chunk in chunks])
+        for chunk in chunks:
+            assert len(self.held[chunk.sequence.slot]) == chunk.start
+            self.held[chunk.sequence.slot] += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+        return [i if chunk.sample else -1 for i, chunk in enumerate(chunks)]
+
+    def cut(self, slot: int, start: int) -> bool:
+        del self.held[slot][start:]
+        return True
+
+    def drop(self, slot: int) -> None:
+        self.held[slot] = []
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        self.held[target] = self.held[source][:end]
+
+    def holds(self, slot: int, end: int) -> bool:
+        return len(self.held[slot]) >= end
+
+    def save(self, slot: int) -> State | None:
+        return np.array(self.held[slot], np.int64).view(np.uint8)
+
+    def restore(self, slot: int, state: State) -> bool:
+        self.held[slot] = state.view(np.int64).tolist()
+        return True
+
+    def clear(self) -> None:
+        self.held = {slot: [] for slot in self.held}
+
+    def abort(self) -> None:
+        raise AssertionError("nobody asked for this")
+
+
+class Sampler:
+    """Counts up: token number p of the answer is 100 + p."""
+
+    params = SimpleNamespace(logprobs=None)
+    grammar = None
+    closed = 0
+
+    def take(self, _context: object, _row: int, position: int) -> int:
+        return 100 + position
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Embedder:
+    pending = False
+
+    def step(self) -> None:
+        return
+
+    def fail(self) -> None:
+        return
+
+
+class Bench:
+    """An engine that is stepped by hand."""
+
+    def __init__(self, context: Context, slots: int = 4) -> None:
+        self.events: list[Event] = []
+        self.counters = Counters()
+        self.died = threading.Event()
+        fakes: Any = (context, Embedder())
+        self.engine = Engine(fakes[0], slots, (16, 1 << 20), self.counters, self.post, fakes[1], self.died.set)
+
+    def post(self, events: list[tuple[Outbox, Event]]) -> None:
+        for outbox, event in events:
+            outbox.took()
+            self.events.append(event)
+
+    def sequence(self, choice: int, prompt: list[int], answer: int, limit: int = 100, worst: int = 0) -> Sequence:
+        outbox = Outbox(lambda _event: None, self.engine.wake, limit)
+        sampler: Any = Sampler()
+        machine = OutputMachine(None, ())
+        made = Sequence(choice, len(prompt), list(prompt), sampler, machine, outbox, answer)
+        self.engine.submit([made])
+        return made
+
+    def steps(self, n: int) -> None:
+        for _ in range(n):
+            self.engine._hear(block=False)
+            self.engine._step()
+
+    def finished(self) -> dict[int, str | None]:
+        return {event.choice: event.finish for event in self.events if event.finish or event.error}
+
+
+def prompt(block: int, n: int = 20) -> list[int]:
+    return [block * 1000 + i for i in range(n)]
+
+
+def test_admission_counts_the_worst_case() -> None:
+    bench = Bench(Context(100, 100))
+    for i in range(4):
+        bench.sequence(i, prompt(i), 20)
+    bench.steps(1)
+    assert (bench.counters.running, bench.counters.waiting) == (2, 2)
+    bench.steps(60)
+    assert bench.finished() == dict.fromkeys(range(4), "length")
+
+
+def test_when_cells_run_out_the_youngest_is_computed_again_and_everyone_finishes() -> None:
+    context = Context(1000, 95)
+    bench = Bench(context)
+    sequences = [bench.sequence(i, prompt(i), 30) for i in range(4)]
+    bench.steps(200)
+    assert bench.finished() == dict.fromkeys(range(4), "length")
+    assert bench.counters.preemptions > 0
+    for sequence in sequences:
+        assert sequence.tokens[20:] == [100 + p for p in range(30)]
+        texts = [d.content for e in bench.events if e.choice == sequence.choice for d in e.deltas]
+        assert texts == [f"{100 + p} " for p in range(30)]
+    assert sum(event.started for event in bench.events) == 4
+
+
+def test_a_sequence_that_never_fits_fails_alone() -> None:
+    bench = Bench(Context(1000, 40))
+    bench.sequence(0, prompt(0), 100)
+    bench.sequence(1, prompt(1, 10), 5)
+    bench.steps(200)
+    assert bench.finished()[1] == "length"
+    (failed,) = [event for event in bench.events if event.error]
+    assert (failed.choice, failed.error and failed.error[0]) == (0, 500)
+
+
+def test_a_broken_decode_fails_who_runs_and_the_next_request_works() -> None:
+    context = Context(1000, 1000)
+    bench = Bench(context)
+    running = bench.sequence(0, prompt(0), 50)
+    bench.steps(3)
+    context.failures = 1
+    bench.steps(1)
+    assert [event.choice for event in bench.events if event.error] == [0]
+    assert running.sampler.closed == 1  # type: ignore[attr-defined]
+    bench.sequence(1, prompt(0), 3)
+    bench.steps(5)
+    assert bench.finished()[1] == "length"
+    assert bench.events[-1].cached == 0
+
+
+def test_an_engine_that_keeps_breaking_says_so_and_ends() -> None:
+    context = Context(1000, 1000)
+    context.failures = 10
+    bench = Bench(context)
+    sequences = [bench.sequence(i, prompt(i), 5) for i in range(12)]
+    bench.engine.start()
+    assert bench.died.wait(10)
+    assert bench.engine.stop(False, 10)
+    assert len([event for event in bench.events if event.error]) == len(sequences)
+
+
+def test_a_full_outbox_pauses_its_sequence_only() -> None:
+    bench = Bench(Context(1000, 1000))
+    slow = bench.sequence(0, prompt(0), 50, limit=5)
+    bench.post = lambda events: bench.events.extend(event for _outbox, event in events)  # type: ignore[method-assign]
+    bench.engine._post = bench.post
+    fast = bench.sequence(1, prompt(1), 30)
+    bench.steps(40)
+    assert slow.outbox.sent == 5
+    assert fast.answered == 30
+    assert not bench.engine._busy()
+    for _ in range(3):
+        slow.outbox.took()
+    assert bench.engine._busy()
+    bench.steps(10)
+    assert slow.outbox.sent == 8
+
+
+def test_a_cancelled_sequence_leaves_at_the_next_step_and_its_prefix_stays() -> None:
+    bench = Bench(Context(1000, 1000))
+    gone = bench.sequence(0, prompt(0), 50)
+    bench.steps(4)
+    bench.engine.cancel([gone])
+    bench.steps(1)
+    assert bench.counters.running == 0
+    bench.sequence(1, [*prompt(0), 7], 2)
+    bench.steps(4)
+    assert bench.counters.cached_tokens == 20
+
+
+def test_requests_that_share_a_prompt_being_computed_wait_for_it() -> None:
+    context = Context(4000, 4000)
+    bench = Bench(context)
+    shared = prompt(0, 200)
+    for i in range(4):
+        bench.sequence(i, [*shared, 5000 + i], 2)
+    bench.steps(12)
+    assert bench.finished() == dict.fromkeys(range(4), "length")
+    computed = sum(count for batch in context.batches for _start, count in batch)
+    assert computed < 250
+    assert bench.counters.cached_tokens == 3 * 200
+
+
+@pytest.mark.parametrize("now", [0.0, 5.0, 100.0])
+def test_metrics_read_as_prometheus_text(now: float) -> None:
+    counters = Counters()
+    counters.mark(0.0)
+    counters.generated_tokens = 50
+    counters.finished["stop"] = 2
+    text = render(counters, now)
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values["lumen_worker_generated_tokens_total"] == "50"
+    assert values['lumen_worker_answers_total{finish="stop"}'] == "2"
+    assert float(values["lumen_worker_tokens_per_second"]) == {0.0: 0.0, 5.0: 10.0, 100.0: 0.0}[now]
