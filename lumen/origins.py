@@ -3,54 +3,89 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from lumen.config.schema import Config, Provider
-from lumen.core.errors import ConfigError
+from lumen.catalogue.vendors import Vendor, vendor
+from lumen.config.schema import Config
+from lumen.core.errors import ConfigError, UnavailableError
 from lumen.gateway.table import Origins
-from lumen.gateway.upstream import Local, Remote, Upstream
-from lumen.providers.base import Capabilities, Dialect, Module, module
+from lumen.gateway.upstream import Encode, Exchange, Limits, Local, Remote, Upstream
+from lumen.paths import paths
+from lumen.providers.base import Capabilities, Dialect, module
+from lumen.secrets import KeyMissing, Secret, Vault, read, vault
 from lumen.workers.supervisor import Supervisor
 
 # Variables that look like secrets are hidden from engines even where no provider names them.
-_SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+_SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_SECRET_KEY", "_PASSWORD")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A provider with its key, or with the reason why it has none. `key`: `None` also where it asks for none."""
+
+    vendor: Vendor
+    key: Secret | None = None
+    missing: str | None = None
+
+
+class Closed:
+    """Where a provider would be reached if its key were there. Another target may serve."""
+
+    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+        raise UnavailableError("A provider's key is missing here; `lumen provider ls` tells the operator which.")
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class Upstreams:
-    """Makes, keeps and drops upstreams."""
+    """Makes, keeps and drops upstreams. `missing`: provider → why its targets cannot serve, in the operator's words."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, keys: Vault | None = None) -> None:
         self._supervisor = supervisor
+        self._keys = keys
         self._kept: dict[tuple[str, ...], Upstream] = {}
         self.dialect = module("openai").make(Capabilities(local=True, token_ids=True))
+        self.missing: dict[str, str] = {}
 
     def none(self) -> Origins:
         """What there is before a configuration is in force."""
         return Origins({}, {}, self.dialect)
 
-    def of(self, config: Config, models: Collection[str]) -> Origins:
+    def of(self, config: Config, models: Collection[str], opened: Mapping[str, Opened] | None = None) -> Origins:
         """The origins of a configuration; `models` are the local ones.
 
+        `opened`: what `unlock` found; without it the keys are read here, and a keyring that asks its user blocks.
+
         Raises:
-            ConfigError: a provider's key is not in the environment.
+            ConfigError: a provider cannot be used as it is written, or one that is `required` has no key.
         """
+        found = unlock(config, self._keys) if opened is None else opened
         used: dict[tuple[str, ...], Upstream] = {}
         local = {}
         for name in models:
             identity: tuple[str, ...] = ("local", name)
             local[name] = used[identity] = self._kept.get(identity) or Local(self._supervisor, name)
         remote: dict[str, tuple[Upstream, Dialect, bool]] = {}
-        for name, provider in config.providers.items():
-            speaks = module(provider.dialect)
-            headers = _headers(name, provider, speaks)
-            identity = ("remote", provider.base_url, *(part for pair in sorted(headers.items()) for part in pair))
-            used[identity] = self._kept.get(identity) or Remote(provider.base_url, headers)
-            can = Capabilities(local=provider.token_ids, token_ids=provider.token_ids)
-            remote[name] = (used[identity], speaks.make(can), provider.token_ids)
+        for name, provider in found.items():
+            dialect = module(provider.vendor.dialect).make(provider.vendor.capabilities)
+            identity, made = self._upstream(provider)
+            used[identity] = made
+            remote[name] = (made, dialect, provider.vendor.capabilities.token_ids)
         for identity in self._kept.keys() - used.keys():
             self._kept[identity].close()
         self._kept = used
+        self.missing = {name: provider.missing for name, provider in found.items() if provider.missing}
         return Origins(local, remote, self.dialect)
+
+    def _upstream(self, provider: Opened) -> tuple[tuple[str, ...], Upstream]:
+        if provider.missing is not None:
+            return ("closed", provider.vendor.name), Closed()
+        headers = headers_of(provider)
+        pairs = (part for pair in sorted(headers.items()) for part in pair)
+        identity = ("remote", provider.vendor.base_url, *pairs)
+        return identity, self._kept.get(identity) or Remote(provider.vendor.base_url, headers)
 
     def close(self) -> None:
         for upstream in self._kept.values():
@@ -58,18 +93,46 @@ class Upstreams:
         self._kept.clear()
 
 
+def unlock(config: Config, keys: Vault | None = None) -> dict[str, Opened]:
+    """Every provider of a configuration with its key. May block: a keyring can ask its user.
+
+    Raises:
+        ConfigError: a provider cannot be used as it is written, or one that is `required` has no key.
+    """
+    store = keys or vault(paths())
+    return {name: open_one(vendor(name, provider), store) for name, provider in config.providers.items()}
+
+
+def open_one(found: Vendor, store: Vault) -> Opened:
+    """One provider with its key.
+
+    Raises:
+        ConfigError: it is `required` and has none, or its dialect is not there.
+    """
+    try:
+        module(found.dialect)
+        key = read(found.key, found.name, found.base_url, store) if found.key else None
+    except LookupError as error:
+        raise ConfigError(f"the provider {found.name}: {error}") from None
+    except KeyMissing as error:
+        if found.required:
+            raise
+        return Opened(found, missing=error.message)
+    return Opened(found, key)
+
+
+def headers_of(provider: Opened) -> dict[str, str]:
+    """What every request to it carries, its key included."""
+    own = dict(provider.vendor.headers)
+    return own | module(provider.vendor.dialect).headers(provider.key.reveal()) if provider.key else own
+
+
 def hidden(config: Config) -> set[str]:
     """Names of environment variables that no engine may see: keys of providers, and all that look like one."""
-    named = {p.key.removeprefix("env:") for p in config.providers.values() if p.key}
+    named = {found.removeprefix("env:") for found in _references(config) if found.startswith("env:")}
     return named | {name for name in os.environ if name.endswith(_SECRET_ENDINGS)}
 
 
-def _headers(name: str, provider: Provider, speaks: Module) -> dict[str, str]:
-    headers = dict(provider.headers)
-    if provider.key is not None:
-        variable = provider.key.removeprefix("env:")
-        secret = os.environ.get(variable)
-        if not secret:
-            raise ConfigError(f"provider '{name}' takes its key from ${variable}, which is not set")
-        headers |= speaks.headers(secret)
-    return headers
+def _references(config: Config) -> list[str]:
+    found = (vendor(name, provider).key for name, provider in config.providers.items())
+    return [key for key in found if key]

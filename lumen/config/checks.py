@@ -16,11 +16,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lumen.config.schema import Auth, Config, Hub, Model, Provider, Route, Server, Timeouts
+from lumen.config import presets
+from lumen.config.schema import (
+    Auth,
+    Config,
+    Hub,
+    Model,
+    Pricing,
+    Provider,
+    RemoteModel,
+    Route,
+    Server,
+    Timeouts,
+)
 from lumen.core.errors import ConfigError
+from lumen.core.money import Price, Tier
 
 # The model that the runtime adds by itself; a route may name it although no file declares it.
 BUILTIN_MODEL = "lumen-tiny"
+# What a provider's `key` may say besides `env:NAME`: where `lumen provider add` keeps it.
+STORED = ("keyring", "file")
 
 _ROOT = Path(__file__).resolve().parent.parent
 # Files of those folders that are no plugin: what a plugin is, and how one is found.
@@ -102,7 +117,7 @@ def check(config: Config, at: At | None = None) -> None:
     _section(config.hub, ("hub",), at)
     _secret(config.hub.token, ("hub", "token"), at)
     if config.hub.endpoint is not None:
-        _url(config.hub.endpoint, ("hub", "endpoint"), at)
+        check_url(config.hub.endpoint, ("hub", "endpoint"), at)
     _exposure(config.server, config.auth, at)
     for name, model in config.models.items():
         _model(name, model, at)
@@ -174,15 +189,73 @@ def _provider(name: str, provider: Provider, config: Config, at: At) -> None:
         raise at.error(path, f"{name[:80]!r} cannot name a provider: use letters, digits and . _ -")
     if name in config.models:
         raise at.error(path, f"{name!r} names a local model too; rename one of them")
-    _named(provider.dialect, "providers", "dialect", (*path, "dialect"), at)
-    _url(provider.base_url, (*path, "base_url"), at)
-    _secret(provider.key, (*path, "key"), at)
-    for header, value in provider.headers.items():
-        where = (*path, "headers", header)
+    if provider.dialect is not None:
+        _named(provider.dialect, "providers", "dialect", (*path, "dialect"), at)
+    _address(name, provider, path, at)
+    if provider.key not in STORED:
+        _secret(provider.key, (*path, "key"), at, ", or `keyring` or `file` for one kept by `lumen provider add`")
+    check_headers(provider.headers, (*path, "headers"), at)
+    check_remote_models(provider.models, (*path, "models"), at)
+
+
+def _address(name: str, provider: Provider, path: tuple[str | int, ...], at: At) -> None:
+    """A provider's own address, or one that its preset knows whole."""
+    if provider.preset is not None and provider.preset not in presets.names():
+        near = _near(provider.preset, list(presets.names())) or "; see `lumen provider presets`"
+        raise at.error((*path, "preset"), f"there is no preset {provider.preset[:80]!r}{near}")
+    if provider.base_url is not None:
+        check_url(provider.base_url, (*path, "base_url"), at)
+        return
+    known = provider.preset or (name if name in presets.names() else None)
+    if known is None:
+        near = _near(name, list(presets.names())).replace("did you mean", "did you mean the preset")
+        raise at.error(path, f"providers.{name} needs 'base_url' or a 'preset'{near}")
+    preset = presets.find(known)
+    if preset.holes:
+        raise at.error(path, f"providers.{name} needs 'base_url': {preset.base_url} with your own {preset.holes[0]}")
+
+
+def check_headers(headers: Mapping[str, str], path: tuple[str | int, ...], at: At) -> None:
+    """Headers of every request to a provider: sendable, and none that carries a secret."""
+    for header, value in headers.items():
+        where = (*path, header)
         if header.lower() in _SECRET_HEADERS:
             raise at.error(where, f"the header {header} carries a secret; write `key: env:NAME` instead")
         if not _HEADER.fullmatch(header) or not value.isprintable():
             raise at.error(where, "not a header that can be sent")
+
+
+def check_remote_models(models: Mapping[str, RemoteModel], path: tuple[str | int, ...], at: At) -> None:
+    """What is said of single models of a provider."""
+    for name, model in models.items():
+        where = (*path, name)
+        if not name or len(name) > 256 or not name.isprintable() or " " in name:
+            raise at.error(where, f"{name[:80]!r} cannot name a model")
+        if model.context is not None and not 0 < model.context < 2**31:
+            raise at.error((*where, "context"), "context: expected a number of tokens")
+        if model.price is not None:
+            try:
+                price_of(model.price)
+            except ValueError as error:
+                raise at.error((*where, "price"), f"price: {error}") from None
+
+
+def price_of(pricing: Pricing) -> Price:
+    """A price as it is written, as the value that costs are computed with.
+
+    Raises:
+        ValueError: beyond what a price can be, or tiers out of order.
+    """
+    tiers = tuple(Tier(t.over, t.input, t.output, t.cached_input, t.cache_write) for t in pricing.tiers)
+    return Price(
+        input=pricing.input,
+        output=pricing.output,
+        cached_input=pricing.cached_input,
+        cache_write=pricing.cache_write,
+        per_request=pricing.per_request,
+        per_second=pricing.per_second,
+        tiers=tiers,
+    )
 
 
 def _route(name: str, route: Route, config: Config, at: At) -> None:
@@ -237,17 +310,18 @@ def _default(key: str, value: Any, path: tuple[str | int, ...], at: At) -> None:
         raise at.error(path, f"{key}: expected {words.get(kind, 'text or a list of texts')}")
 
 
-def _secret(value: str | None, path: tuple[str | int, ...], at: At) -> None:
+def _secret(value: str | None, path: tuple[str | int, ...], at: At, besides: str = "") -> None:
     """A secret may only be a reference; the message never repeats what was written."""
     if value is not None and not _ENV.fullmatch(value):
         raise at.error(
             path,
-            f"{'.'.join(map(str, path))} must be `env:NAME`, the name of an environment variable; "
+            f"{'.'.join(map(str, path))} must be `env:NAME`, the name of an environment variable{besides}; "
             "a secret in this file would end in backups and version control",
         )
 
 
-def _url(url: str, path: tuple[str | int, ...], at: At) -> None:
+def check_url(url: str, path: tuple[str | int, ...], at: At) -> None:
+    """An address that requests can go to, with no secret in it."""
     dotted = ".".join(map(str, path))
     try:
         parts = urlsplit(url)

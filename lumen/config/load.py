@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from lumen.config import nodes
 from lumen.config.checks import At, check
-from lumen.config.schema import DURATION, Config, Target
+from lumen.config.schema import AMOUNT, DURATION, RATE, SIZE, Config, Target
 from lumen.config.units import parse_duration, parse_size
 from lumen.core.errors import ConfigError
+from lumen.core.money import parse_amount, parse_rate
 
+T = TypeVar("T")
 Keys = tuple[str | int, ...]  # routes, fast, targets, 0
+_UNITS: dict[str, tuple[str, Callable[[Any], float | int]]] = {
+    DURATION: ("a duration such as 300ms, 5s or 2m", parse_duration),
+    # A size with a fraction of a byte is refused by its text.
+    SIZE: ("a size such as 32MiB", lambda value: parse_size(value if isinstance(value, int) else str(value))),
+    RATE: ("a price such as 0.60/1M (dollars a million tokens)", lambda value: parse_rate(_rate(value))),
+    AMOUNT: ("an amount such as 5usd or 0.05usd", lambda value: parse_amount(str(value))),
+}
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -69,6 +79,20 @@ def parse(text: str, name: str) -> Config:
     config: Config = walk.value(root, Config, ())
     check(config, walk.at)
     return config
+
+
+def document(text: str, name: str, cls: type[T]) -> tuple[T, At]:
+    """Another kind of file, read into the dataclass `cls` as strictly; with where each key stands. Pure.
+
+    Raises:
+        ConfigError: with `name:line` of the offending key.
+    """
+    root = nodes.compose(text, name)
+    if root is None:
+        raise ConfigError("nothing but comments stands here", where=name)
+    walk = _Walk(name)
+    found: T = walk.value(root, cls, ())
+    return found, walk.at
 
 
 @cache
@@ -146,12 +170,13 @@ class _Walk:
 
     def _unit(self, node: yaml.Node, unit: str, path: Keys) -> float | int:
         value = self._read(node, path)
-        wanted = "a duration such as 300ms, 5s or 2m" if unit == DURATION else "a size such as 32MiB"
+        wanted, parse = _UNITS[unit]
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise self.at.error(path, f"{_name(path)}: expected {wanted}, got {_kind(node)}")
         try:
-            # A size with a fraction of a byte is refused there by its text.
-            return parse_duration(value) if unit == DURATION else parse_size(_whole(value))
+            return parse(value)
+        except InvalidOperation:
+            raise self.at.error(path, f"{_name(path)}: expected {wanted}") from None
         except ValueError as error:
             raise self.at.error(path, f"{_name(path)}: {error}") from None
 
@@ -204,8 +229,9 @@ def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
-def _whole(value: str | int | float) -> str | int:
-    return value if isinstance(value, (str, int)) else str(value)
+def _rate(value: str | int | float) -> str:
+    """A plain number is dollars a million tokens."""
+    return value if isinstance(value, str) and "/" in value else f"{Decimal(str(value)):f}/1M"
 
 
 def _kind(node: yaml.Node) -> str:

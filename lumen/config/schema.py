@@ -1,7 +1,8 @@
 """What a configuration file may say, as frozen dataclasses; `load.py` fills them, nothing else makes them up.
 
 Every field has a default that serves, so an empty file is a valid configuration. Durations are seconds,
-sizes are bytes; the file may write `300ms`, `2m`, `32MiB` (see `units.py`).
+sizes are bytes; the file may write `300ms`, `2m`, `32MiB` (see `units.py`). Money is pico-dollars (see
+`core/money.py`): the price of a token is written `0.60/1M` or as plain dollars a million, an amount `0.05usd`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from typing import Annotated, Any, Literal
 
 DURATION = "duration"
 SIZE = "size"
+RATE = "rate"
+AMOUNT = "amount"
 Duration = Annotated[float, DURATION]
 Size = Annotated[int, SIZE]
+Rate = Annotated[int, RATE]
+Amount = Annotated[int, AMOUNT]
+Prefill = Literal["none", "prefix", "continue", "native"]
+MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +67,75 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
-    """One remote vendor or any OpenAI-compatible server by URL. `key`: `env:NAME`, never the key itself."""
+class Abilities:
+    """What a target can do where that differs from what is known of it; `None`: as known.
 
-    base_url: str
-    dialect: str = "openai"
+    The fields are those of `lumen.providers.base.Capabilities`, where they are explained.
+    """
+
+    local: bool | None = None
+    token_ids: bool | None = None
+    prefill: Prefill | None = None
+    seed: bool | None = None
+    logprobs: bool | None = None
+    json_schema: bool | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    n: bool | None = None
+    stream_usage: bool | None = None
+    max_tokens_field: MaxTokensField | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTier:
+    """Prices of a whole request with more than `over` input tokens."""
+
+    over: int
+    input: Rate
+    output: Rate = 0
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What a model costs. `cached_input`, `cache_write`: tokens read from or written to a cache; default: `input`."""
+
+    input: Rate = 0
+    output: Rate = 0
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
+    per_request: Amount = 0
+    per_second: Amount = 0
+    tiers: tuple[PriceTier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """What differs for one model of a provider, or for all whose names match a pattern with `*`."""
+
+    price: Pricing | None = None
+    context: int | None = None
+    capabilities: Abilities = field(default_factory=Abilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One remote vendor or any OpenAI-compatible server by URL.
+
+    What is left out comes from the preset: the one named, else the one called like the provider.
+    `key`: `env:NAME`, or `keyring` or `file` for one that `lumen provider add` keeps; never the key itself.
+    `required`: without its key the gateway refuses to start, rather than leaving this provider's targets out.
+    """
+
+    base_url: str | None = None
+    preset: str | None = None
+    dialect: str | None = None
     key: str | None = None
+    required: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    token_ids: bool = False
+    capabilities: Abilities = field(default_factory=Abilities)
+    models: Mapping[str, RemoteModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""What is known of providers and their models: presets, capabilities, prices, context windows."""
