@@ -140,13 +140,17 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits of one request, each on its own. `None`: the server's default for that limit."""
+    """Limits of one request, each on its own. `None`: the server's default for that limit.
+
+    `min_rate`: tokens per second a stream must keep over ten seconds; without one a slow stream is only slow.
+    """
 
     connect: Duration | None = None
     headers: Duration | None = None
     first_token: Duration | None = None
     gap: Duration | None = None
     total: Duration | None = None
+    min_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,9 @@ class Route:
     policy: str = "weighted"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    exact: bool = False
+    hedge: Literal["off", "p95"] = "off"
+    content_filter: Literal["stop", "next"] = "stop"
 
 
 @dataclass(frozen=True, slots=True)
