@@ -1,0 +1,88 @@
+"""Opening a ledger: its settings, migrations, what a dead gateway left, and the totals for the budgets. Blocks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from lumen.core.budget import BOX, Scope, Window, index
+from lumen.core.money import MICRO
+from lumen.ledger.rows import ESTIMATED, LOST, Opening
+from lumen.ledger.schema import migrate
+
+_SECOND = 1_000_000
+_DAY = 86_400
+
+# What was under way when a gateway died is charged what was last known of it and the rest of its hold is let go:
+# a stream what had arrived at the last checkpoint (one a second), anything else its input.
+_LOST = f"""
+    INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,
+        ended_us, cost, flags, outcome)
+    SELECT request, 0, key, route, target, provider, model, operation, booked, booked, booked, known, {ESTIMATED},
+        '{LOST}' FROM holds
+"""
+
+
+def connect(path: Path, busy: float) -> sqlite3.Connection:
+    """A connection with the ledger's settings. Any thread may use it, one at a time."""
+    connection = sqlite3.connect(
+        path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=32
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # The log is copied by a thread of its own, never inside a commit that a request waits for.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA journal_size_limit = 16777216")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection) -> Opening:
+    """Bring the file up to date and read what it remembers.
+
+    Raises:
+        SchemaError: the file is newer than this program.
+        sqlite3.Error: it cannot be written now.
+    """
+    migrate(connection)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        lost = connection.execute(_LOST).rowcount
+        connection.execute("DELETE FROM holds")
+        latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]
+        found = list(_totals(connection, latest // _SECOND))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return Opening(found, latest, lost)
+
+
+def _totals(connection: sqlite3.Connection, now: int) -> Iterator[tuple[Scope, Window, int, int]]:
+    """What was spent in the windows around `now` (Unix seconds), the newest time in the ledger.
+
+    Earlier windows are over for good: the ledger's clock never goes back behind it.
+    """
+    found: dict[tuple[Window, int], dict[Scope, int]] = {}
+
+    def add(window: Window, number: int, key: str, route: str, spent: int) -> None:
+        if number != index(window, now):
+            return
+        scopes = found.setdefault((window, number), {})
+        for scope in (Scope("key", key), Scope("route", route), BOX):
+            scopes[scope] = scopes.get(scope, 0) + spent
+
+    for day, key, route, whole, rest in connection.execute("SELECT day, key, route, whole, rest FROM spend"):
+        for window in (Window.DAY, Window.MONTH, Window.CREDIT):
+            add(window, index(window, day * _DAY), key, route, whole * MICRO + rest)
+    minute = now // 60
+    rows = connection.execute("SELECT key, route, cost FROM attempts WHERE booked >= ?", (minute * 60 * _SECOND,))
+    for key, route, cost in rows:
+        add(Window.MINUTE, minute, key, route, cost)
+    for (window, number), scopes in found.items():
+        for scope, spent in scopes.items():
+            yield scope, window, number, spent
