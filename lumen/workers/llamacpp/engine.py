@@ -220,7 +220,7 @@ class Engine:
         self._running.sort(key=_arrival)
 
     def _decode(self, chunks: list[Chunk]) -> list[int]:
-        """The logits row of each chunk; none where the decode broke. Sequences that had to make room lose their chunks."""
+        """The logits row of each chunk; none where it broke. Who had to make room loses its chunks."""
         context = self._need()
         fresh = sum(chunk.count for chunk in chunks)
         begun = time.monotonic()
