@@ -142,7 +142,7 @@ class Provider:
 class Timeouts:
     """Limits of one request, each on its own. `None`: the server's default for that limit.
 
-    `min_rate`: tokens per second a stream must keep over ten seconds; without one a slow stream is only slow.
+    `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
     """
 
     connect: Duration | None = None
@@ -200,7 +200,7 @@ class Config:
     providers: Mapping[str, Provider] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     timeouts: Timeouts = field(
-        default_factory=lambda: Timeouts(connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0)
+        default_factory=lambda: Timeouts(connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05)
     )
     logging: Logging = field(default_factory=Logging)
     hub: Hub = field(default_factory=Hub)
