@@ -57,6 +57,7 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Model, "threads"): (1, 4096),
     (Model, "gpu_layers"): (-1, 100_000),
     (Model, "queue"): (0, 1_000_000),
+    (Route, "max_output"): (1, 10_000_000),
     (Hub, "connections"): (1, 64),
 }
 # Durations for which zero is a meaning of its own; every other one must be longer.
@@ -64,6 +65,7 @@ _MAY_BE_ZERO = {(Server, "drain"), (Server, "keepalive")}
 _TIMES: dict[type, tuple[str, ...]] = {
     Server: ("header_timeout", "body_timeout", "idle_timeout", "client_stall", "keepalive", "drain"),
     Model: ("start_timeout",),
+    Route: ("ttft",),
     Timeouts: tuple(f.name for f in fields(Timeouts)),
 }
 # Request fields that a route may set: type, least and greatest value. Source: the OpenAI API reference.
@@ -181,6 +183,8 @@ def _model(name: str, model: Model, at: At) -> None:
         text = getattr(model, item)
         if text is not None and (not text.strip() or len(text) > 2048 or not text.isprintable()):
             raise at.error((*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo")
+    if model.price is not None:
+        _price(model.price, (*path, "price"), at)
 
 
 def _provider(name: str, provider: Provider, config: Config, at: At) -> None:
@@ -234,10 +238,14 @@ def check_remote_models(models: Mapping[str, RemoteModel], path: tuple[str | int
         if model.context is not None and not 0 < model.context < 2**31:
             raise at.error((*where, "context"), "context: expected a number of tokens")
         if model.price is not None:
-            try:
-                price_of(model.price)
-            except ValueError as error:
-                raise at.error((*where, "price"), f"price: {error}") from None
+            _price(model.price, (*where, "price"), at)
+
+
+def _price(pricing: Pricing, path: tuple[str | int, ...], at: At) -> None:
+    try:
+        price_of(pricing)
+    except ValueError as error:
+        raise at.error(path, f"price: {error}") from None
 
 
 def price_of(pricing: Pricing) -> Price:
@@ -263,6 +271,7 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
     if not _PUBLIC_NAME.fullmatch(name) or ".." in name or "//" in name:
         raise at.error(path, f"{name[:80]!r} cannot name a route: use letters, digits and . _ - : @ + /")
     _named(route.policy, "routing", "policy", (*path, "policy"), at)
+    _section(route, path, at)
     _section(route.timeouts, (*path, "timeouts"), at)
     if not route.targets:
         raise at.error((*path, "targets"), f"route {name!r} needs at least one target")

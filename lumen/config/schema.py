@@ -24,6 +24,22 @@ MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard limits of money, on the whole server or one route. `None`: no such limit.
+
+    `max_cost`: the most that a token of any target may cost; dearer targets are left out. The others are amounts: of
+    one request, retries and continuations included, of a minute, day and month of UTC, and of all time.
+    """
+
+    max_cost: Rate | None = None
+    max_request: Amount | None = None
+    per_minute: Amount | None = None
+    daily: Amount | None = None
+    monthly: Amount | None = None
+    credit: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """The endpoint itself."""
 
@@ -37,6 +53,7 @@ class Server:
     keepalive: Duration = 10.0
     drain: Duration = 30.0
     max_in_flight: int = 4096
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class Model:
     pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
     start_timeout: Duration = 600.0
     queue: int = 512
+    price: Pricing | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -163,7 +181,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The public model name a client asks for."""
+    """The public model name a client asks for.
+
+    `ttft`: targets that are known to take longer to their first token are left out. `max_output`: the most tokens of
+    an answer whose request names no limit, where money is limited; without it the route's own answers decide.
+    """
 
     targets: tuple[Target, ...]
     policy: str = "weighted"
@@ -172,6 +194,9 @@ class Route:
     exact: bool = False
     hedge: Literal["off", "p95"] = "off"
     content_filter: Literal["stop", "next"] = "stop"
+    budget: Budget = field(default_factory=Budget)
+    ttft: Duration | None = None
+    max_output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
