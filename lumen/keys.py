@@ -8,8 +8,8 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,24 @@ _SECRET_BYTES = 32
 _LONGEST_PRESENTED = 512
 _LARGEST_FILE = 16 * 1024 * 1024
 _VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key may use; `None`: no such limit. Amounts are pico-dollars, see `lumen/core/money.py`.
+
+    `max_request`: of one request. `per_minute`, `daily`, `monthly`: of these spans of UTC. `credit`: of all time.
+    `rpm`, `tpm`: requests and tokens a minute. `concurrency`: requests at once.
+    """
+
+    max_request: int | None = None
+    per_minute: int | None = None
+    daily: int | None = None
+    monthly: int | None = None
+    credit: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,7 @@ class Key:
     models: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     revoked: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def active(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""
@@ -104,6 +123,18 @@ class KeyRing:
             raise ConfigError(f"key {name_or_id!r} {why}; `lumen key ls` lists the keys")
         return KeyRing(replace(key, revoked=now) if key is live[0] else key for key in self.keys)
 
+    def limit(self, name_or_id: str, limits: Mapping[str, int | None]) -> KeyRing:
+        """This ring with some of that key's limits set; `None` lifts one, those not named stay.
+
+        Raises:
+            ConfigError: there is no such key, or it is revoked.
+        """
+        found = next((key for key in self.keys if name_or_id in (key.name, key.id) and key.revoked is None), None)
+        if found is None:
+            raise ConfigError(f"there is no key {name_or_id!r} in use; `lumen key ls` lists the keys")
+        changed = replace(found, limits=replace(found.limits, **limits))
+        return KeyRing(changed if key is found else key for key in self.keys)
+
 
 def mint(
     name: str,
@@ -112,6 +143,7 @@ def mint(
     routes: Iterable[str] = (),
     expires: float | None = None,
     now: float | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Key, str]:
     """A new key and its secret (`lumen-` and 256 random bits), which is nowhere kept.
 
@@ -126,6 +158,7 @@ def mint(
         expires=expires,
         models=tuple(models),
         routes=tuple(routes),
+        limits=limits or Limits(),
     )
     return key, secret
 
@@ -168,7 +201,12 @@ def _key(entry: Any) -> Key:
         raise ValueError("wrong text")
     if not all(isinstance(at, (int, float)) and not isinstance(at, bool) for at in times):
         raise ValueError("wrong time")
-    return Key(**{**entry, "models": tuple(entry["models"]), "routes": tuple(entry["routes"])})
+    # A file of an earlier version has no limits.
+    limits = Limits(**entry.get("limits", {}))
+    set_ = [value for item in fields(Limits) if (value := getattr(limits, item.name)) is not None]
+    if not all(type(value) is int and value >= 0 for value in set_):
+        raise ValueError("wrong limit")
+    return Key(**{**entry, "models": tuple(entry["models"]), "routes": tuple(entry["routes"]), "limits": limits})
 
 
 def save(path: Path, ring: KeyRing) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.core.errors import ConfigError
-from lumen.keys import LOCAL, KeyRing, ensure_local, load, mint, save, update
+from lumen.keys import LOCAL, KeyRing, Limits, ensure_local, load, mint, save, update
 from lumen.paths import Paths
 
 
@@ -178,3 +178,29 @@ def test_another_key_in_the_local_file_is_not_taken_for_the_local_one(where: Pat
     update(where.keys_file, lambda ring: ring.with_key(key))
     where.local_key_file.write_text(secret)
     assert ensure_local(where) != secret
+
+
+def test_limits_are_kept_changed_and_lifted(where: Paths) -> None:
+    key, _ = mint("app", limits=Limits(credit=5, rpm=60))
+    save(where.keys_file, KeyRing([key]))
+    assert load(where.keys_file).keys[0].limits == Limits(credit=5, rpm=60)
+    ring = update(where.keys_file, lambda ring: ring.limit("app", {"rpm": None, "tpm": 100}))
+    assert ring.keys[0].limits == load(where.keys_file).keys[0].limits == Limits(credit=5, tpm=100)
+    with pytest.raises(ConfigError, match="no key 'other'"):
+        ring.limit("other", {"rpm": 1})
+    with pytest.raises(ConfigError, match="in use"):
+        ring.revoke("app", 1.0).limit("app", {"rpm": 1})
+
+
+def test_a_file_without_limits_is_read_and_a_wrong_limit_is_not(where: Paths) -> None:
+    key, _ = mint("app")
+    save(where.keys_file, KeyRing([key]))
+    data = json.loads(where.keys_file.read_text())
+    del data["keys"][0]["limits"]
+    where.keys_file.write_text(json.dumps(data))
+    assert load(where.keys_file).keys[0] == key
+    for wrong in ({"rpm": -1}, {"rpm": "60"}, {"rpm": 1.5}, {"rpm": True}, {"speed": 1}):
+        data["keys"][0]["limits"] = wrong
+        where.keys_file.write_text(json.dumps(data))
+        with pytest.raises(ConfigError):
+            load(where.keys_file)
