@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +24,10 @@ _TRANSIENT = frozenset({500, 502, 503, 504, 520, 529})
 # A client's own mistake, as the target sees it: passed on, never retried.
 _CLIENTS_OWN = frozenset({400, 404, 409, 413, 415, 422})
 _MAX_TOLD = 2000
+UNSUPPORTED = "unsupported_by_target"
+LOCKED_OUT = "locked_out"
+TOO_LONG = "context_length_exceeded"
+FILTERED = "content_filter"
 _any = msgspec.json.Decoder().decode
 
 
@@ -68,6 +73,26 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
     )
 
 
+def reread(error: RefusedError, rules: Sequence[tuple[re.Pattern[str], str]]) -> RefusedError:
+    """What a 400 really means, where only its words tell.
+
+    Args:
+        rules: patterns of the target's messages and the code each stands for. `UNSUPPORTED` lets another target
+            try, `LOCKED_OUT` is the operator's trouble and hides the words, any other only names the error.
+    """
+    if error.status != 400:
+        return error
+    for pattern, code in rules:
+        if pattern.search(error.message):
+            if code == LOCKED_OUT:
+                return locked_out(400)
+            error.code = code
+            if code == UNSUPPORTED:
+                error.retry = Retry.OTHER
+            return error
+    return error
+
+
 def locked_out(status: int, phase: str = "headers") -> RefusedError:
     """The operator's own trouble with the target: key, permission, payment. The target's words stay here."""
     return RefusedError("The target refused Lumen's credentials.", phase=phase, upstream_status=status)
@@ -83,7 +108,7 @@ def unsupported(param: str | None, why: str) -> RefusedError:
         status=400,
         type="invalid_request_error",
         param=param,
-        code="unsupported_by_target",
+        code=UNSUPPORTED,
         retry=Retry.OTHER,
     )
 

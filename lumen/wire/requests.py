@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Json = dict[str, Any]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -67,11 +67,22 @@ class FunctionCall(Struct, omit_defaults=True):
     arguments: str
 
 
+class GoogleExtra(Struct, omit_defaults=True):
+    thought_signature: str | None = None
+
+
+class ExtraContent(Struct, omit_defaults=True):
+    """What a vendor needs back with a call it made: Gemini refuses a conversation without its signatures."""
+
+    google: GoogleExtra | None = None
+
+
 class ToolCall(Struct):
     # Without `omit_defaults`: servers require `type` although it has one value.
     id: str
     function: FunctionCall
     type: Literal["function"] = "function"
+    extra_content: ExtraContent | UnsetType | None = UNSET
 
 
 class Message(Struct, omit_defaults=True):
