@@ -30,8 +30,8 @@ def is_local(preset: Preset) -> bool:
 def test_there_are_many() -> None:
     assert len(ALL) >= 32
     vendors = "openai azure anthropic gemini groq together fireworks deepseek mistral xai openrouter cerebras "
-    vendors += "perplexity moonshot zai nvidia huggingface sambanova novita nebius hyperbolic deepinfra cohere ollama lmstudio "
-    vendors += "llama-server vllm sglang tgi github alibaba minimax baseten scaleway"
+    vendors += "perplexity moonshot zai nvidia huggingface sambanova novita nebius hyperbolic deepinfra cohere "
+    vendors += "ollama lmstudio llama-server vllm sglang tgi github alibaba minimax baseten scaleway"
     assert set(vendors.split()) <= set(names())
 
 
