@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Bytes of payloads kept to check a replay against; an answer with more of them cannot be replayed.
+MAX_PARTS = 1024 * 1024
+# Longer events than this, in bytes of text, hold several tokens each.
+_TOKEN_BYTES = 8
+
 
 class Trace:
-    """Grows with every event handed to the client; bounded by the answer's own length in tokens."""
+    """Grows with every event handed to the client; bounded by the answer's own length.
 
-    __slots__ = ("answers", "delivered", "exact", "finished", "identity", "token_ids")
+    Args:
+        answers: how many choices must finish.
+        replayable: a repetition of the answer may have to be checked, also where it is not plain text: the payloads
+            of such events are kept, up to `MAX_PARTS` bytes. Becomes False where that bound is passed.
+    """
 
-    def __init__(self, answers: int) -> None:
+    __slots__ = (
+        "_events",
+        "_kept",
+        "_texts",
+        "actionable",
+        "answers",
+        "delivered",
+        "exact",
+        "finished",
+        "identity",
+        "parts",
+        "prompt_tokens",
+        "reasoning",
+        "replayable",
+        "token_ids",
+        "whole_text",
+    )
+
+    def __init__(self, answers: int, *, replayable: bool = False) -> None:
         self.answers = answers
         self.finished: set[int] = set()
         self.token_ids: list[int] = []
@@ -18,11 +45,41 @@ class Trace:
         self.exact = True
         self.delivered = False
         self.identity: tuple[str, int] | None = None
+        # Tokens of the client's own prompt, as the first target that told them counted.
+        self.prompt_tokens: int | None = None
+        # A part of a tool call or a refusal was delivered; a part of the reasoning was.
+        self.actionable = False
+        self.reasoning = False
+        # All content delivered is in `text`.
+        self.whole_text = True
+        self.replayable = replayable
+        self.parts: list[bytes] = []
+        self._kept = 0
+        self._texts: list[str] = []
+        self._events = 0
 
     @property
     def complete(self) -> bool:
         """Every choice has its finish reason."""
         return len(self.finished) >= self.answers
+
+    @property
+    def text(self) -> str:
+        """The content of choice 0 that the client has."""
+        if len(self._texts) > 1:
+            self._texts = ["".join(self._texts)]
+        return self._texts[0] if self._texts else ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens delivered: counted where the target tells their ids, else estimated.
+
+        An event is a token at most targets; where events are too long for that, four and a half bytes are one.
+        """
+        if self.exact:
+            return len(self.token_ids)
+        size = len(self.text.encode(errors="replace"))
+        return self._events if size <= _TOKEN_BYTES * self._events else size * 2 // 9
 
     def add(
         self,
@@ -30,6 +87,10 @@ class Trace:
         finished: tuple[int, ...],
         token_ids: Sequence[int] | None,
         identity: tuple[str, int] | None,
+        text: str | None = None,
+        actionable: bool = False,
+        reasoning: bool = False,
+        data: bytes = b"",
     ) -> None:
         """Take in one event as it goes to the client."""
         if finished:
@@ -38,7 +99,27 @@ class Trace:
             self.identity = identity
         if token_ids:
             self.token_ids.extend(token_ids)
-        if content:
-            self.delivered = True
-            if token_ids is None:
-                self.exact = False
+        if not content:
+            return
+        self.delivered = True
+        self._events += 1
+        if token_ids is None:
+            self.exact = False
+        if text:
+            self._texts.append(text)
+            if not (actionable or reasoning):
+                return
+        elif not (actionable or reasoning):
+            self.whole_text = False
+        self.actionable = self.actionable or actionable
+        self.reasoning = self.reasoning or reasoning
+        if self.replayable:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += len(data)
+        if self._kept > MAX_PARTS:
+            self.replayable = False
+            self.parts.clear()
+            return
+        self.parts.append(data)

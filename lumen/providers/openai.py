@@ -11,7 +11,7 @@ import msgspec
 
 from lumen.core.errors import BrokenError, MalformedError, UpstreamError
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
-from lumen.wire.answers import Chunk, Whole
+from lumen.wire.answers import Choice, Chunk, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.refusals import error_object, in_answer, refused, strings
@@ -74,13 +74,14 @@ class OpenAI:
 class _StreamDecoder(StreamDecoder):
     """Forwards the upstream's own bytes unless a field must change."""
 
-    __slots__ = ("_identity", "_include_usage", "_left", "_rewrite", "_strip")
+    __slots__ = ("_identified", "_identity", "_include_usage", "_left", "_rewrite", "_strip")
 
     def __init__(self, call: Call, token_ids: bool, resume: Resume | None) -> None:
         super().__init__()
         self._include_usage = call.include_usage
         self._left = set(range(call.answers))
         self._identity = resume.identity if resume else None
+        self._identified = False
         self._strip = not call.token_ids
         # Only a target that streams token ids can be resumed, and only its events ever need rewriting.
         self._rewrite = token_ids and call.answers == 1
@@ -105,22 +106,16 @@ class _StreamDecoder(StreamDecoder):
                 shown = self._rewritten(shown)[0]
             events.append(Event(shown, usage=chunk.usage))
             return
-        content, finished, ids = False, [], None
-        for choice in chunk.choices:
-            delta = choice.delta
-            if choice.text or (
-                delta is not None and (delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning)
-            ):
-                content = True
-            if choice.token_ids is not None:
-                ids = choice.token_ids
-            if choice.finish_reason:
-                finished.append(choice.index)
-                self._left.discard(choice.index)
-        identity = None
+        event = _event(chunk.choices)
+        self._left.difference_update(event.finished)
+        event.usage = chunk.usage
         if self._rewrite:
-            payload, identity = self._rewritten(payload)
-        events.append(Event(payload, content, tuple(finished), chunk.usage, ids, identity))
+            payload, event.identity = self._rewritten(payload)
+        elif not self._identified:
+            event.identity = _identity(payload)
+        self._identified = True
+        event.data = payload
+        events.append(event)
 
     def _rewritten(self, payload: bytes) -> tuple[bytes, tuple[str, int] | None]:
         """The payload without token ids the client did not ask for, under the answer's first id and time."""
@@ -132,6 +127,38 @@ class _StreamDecoder(StreamDecoder):
             for choice in whole["choices"]:
                 choice.pop("token_ids", None)
         return _encode(whole), (whole.get("id", ""), whole.get("created", 0))
+
+
+def _event(choices: list[Choice]) -> Event:
+    """What a chunk's choices say, without the payload itself."""
+    text, actionable, reasoning, content, ids = None, False, False, False, None
+    finished: tuple[int, ...] = ()
+    for choice in choices:
+        delta, said = choice.delta, choice.text
+        if delta is not None:
+            said = delta.content
+            if delta.tool_calls or delta.refusal:
+                content = actionable = True
+            if delta.reasoning_content or delta.reasoning:
+                content = reasoning = True
+        if said:
+            content, text = True, said
+        if choice.token_ids is not None:
+            ids = choice.token_ids
+        if choice.finish_reason:
+            finished += (choice.index,)
+    if len(choices) > 1 or choices[0].index:
+        text = None
+    return Event(b"", content, finished, None, ids, None, text, actionable, reasoning)
+
+
+def _identity(payload: bytes) -> tuple[str, int] | None:
+    """The id and time an answer goes by; a server that sends neither has none."""
+    whole: dict[str, Any] = _any(payload)
+    name, created = whole.get("id"), whole.get("created")
+    if not isinstance(name, str):
+        return None
+    return name, created if isinstance(created, int) else 0
 
 
 def _read_whole(call: Call, body: bytes) -> Event:

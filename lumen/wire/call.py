@@ -42,7 +42,9 @@ class Event(Struct, gc=False):
     """One piece of an answer. `data`: the JSON for the client, empty where the client gets nothing of it.
 
     `content`: a part of the answer arrived. `finished`: indexes of choices that ended with this event.
-    `token_ids`: every token this event stands for, where the target tells. `identity`: the answer's id and time.
+    `token_ids`: every token this event stands for, where the target tells. `identity`: the answer's id and time,
+    on the first event at least. `text`: the content it adds to choice 0, where it adds to no other choice.
+    `actionable`: it holds a part of a tool call or a refusal. `reasoning`: it holds a part of the reasoning.
     """
 
     data: bytes
@@ -51,6 +53,9 @@ class Event(Struct, gc=False):
     usage: Usage | None = None
     token_ids: list[int] | None = None
     identity: tuple[str, int] | None = None
+    text: str | None = None
+    actionable: bool = False
+    reasoning: bool = False
 
 
 def chat_call(request: ChatRequest) -> Call:
