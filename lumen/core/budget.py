@@ -19,13 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from lumen.core.errors import LumenError
 from lumen.core.money import format_amount, shown
 
 _DAY = 86_400
 _EPOCH = date(1970, 1, 1).toordinal()
-MICROS = 1_000_000
 
 
 class Window(StrEnum):
@@ -84,11 +84,11 @@ class Account:
     caps: Caps = field(default_factory=Caps)
     counters: dict[Window, Counter] = field(default_factory=dict)
 
-    def counter(self, window: Window, now: int) -> Counter:
-        """The window that `now` (Unix seconds) falls in; one that has ended is replaced by a fresh one."""
-        current, found = index(window, now), self.counters.get(window)
-        if found is None or found.index < current:
-            found = self.counters[window] = Counter(current)
+    def counter(self, window: Window, number: int) -> Counter:
+        """The window of that number; one that has ended is replaced by a fresh one."""
+        found = self.counters.get(window)
+        if found is None or found.index < number:
+            found = self.counters[window] = Counter(number)
         return found
 
 
@@ -107,13 +107,12 @@ class Refusal:
 
 @dataclass(slots=True)
 class Reservation:
-    """An amount set aside. `spent`: what of it is known to be used up; only the rest can still be given to a try."""
+    """An amount set aside, in the windows of the second it was `booked`."""
 
     accounts: tuple[Account, ...]
     counters: tuple[tuple[Account, Window, Counter], ...]
     amount: int
     booked: int
-    spent: int = 0
     open: bool = True
 
 
@@ -129,6 +128,12 @@ def index(window: Window, now: int) -> int:
     return 0
 
 
+@lru_cache(maxsize=4)
+def _numbers(minute: int) -> tuple[tuple[Window, int], ...]:
+    """The windows that a minute falls in."""
+    return tuple((window, index(window, minute * 60)) for window in Window)
+
+
 def begins(window: Window, number: int) -> int:
     """The Unix second at which the window of that number begins; 0 for all time."""
     if window is Window.MINUTE:
@@ -142,7 +147,8 @@ def begins(window: Window, number: int) -> int:
 
 def reserve(accounts: Sequence[Account], amount: int, now: int) -> Reservation | Refusal:
     """Set `amount` aside in every window of every account, or in none. `now`: Unix seconds that never go back."""
-    counters = tuple((account, window, account.counter(window, now)) for account in accounts for window in Window)
+    numbers = _numbers(now // 60)
+    counters = tuple((account, window, account.counter(window, n)) for account in accounts for window, n in numbers)
     for account in accounts:
         if (refused := _too_dear(account, amount)) is not None:
             return refused
@@ -169,6 +175,13 @@ def extend(reservation: Reservation, amount: int) -> Refusal | None:
     return None
 
 
+def lessen(reservation: Reservation, amount: int) -> None:
+    """Take an extension of `amount` back."""
+    for _, _, counter in reservation.counters:
+        counter.held -= amount
+    reservation.amount -= amount
+
+
 def settle(reservation: Reservation, cost: int) -> None:
     """Book what it really cost and let the rest go; a second time it does nothing."""
     if not reservation.open:
@@ -179,18 +192,22 @@ def settle(reservation: Reservation, cost: int) -> None:
         counter.spent += cost
 
 
-def room(accounts: Iterable[Account], now: int) -> int | None:
-    """The most that could be reserved now; `None`: no limit. Never negative."""
+def room(accounts: Iterable[Account], now: int, reserved: int, committed: int) -> int | None:
+    """The most that one more try of a request may cost; `None`: no limit. Never negative.
+
+    Args:
+        reserved: what the request has set aside already. `committed`: what of that its earlier tries need.
+    """
     least: int | None = None
     for account in accounts:
-        for window in Window:
+        for window, number in _numbers(now // 60):
             cap = _cap(account.caps, window)
             if cap is not None:
-                counter = account.counter(window, now)
-                left = cap - counter.spent - counter.held
+                counter = account.counter(window, number)
+                left = cap - counter.spent - counter.held + reserved - committed
                 least = left if least is None else min(least, left)
         if (cap := account.caps.request) is not None:
-            least = cap if least is None else min(least, cap)
+            least = cap - committed if least is None else min(least, cap - committed)
     return None if least is None else max(least, 0)
 
 

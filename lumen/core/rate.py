@@ -44,6 +44,8 @@ class Bucket:
     def wait(self, count: int, now: int) -> int:
         """Microseconds until `count` can be taken; 0: now. More than a minute's allowance waits for all of it."""
         self._fill(now)
+        if not self._rate:
+            return _MINUTE
         lacking = min(count, self._rate) * _MINUTE - self._level
         return -(-lacking // self._rate) if lacking > 0 else 0
 
@@ -63,11 +65,15 @@ class Gate:
 
     __slots__ = ("_requests", "_tokens", "inside", "limits")
 
-    def __init__(self, limits: RateLimits, now: int, inside: int = 0) -> None:
+    def __init__(self, limits: RateLimits, now: int) -> None:
+        self.inside = 0
+        self.change(limits, now)
+
+    def change(self, limits: RateLimits, now: int) -> None:
+        """Other limits, with full buckets; who is inside stays counted. A limit of 0 lets nobody in."""
         self.limits = limits
-        self.inside = inside
-        self._requests = Bucket(limits.rpm, now) if limits.rpm else None
-        self._tokens = Bucket(limits.tpm, now) if limits.tpm else None
+        self._requests = None if limits.rpm is None else Bucket(limits.rpm, now)
+        self._tokens = None if limits.tpm is None else Bucket(limits.tpm, now)
 
     def enter(self, tokens: int, now: int) -> Wait | None:
         """Let a request in that will likely use `tokens`; else say what to wait for."""
@@ -90,7 +96,3 @@ class Gate:
         self.inside -= 1
         if self._tokens is not None:
             self._tokens.take(used - expected, now)
-
-    def back(self) -> None:
-        """A request that came in was refused elsewhere: it counts as a request, not as one under way."""
-        self.inside -= 1

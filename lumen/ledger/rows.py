@@ -11,6 +11,8 @@ ESTIMATED = 1
 """Flag: some token count was not reported by the target."""
 BEYOND = 2
 """Flag: the target billed more than was held for it."""
+UNPRICED = 4
+"""Flag: the target has no price, so that a cost of zero means unknown."""
 LOST = "lost"
 """Outcome of what a gateway was doing when it died."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from lumen.core.errors import LumenError
+from lumen.core.errors import ConfigError
 
 _DAY = 86_400_000_000
 
@@ -76,11 +76,8 @@ _FIRST = (
 STEPS: tuple[Sequence[str], ...] = (_FIRST,)
 
 
-class SchemaError(LumenError):
-    """The file was written by a newer Lumen, or is no ledger."""
-
-    code = "ledger_unavailable"
-    status = 503
+class SchemaError(ConfigError):
+    """The file was written by a newer Lumen."""
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = STEPS) -> int:

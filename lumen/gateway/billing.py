@@ -1,0 +1,325 @@
+"""Money in the serving process: the counters in force, the ledger behind them, and a tab for every request.
+
+The counters of this process are authoritative while it runs: a decision takes no wait, so a hundred requests at once
+cannot all see the same last dollar. The ledger makes holds durable before a target is asked, and costs before the
+client is told that all is done; the counters are read from it at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lumen.config.schema import Budget, Config
+from lumen.core import budget
+from lumen.core.budget import BOX, Account, Caps, Scope, Steady, Window, rate_error, unsatisfiable
+from lumen.core.lengths import Lengths
+from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
+from lumen.core.money import format_rate, micro
+from lumen.core.rate import Gate, RateLimits
+from lumen.gateway.tab import Need, Offer, Tab
+from lumen.keys import Key, KeyRing, Limits
+from lumen.ledger.rows import HoldRow, Opening
+from lumen.ledger.store import Ledger, LedgerError
+from lumen.wire.call import Call
+from lumen.wire.requests import ChatRequest, EmbeddingRequest, FilePart, ImagePart, Message, TextPart
+
+# Seconds between checkpoints of what requests under way have cost; also between tries to open a ledger.
+_CHECKPOINT = 1.0
+_UNLIMITED = RateLimits()
+
+
+@dataclass(slots=True)
+class _Route:
+    """What money knows of a route. `lengths` outlives a reload."""
+
+    account: Account | None
+    max_cost: int | None = None
+    most: int | None = None
+    lengths: Lengths = field(default_factory=Lengths)
+
+
+class Billing:
+    """Everything about money that requests and operators ask of the running gateway. The event loop's own.
+
+    Args:
+        path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not.
+        told: called with a reason when the ledger fails and with `None` when it is well again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        mono: Callable[[], int] = time.monotonic_ns,
+        told: Callable[[str | None], None] = lambda why: None,
+    ) -> None:
+        self._wall = wall
+        self._mono = mono
+        self._told = told
+        self._ledger = Ledger(path, told=told)
+        self._clock = Steady(wall() // 1000, mono() // 1000)
+        self._accounts: dict[Scope, Account] = {BOX: Account(BOX)}
+        self._box = _Route(self._accounts[BOX])
+        self._routes: dict[str, _Route] = {}
+        self._gates: dict[str, Gate] = {}
+        self._held: dict[str, tuple[Tab, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self.lost = 0
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the ledger; where that fails for now it is tried again, and paid requests are refused until then.
+
+        Raises:
+            SchemaError: the ledger was written by a newer Lumen.
+        """
+        try:
+            self._opened(await asyncio.to_thread(self._ledger.open))
+        except LedgerError:
+            self._told(self._ledger.trouble)
+            self._opening = asyncio.create_task(self._keep_opening())
+
+    async def stop(self) -> None:
+        """Write what is queued and close the ledger."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._opening
+        await asyncio.to_thread(self._ledger.close)
+
+    def configure(self, config: Config, ring: KeyRing | None) -> None:
+        """Put limits in force; what was spent and held stays, so a limit counts what came before it."""
+        box = config.server.budget
+        self._box.max_cost = box.max_cost
+        self._account(BOX).caps = _caps(box)
+        routes: dict[str, _Route] = {}
+        # Local models are routes of their own; a limit set on one later must find what was spent before.
+        for name in {*config.models, *config.routes}:
+            declared = config.routes.get(name)
+            own = declared.budget if declared is not None else Budget()
+            account = self._account(Scope("route", name))
+            account.caps = _caps(own)
+            before = self._routes.get(name)
+            lengths = before.lengths if before is not None else Lengths()
+            routes[name] = _Route(account, own.max_cost, declared.max_output if declared is not None else None, lengths)
+        for name in self._routes.keys() - routes.keys():
+            self._account(Scope("route", name)).caps = Caps()
+        self._routes = routes
+        for key in ring.keys if ring is not None else ():
+            self._account(Scope("key", key.id)).caps = _caps(key.limits)
+
+    # -- a request -------------------------------------------------------------------------------------------
+
+    def open(self, request_id: str, key: Key | None, route: str, call: Call, body: int, offers: Sequence[Offer]) -> Tab:
+        """Admit a request by its key's rates and every price ceiling. Never waits.
+
+        Args:
+            body: bytes of the request's JSON. `offers`: the plan's targets in order; the tab has those within bounds.
+
+        Raises:
+            LumenError: 429 `rate_limit_exceeded`, or 400 `budget_unsatisfiable`.
+        """
+        known = self._routes.get(route) or self._box
+        own = self._account(Scope("key", key.id)) if key is not None else None
+        routed = known.account if known is not self._box else None
+        accounts = tuple(account for account in (own, routed, self._accounts[BOX]) if account is not None)
+        need = needed(call, body)
+        usable = self._within(known, route, accounts, offers)
+        likely = need.max_tokens or known.lengths.bound()
+        expected = estimate_input(need.input_bytes) + likely * need.answers
+        gate = self._enter(key, expected) if key is not None else None
+        tab = Tab(
+            self, request_id, key=key.id if key is not None else "", route=route, call=call, need=need, offers=usable,
+            accounts=accounts, lengths=known.lengths, most=known.most, expected=expected, gate=gate,
+        )  # fmt: skip
+        return tab
+
+    def _within(
+        self, route: _Route, name: str, accounts: tuple[Account, ...], offers: Sequence[Offer]
+    ) -> Sequence[Offer]:
+        """The targets within the price ceilings; where money is limited, those whose price is known."""
+        ceilings = [c for c in (route.max_cost, self._box.max_cost) if c is not None]
+        limited = any(account.caps.any for account in accounts)
+        if not ceilings:
+            usable = [offer for offer in offers if offer.price is not None] if limited else list(offers)
+        else:
+            usable = [offer for offer in offers if meets(offer.price, min(ceilings))]
+        if usable or not offers:
+            return usable
+        prices = [offer.price for offer in offers if offer.price is not None]
+        if not prices:
+            raise unsatisfiable(
+                f"Money is limited here and no target of '{name}' has a known price; give its model a price."
+            )
+        cheapest = min(ceiling_needed(price) for price in prices)
+        raise unsatisfiable(
+            f"No target of '{name}' costs at most {format_rate(min(ceilings))}; the cheapest needs a limit of "
+            f"{format_rate(cheapest)}."
+        )
+
+    def _enter(self, key: Key, tokens: int) -> Gate | None:
+        """Through the key's gate, if it has one."""
+        limits = key.limits
+        wanted = RateLimits(limits.rpm, limits.tpm, limits.concurrency)
+        gate, now = self._gates.get(key.id), self.mono()
+        if gate is None:
+            if wanted == _UNLIMITED:
+                return None
+            gate = self._gates[key.id] = Gate(wanted, now)
+        elif gate.limits != wanted:
+            gate.change(wanted, now)
+        wait = gate.enter(tokens, now)
+        if wait is None:
+            return gate
+        limit = {"rpm": limits.rpm, "tpm": limits.tpm, "concurrency": limits.concurrency}[wait.limit]
+        words = {"rpm": "requests a minute", "tpm": "tokens a minute", "concurrency": "requests at once"}
+        seconds = max(wait.micros / 1_000_000, 0.001)
+        raise rate_error(
+            f"Rate limit reached: this key may use {limit} {words[wait.limit]}. Try again in {seconds:.3g} s.",
+            # Rounded up: a client that waits so long is let in.
+            float(-(-wait.micros // 1_000_000)),
+        )
+
+    # -- what a tab asks -------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the ledger can be written, as far as is known."""
+        return self._ledger.healthy
+
+    def now(self) -> int:
+        """Microseconds since 1970 that never go back."""
+        return self._clock.now(self._wall() // 1000, self._mono() // 1000)
+
+    def mono(self) -> int:
+        """Microseconds for measuring."""
+        return self._mono() // 1000
+
+    async def write(self, tab: Tab, row: HoldRow) -> None:
+        """Make a hold durable.
+
+        Raises:
+            LedgerError: it cannot be written now.
+        """
+        await self._ledger.hold(row)
+        if not tab.closed:
+            self._held[tab.request_id] = (tab, row.known)
+
+    def closed(self, tab: Tab) -> asyncio.Future[None] | None:
+        """A tab was closed: its record is queued."""
+        self._held.pop(tab.request_id, None)
+        rows = [line.row(seq) for seq, line in enumerate(tab.lines, 1)]
+        if not rows and not tab.held:
+            return None
+        return self._ledger.settle(rows, tab.request_id if tab.held else None)
+
+    # -- what an operator asks -------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """How the ledger stands and what is left of every limit, in micro-dollars."""
+        return {
+            "ledger": {
+                "healthy": self._ledger.healthy,
+                "why": self._ledger.trouble,
+                "waiting": self._ledger.waiting,
+                "dropped": self._ledger.dropped,
+                "lost_holds": self.lost,
+            },
+            "budgets": [line for account in self._accounts.values() for line in self._limits(account)],
+        }
+
+    def _limits(self, account: Account) -> list[dict[str, Any]]:
+        found = []
+        now = self.now() // 1_000_000
+        caps = account.caps
+        limits = ((Window.MINUTE, caps.minute), (Window.DAY, caps.day), (Window.MONTH, caps.month),
+                  (Window.CREDIT, caps.credit))  # fmt: skip
+        for window, cap in limits:
+            if cap is not None:
+                counter = account.counter(window, budget.index(window, now))
+                entry = {"scope": account.scope.kind, "name": account.scope.name, "limit": window.value}
+                amounts = {"cap": cap, "spent": counter.spent, "held": counter.held}
+                found.append({**entry, **{name: micro(amount) for name, amount in amounts.items()}})
+        return found
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _account(self, scope: Scope) -> Account:
+        return self._accounts.setdefault(scope, Account(scope))
+
+    def _opened(self, opening: Opening) -> None:
+        """Take over what the ledger remembers. Nothing was spent in this process before: it could not be written."""
+        self._clock = Steady(self.now(), self.mono(), opening.latest)
+        self.lost = opening.lost
+        for scope, remembered in budget.totals(opening.totals).items():
+            account = self._account(scope)
+            account.counters.update(remembered.counters)
+        self._ledger.start()
+        self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
+
+    async def _keep_opening(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECKPOINT)
+            with suppress(LedgerError):
+                opening = await asyncio.to_thread(self._ledger.open)
+                self._opened(opening)
+                self._told(None)
+                return
+
+    def _checkpoint(self) -> None:
+        """Once a second: what requests under way have cost, so that a crash forgets a second of each at most."""
+        changed = []
+        for request_id, (tab, before) in self._held.items():
+            known = tab.known()
+            if known > before:
+                self._held[request_id] = (tab, known)
+                changed.append((known, request_id))
+        self._ledger.know(changed)
+        self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
+
+
+def needed(call: Call, body: int) -> Need:
+    """What a request asks for, from its call and the bytes of its JSON."""
+    request = call.request
+    if isinstance(request, EmbeddingRequest):
+        return Need(body, input_bound(body), 0, None)
+    asked = request.max_tokens
+    if not isinstance(request, ChatRequest):
+        return Need(body, input_bound(body), call.answers, asked)
+    images = opaque = 0
+    text = body
+    for message in request.messages:
+        if isinstance(message.content, list):
+            more_images, more_opaque, data = _attached(message)
+            images, opaque, text = images + more_images, opaque + more_opaque, text - data
+    bound = input_bound(text, tools=bool(request.tools), images=images, opaque=opaque)
+    return Need(max(text, 0), bound, call.answers, request.max_completion_tokens or asked)
+
+
+def _attached(message: Message) -> tuple[int, int, int]:
+    """Images, files and audio of a message, and how many bytes of the request are their data and not text."""
+    images = opaque = data = 0
+    for part in message.content or ():
+        if isinstance(part, ImagePart):
+            images += 1
+            data += len(part.image_url.url)
+        elif not isinstance(part, str | TextPart):
+            opaque += 1
+            if isinstance(part, FilePart):
+                data += len(part.file.file_data or "")
+    return images, opaque, data
+
+
+def _caps(limits: Budget | Limits) -> Caps:
+    return Caps(limits.max_request, limits.per_minute, limits.daily, limits.monthly, limits.credit)

@@ -1,0 +1,333 @@
+"""One request's bill while it is under way: its tries, what they may cost, and what they came to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lumen.core import budget
+from lumen.core.budget import Account, Refusal, Reservation
+from lumen.core.lengths import FLOOR, Lengths
+from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, output_within, worst
+from lumen.core.money import FREE, Price
+from lumen.core.rate import Gate
+from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
+from lumen.ledger.store import LedgerError
+from lumen.wire.answers import Usage
+from lumen.wire.call import Call, Event
+from lumen.wire.requests import ChatRequest, EmbeddingRequest
+
+if TYPE_CHECKING:
+    from lumen.gateway.billing import Billing
+
+# Seconds that a finished answer waits for its record. Longer means trouble, of which the ledger tells by itself.
+_PATIENCE = 2.0
+# The JSON around the text of a whole answer, or of an event where there is no other to compare with.
+_AROUND = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A target as money sees it, resolved when the configuration loads.
+
+    `price`: `None` where it is not known. `context`: its window in tokens. `most_output`: the longest answer it
+    gives. `most_micros`: the longest it can be at work, for prices by the second.
+    """
+
+    target: str
+    provider: str
+    model: str
+    price: Price | None
+    context: int | None = None
+    most_output: int | None = None
+    most_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks for, before any target is chosen.
+
+    `input_bound`: see `meter.input_bound`, without a target's window. `max_tokens`: as the client gave it.
+    """
+
+    input_bytes: int
+    input_bound: int
+    answers: int
+    max_tokens: int | None
+
+
+class Line:
+    """One try at one target. `call`: what to send, its answer bounded where money is; `note` every event."""
+
+    __slots__ = ("_bytes", "_carried", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab", "began", "bill",
+                 "call", "ended", "first", "offer", "outcome", "sent", "usage", "worst")  # fmt: skip
+
+    def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int) -> None:
+        self._tab = tab
+        self.offer = offer
+        self.call = call
+        self.worst = worst
+        self.began = tab.elapsed()
+        self.first: int | None = None
+        self.ended = 0
+        self.outcome: str | None = None
+        self.bill: Bill = NOTHING
+        self.usage: Usage | None = None
+        # Set it once the target has the request: a cancelled try is charged its input from then on.
+        self.sent = False
+        self._carried = carried
+        self._pieces = self._bytes = self._ids = 0
+        self._least = 1 << 62
+        self._resumed_at: int | None = None
+        self._fidelity: str | None = None
+
+    def note(self, event: Event) -> None:
+        """Count an event as it goes to the client."""
+        if event.content:
+            size = len(event.data)
+            self._pieces += 1
+            self._bytes += size
+            if size < self._least:
+                self._least = size
+            if self.first is None:
+                self.first = self._tab.elapsed()
+        if event.token_ids:
+            self._ids += len(event.token_ids)
+        if event.usage is not None:
+            self.usage = event.usage
+
+    def resumed(self, at: int, fidelity: str) -> None:
+        """This try goes on where another stopped: after `at` tokens, by that rung of the ladder."""
+        self._resumed_at, self._fidelity = at, fidelity
+
+    def end(self, outcome: str) -> None:
+        """Over, with `ok`, `cancelled` or an error's code; only the first end counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.ended = self._tab.elapsed()
+            self.bill = self.so_far()
+
+    def so_far(self) -> Bill:
+        """What it has come to until now.
+
+        Charged is a try that gave something or finished, and one that a client's going away ended while the target
+        had it (its input). A target that refused, was silent or could not be reached has done nothing to charge.
+        """
+        worked = self._pieces > 0 or self.usage is not None or self.outcome == "ok"
+        if not worked and not (self.sent and self.outcome == "cancelled"):
+            return NOTHING
+        price = self.offer.price or FREE
+        micros = (self.ended or self._tab.elapsed()) - self.began
+        return bill(price, self._reported(), self._seen(), micros)
+
+    def row(self, seq: int) -> AttemptRow:
+        tab, offer, tokens = self._tab, self.offer, self.bill.tokens
+        flags = ESTIMATED if self.bill.estimated else 0
+        if offer.price is None:
+            flags |= UNPRICED
+        elif self.bill.cost > self.worst:
+            flags |= BEYOND
+        return AttemptRow(
+            tab.request_id, seq, tab.key, tab.route, offer.target, offer.provider, offer.model, tab.operation,
+            tab.booked, self.began, self.first, self.ended, tokens.input, tokens.output, tokens.cached,
+            tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at, self._fidelity,
+        )  # fmt: skip
+
+    def _reported(self) -> Tokens | None:
+        usage = self.usage
+        if usage is None:
+            # Nothing came of it, so nothing went out: that much is known.
+            return None if self._pieces or self.outcome == "ok" else Tokens(output=0)
+        # All counts zero although an answer came: they are absent, as some servers send them.
+        blank = not (usage.prompt_tokens or usage.completion_tokens) and self._pieces > 0
+        output = None if blank or usage.completion_tokens is None else max(usage.completion_tokens - self._carried, 0)
+        before, after = usage.prompt_tokens_details, usage.completion_tokens_details
+        return Tokens(
+            input=None if blank else usage.prompt_tokens,
+            output=output,
+            cached=before.cached_tokens if before else None,
+            cache_write=getattr(before, "cache_write_tokens", None) if before else None,
+            reasoning=after.reasoning_tokens if after else None,
+        )
+
+    def _seen(self) -> Seen:
+        # Events are JSON around some text; the smallest of them is nearly all frame.
+        frame = _AROUND if self._pieces == 1 else self._least - 1
+        text = max(self._bytes - self._pieces * frame, 0) if self._pieces else 0
+        return Seen(self._tab.need.input_bytes, text, self._ids, self._pieces)
+
+
+class Tab:
+    """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
+
+    __slots__ = ("_accounts", "_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
+                 "_reservation", "booked", "call", "closed", "held", "key", "lines", "need", "offers", "operation",
+                 "request_id", "route")  # fmt: skip
+
+    def __init__(
+        self,
+        billing: Billing,
+        request_id: str,
+        *,
+        key: str,
+        route: str,
+        call: Call,
+        need: Need,
+        offers: Sequence[Offer],
+        accounts: tuple[Account, ...],
+        lengths: Lengths,
+        most: int | None,
+        expected: int,
+        gate: Gate | None,
+    ) -> None:
+        self._billing = billing
+        self.request_id, self.key, self.route = request_id, key, route
+        self.call, self.need, self.operation = call, need, call.operation.value
+        # The targets within every price ceiling, in the plan's order.
+        self.offers = tuple(offers)
+        self._accounts = accounts
+        self._limited = any(account.caps.any for account in accounts)
+        self._lengths, self._most = lengths, most
+        # The key's gate, where it has one, and the tokens it was charged on entry.
+        self._gate, self._expected = gate, expected
+        self._reservation: Reservation | None = None
+        self.booked, self._opened = billing.now(), billing.mono()
+        self.lines: list[Line] = []
+        self.held = self.closed = False
+
+    def elapsed(self) -> int:
+        """Microseconds since the request was admitted."""
+        return self._billing.mono() - self._opened
+
+    async def begin(self, offer: Offer, *, carried: int = 0, extra_bytes: int = 0) -> Line:
+        """Set money aside for one more try, and make that durable, before the target is asked.
+
+        Args:
+            carried: tokens of earlier tries that this target will count in its usage once more.
+            extra_bytes: what is sent besides the client's request, such as the answer so far.
+
+        Raises:
+            LumenError: `budget_unsatisfiable` or 429: it does not fit beside what the request has cost already.
+            LedgerError: it costs money, and that cannot be written down now.
+        """
+        call, price, amount = self.call, offer.price, 0
+        if price is not None and not price.free:
+            call, amount = self._fit(offer, price, extra_bytes)
+            await self._cover(offer, price, amount)
+        line = Line(self, offer, call, amount, carried)
+        self.lines.append(line)
+        return line
+
+    def known(self) -> int:
+        """What the request has cost until now, as far as can be told."""
+        return sum(line.so_far().cost if line.outcome is None else line.bill.cost for line in self.lines)
+
+    async def settle(self, outcome: str = "ok") -> None:
+        """Close it and wait until its record survives kill -9. Call it before a client is told that all is done."""
+        written = self.close(outcome)
+        if written is None or not self._billing.healthy:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await written
+        except (TimeoutError, LedgerError):
+            # Kept and written later; the client need not wait for a disk.
+            return
+
+    def close(self, outcome: str) -> asyncio.Future[None] | None:
+        """Book everything. Never waits, so a cancelled request is booked too; a second time it does nothing."""
+        if self.closed:
+            return None
+        self.closed = True
+        for line in self.lines:
+            line.end(outcome)
+        if self._reservation is not None:
+            budget.settle(self._reservation, sum(line.bill.cost for line in self.lines))
+        used = self._learn()
+        if self._gate is not None:
+            self._gate.leave(self._expected, used, self._billing.mono())
+        return self._billing.closed(self)
+
+    # -- money set aside -------------------------------------------------------------------------------------
+
+    def _fit(self, offer: Offer, price: Price, extra_bytes: int) -> tuple[Call, int]:
+        """The call with its answer bounded, and the most that it can cost then."""
+        need, answers = self.need, self.need.answers
+        bound = need.input_bound + extra_bytes
+        input_tokens = bound if offer.context is None else min(bound, offer.context)
+        if isinstance(self.call.request, EmbeddingRequest):
+            return self.call, worst(price, input_tokens, 0, offer.most_micros)
+        each = need.max_tokens
+        if each is None:
+            each = self._lengths.bound(offer.most_output) if self._most is None else self._most
+            if self._limited:
+                each = self._within(price, each, input_tokens, offer.most_micros)
+        amount = worst(price, input_tokens, each * answers, offer.most_micros)
+        if need.max_tokens is None and self._limited:
+            return bounded(self.call, each), amount
+        return self.call, amount
+
+    def _within(self, price: Price, each: int, input_tokens: int, micros: int) -> int:
+        """A shorter bound where only that fits what is left, down to a floor that still makes an answer."""
+        reserved = self._reservation.amount if self._reservation is not None else 0
+        left = budget.room(self._accounts, self.booked // 1_000_000, reserved, self._committed())
+        if left is None:
+            return each
+        fits = output_within(price, left, input_tokens, micros)
+        if fits is None:
+            return each
+        return min(each, max(fits // self.need.answers, min(FLOOR, each)))
+
+    async def _cover(self, offer: Offer, price: Price, amount: int) -> None:
+        """Reserve so much for one more try beside all earlier ones."""
+        reservation, more = self._reservation, amount
+        if reservation is None:
+            found = budget.reserve(self._accounts, amount, self.booked // 1_000_000)
+            if isinstance(found, Refusal):
+                raise budget.refused(found)
+            reservation = self._reservation = found
+        else:
+            more = self._committed() + amount - reservation.amount
+            if more <= 0:
+                return
+            refusal = budget.extend(reservation, more)
+            if refusal is not None:
+                raise budget.refused(refusal)
+        # What it is charged should this process die before it learns more: what is spent, and this try's input.
+        known = self.known() + bill(price, Tokens(output=0), Seen(self.need.input_bytes)).cost
+        row = HoldRow(
+            self.request_id, self.key, self.route, offer.target, offer.provider, offer.model, self.operation,
+            self.booked, reservation.amount, min(known, reservation.amount),
+        )  # fmt: skip
+        self.held = True
+        try:
+            await self._billing.write(self, row)
+        except LedgerError:
+            budget.lessen(reservation, more)
+            raise
+
+    def _committed(self) -> int:
+        """What earlier tries have cost, and what those still open may."""
+        return sum(max(line.worst, 0) if line.outcome is None else line.bill.cost for line in self.lines)
+
+    def _learn(self) -> int:
+        """The tokens of it all; an answer that ended by itself teaches how long answers are."""
+        used = sum((line.bill.tokens.input or 0) + (line.bill.tokens.output or 0) for line in self.lines)
+        if self.lines and self.lines[-1].outcome == "ok" and self.need.answers:
+            length = sum(line.bill.tokens.output or 0 for line in self.lines if line.bill is not NOTHING)
+            self._lengths.add(length // self.need.answers)
+        return used
+
+
+def bounded(call: Call, most: int) -> Call:
+    """The call with `max_tokens` where its request names no limit."""
+    request = call.request
+    if isinstance(request, EmbeddingRequest) or request.max_tokens is not None:
+        return call
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        return call
+    return replace(call, request=msgspec.structs.replace(request, max_tokens=most))
