@@ -134,7 +134,8 @@ class Line:
         return AttemptRow(
             tab.request_id, seq, tab.key, tab.route, offer.target, offer.provider, offer.model, tab.operation,
             tab.booked, self.began, self.first, self.ended, tokens.input, tokens.output, tokens.cached,
-            tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at, self._fidelity,
+            tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at,
+            self._fidelity,
         )  # fmt: skip
 
     def _reported(self) -> Tokens | None:
