@@ -65,6 +65,37 @@ def set_model(text: str, name: str, model: Mapping[str, Any]) -> str:
     return text
 
 
+def set_provider(text: str, name: str, provider: Mapping[str, Any]) -> str:
+    """`text` with the keys in `provider` set for that provider; those it had besides them stay. Pure.
+
+    `None` removes a key. `capabilities` is laid over what is there.
+
+    Raises:
+        ConfigError: the file is laid out so that it cannot be changed safely.
+    """
+    there = _below(_plain(_root(text)), ("providers", name))
+    if not isinstance(there, dict):
+        text = put(text, ("providers", name), {})
+    for key, value in provider.items():
+        if key == "capabilities" and value:
+            for inner, item in value.items():
+                text = put(text, ("providers", name, key, inner), item)
+        elif value is not None:
+            text = put(text, ("providers", name, key), value)
+        elif isinstance(there, dict) and key in there:
+            text = cut(text, ("providers", name, key))
+    return text
+
+
+def remove_provider(text: str, name: str) -> str:
+    """`text` without that provider. Pure.
+
+    Raises:
+        ConfigError: it declares no such provider.
+    """
+    return cut(text, ("providers", name))
+
+
 def edit(path: Path, change: Callable[[str], str]) -> Config:
     """Lock, read, change, validate and replace the file at `path`, which is created where it is missing.
 

@@ -78,13 +78,16 @@ def plain(value: Any) -> Any:
 
 def missing(config: Config, environment: os._Environ[str] | dict[str, str]) -> list[str]:
     """What a valid configuration names that is not there: environment variables, files of models."""
+    from lumen.catalogue import vendor
+    from lumen.config.checks import STORED
     from lumen.hub.errors import HubError
     from lumen.hub.reference import LocalFile, parse
 
     found = []
-    secrets = [(f"providers.{name}.key", provider.key) for name, provider in config.providers.items()]
+    secrets = [(f"providers.{name}.key", vendor(name, given).key) for name, given in config.providers.items()]
     for where, reference in [*secrets, ("hub.token", config.hub.token)]:
-        variable = (reference or "").removeprefix("env:")
+        # A key that Lumen keeps is no variable; `lumen provider ls` tells of those.
+        variable = (reference or "").removeprefix("env:") if reference not in STORED else ""
         if variable and not environment.get(variable):
             found.append(f"{where}: the environment variable {variable} is not set")
     for name, model in config.models.items():

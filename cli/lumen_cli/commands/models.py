@@ -1,10 +1,14 @@
-"""`lumen models`: every model there is to serve, and every one on this disk."""
+"""`lumen models`: every model there is to serve, every one on this disk, and those that providers offer."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from lumen.core.money import format_amount, format_rate
 from lumen.paths import Paths
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
@@ -12,6 +16,7 @@ from lumen_cli.output import JSON, command, note, print_json, size, table
 from lumen_cli.settings import CONFIG, config_file
 
 if TYPE_CHECKING:
+    from lumen.catalogue import Entry
     from lumen.config.schema import Config
     from lumen.hub.store import Manifest, Store
 
@@ -19,8 +24,19 @@ app = command()
 
 
 @app.command()
-def models(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
-    """List the models that are configured, whether they are served, and those kept on this disk."""
+def models(
+    provider: str | None = typer.Option(None, help="Models of this provider, or of a vendor that is known."),
+    search: str | None = typer.Option(None, help="Models of providers whose name holds these words."),
+    config: Path | None = CONFIG,
+    json_output: bool = JSON,
+) -> None:
+    """List the models that are configured, whether they are served, and those kept on this disk.
+
+    With --provider or --search: what providers offer, with prices in dollars a million tokens.
+    """
+    if provider is not None or search is not None:
+        _offered(provider, search or "", config, json_output)
+        return
     from lumen.config.load import load, locate
     from lumen.hub.store import Store
 
@@ -38,6 +54,46 @@ def models(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
     table(("name", "state", "size", "engine", "source"), [_cells(row) for row in rows])
     if status is None:
         note("No gateway is running: `lumen up` starts one.")
+
+
+def _offered(provider: str | None, search: str, given: Path | None, json_output: bool) -> None:
+    """What providers offer, as published and as the configuration has it."""
+    from lumen.catalogue import Catalogue, vendor
+    from lumen.config import presets
+    from lumen.config.schema import Provider
+    from lumen_cli.vendors import all_vendors, config_of, find_vendor
+
+    config = config_of(given)
+    vendors = all_vendors(config)
+    if provider is not None and provider not in vendors and provider in presets.names():
+        # Not configured, but known: its models can be looked at before it is added.
+        address = presets.find(provider).base_url
+        vendors = {provider: vendor(provider, Provider(base_url=address, preset=provider))}
+    elif provider is not None:
+        find_vendor(provider, config)
+    catalogue = Catalogue(vendors)
+    complete = catalogue.load()
+    entries = catalogue.search(search, provider)
+    if json_output:
+        # Prices are whole pico-dollars a token, which is micro-dollars a million tokens.
+        print_json([asdict(entry) for entry in entries])
+    else:
+        table(("model", "input", "cached", "output", "context", "besides"), [_priced(entry) for entry in entries])
+    if not complete:
+        note("Published prices are missing from this installation: install Lumen again.")
+    elif not entries and not json_output:
+        note("No such model is published; `lumen provider test NAME` asks the provider itself.")
+
+
+def _priced(entry: Entry) -> tuple[Any, ...]:
+    price, name = entry.price, entry.name + (" (deprecated)" if entry.deprecated else "")
+    if price is None:
+        return name, None, None, None, entry.context, ", ".join(entry.besides) or None
+    extra = ["dearer when long"] if price.tiers else []
+    extra += [f"{format_amount(price.per_request)} a request"] if price.per_request else []
+    rates = (price.input, price.cached_input, price.output)
+    shown = [None if rate is None else f"${format_rate(rate).removesuffix('/1M')}" for rate in rates]
+    return name, *shown, entry.context, ", ".join([*extra, *entry.besides]) or None
 
 
 def _configured(config: Config, status: dict[str, Any] | None, paths: Paths) -> list[dict[str, Any]]:

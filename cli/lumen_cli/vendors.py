@@ -1,0 +1,105 @@
+"""Providers as commands see them: found by name, with their keys and all that is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lumen.paths import paths as find_paths
+from lumen_cli.errors import CliError
+from lumen_cli.settings import config_file
+
+if TYPE_CHECKING:
+    from lumen.catalogue import Vendor
+    from lumen.config.schema import Config
+    from lumen.secrets import Secret
+
+
+def config_of(given: Path | None) -> Config:
+    """The configuration in the file that was named, else the one in force."""
+    from lumen.config.load import load, locate
+
+    return load(locate(given, config_file(given, find_paths())))
+
+
+def all_vendors(config: Config) -> dict[str, Vendor]:
+    """Every provider of a configuration, with what its preset adds."""
+    from lumen.catalogue import vendor
+
+    return {name: vendor(name, provider) for name, provider in config.providers.items()}
+
+
+def find_vendor(name: str, config: Config) -> Vendor:
+    """One of them.
+
+    Raises:
+        CliError: there is none of that name; says what to do.
+    """
+    found = all_vendors(config)
+    if name not in found:
+        near = get_close_matches(name, found, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"add it with `lumen provider add {name}`"
+        raise CliError(f"there is no provider {name!r}", hint)
+    return found[name]
+
+
+def key_of(found: Vendor) -> Secret | None:
+    """A provider's key; `None` where it asks for none.
+
+    Raises:
+        CliError: the key is not there; says what to do.
+    """
+    from lumen.secrets import KeyMissing, read, vault
+
+    if found.key is None:
+        return None
+    try:
+        return read(found.key, found.name, found.base_url, vault(find_paths()))
+    except KeyMissing as error:
+        told = "lumen provider add" in error.message
+        hint = None if told else f"set it, or give the key with `lumen provider add {found.name}`"
+        raise CliError(error.message, hint) from None
+
+
+def missing(found: Vendor) -> str | None:
+    """Why a provider's key cannot be used; `None` where it can, or none is needed."""
+    try:
+        key_of(found)
+    except CliError as error:
+        return error.what
+    return None
+
+
+def described(found: Vendor) -> dict[str, Any]:
+    """What there is to tell of a provider, ready for JSON; nothing of its key but where it is."""
+    preset = found.preset
+    models = {
+        pattern: {field: value for field, value in asdict(said.capabilities).items() if value is not None}
+        for pattern, said in found.models
+    }
+    return {
+        "name": found.name,
+        "title": found.title,
+        "preset": preset.name if preset else None,
+        "base_url": found.base_url,
+        "dialect": found.dialect,
+        "key": found.key,
+        "missing": missing(found),
+        "required": found.required,
+        "capabilities": asdict(found.capabilities),
+        "models": {pattern: said for pattern, said in models.items() if said},
+        "notes": list(preset.notes) if preset else [],
+        "docs": preset.docs if preset else None,
+    }
+
+
+def abilities(values: dict[str, Any]) -> str:
+    """In words: `seed` or `no seed`, and `name=value` for what is neither."""
+    words = {
+        name: name if value is True else f"no {name}" if value is False else f"{name}={value}"
+        for name, value in values.items()
+    }
+    # Only Lumen's own workers and local engines have these; that others do not is no news.
+    return ", ".join(word for name, word in words.items() if values[name] or name not in ("local", "token_ids"))
