@@ -144,8 +144,8 @@ class Breaker:
     """
 
     __slots__ = (
-        "_bad", "_believed", "_edge", "_good", "_in_a_row", "_past", "_probe", "_probes", "_slow_at",
-        "asked", "growth", "since", "slow", "state", "until", "why",
+        "_bad", "_edge", "_good", "_in_a_row", "_past", "_probe", "_probes", "_slow_at",
+        "asked", "believed", "growth", "since", "slow", "state", "until", "why",
     )  # fmt: skip
     # Outcomes of the current slot of the window, when it began, and those of the slots before.
     _good: int
@@ -166,7 +166,8 @@ class Breaker:
         self.growth = 0
         # Whether it is out because it asked for that.
         self.asked = False
-        self._believed = False
+        # Whether a check outside any request was believed since it last served.
+        self.believed = False
         # The ticket of the probe under way; 0: none. `_probes` counts them, so that none is taken for another.
         self._probe = 0
         self._probes = 0
@@ -266,9 +267,9 @@ class Breaker:
 
     def alive(self, now: float) -> bool:
         """A check outside any request was answered: an open target may be probed now. Whether that was believed."""
-        if self.state is not _OPEN or self.asked or self._believed:
+        if self.state is not _OPEN or self.asked or self.believed:
             return False
-        self._believed = True
+        self.believed = True
         self._to(Event.ALIVE, now, self.why)
         return True
 
@@ -356,7 +357,7 @@ class Breaker:
         self.asked = False
         self._probe = 0
         if self.state is _CLOSED and before is not _CLOSED:
-            self._believed = False
+            self.believed = False
             self._clear(now)
 
     def _steady(self, now: float) -> None:

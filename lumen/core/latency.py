@@ -21,13 +21,13 @@ _SHORTEST = 2.0**_LOWEST
 _HALF_LIFE = 1800.0
 _FADE_EVERY = 120.0
 _HEAVIEST = 4096.0
-# Quantiles are computed anew after this many samples, or after each one while there are few.
-_EVERY = 16
-_FEW = 64
-_BASELINE_EVERY = 20
+# Samples are counted in batches of so many, by how much is known already: up to this weight, batch, and one in how many
+# stands for the others. Which one moves on from batch to batch, so that no rhythm of the samples hides some of them.
+_BATCHES = ((64.0, 8, 1), (512.0, 16, 1), (math.inf, 64, 4))
 
 ENOUGH = 8
 ENOUGH_TO_HEDGE = 20
+ENOUGH_TO_BE_SLOW = 64
 ENOUGH_FOR_LONG = 100
 SHORTEST_LIMIT = 5.0
 # Slow is this many times the 95th percentile, and never less than a second.
@@ -42,33 +42,49 @@ LONG_PROMPT = 2.0
 class Histogram:
     """Times in bounded memory. `version` changes whenever the quantiles do."""
 
-    __slots__ = ("_counts", "_faded", "_fresh", "_quantiles", "version", "weight")
+    __slots__ = ("_batch", "_counts", "_faded", "_pending", "_quantiles", "_stride", "version", "weight")
 
     def __init__(self, now: float) -> None:
         self._counts = [0.0] * _BUCKETS
         self._faded = now
-        self._fresh = 0
-        self._quantiles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        # Not counted yet: a batch at once costs a third of one at a time.
+        self._pending: list[float] = []
+        _, self._batch, self._stride = _BATCHES[0]
+        self._quantiles: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
         self.weight = 0.0
         self.version = 0
 
-    def add(self, seconds: float, now: float) -> None:
-        """Take in one time."""
-        if not 0.0 <= now - self._faded < _FADE_EVERY or self.weight >= _HEAVIEST:
-            self._fade(now)
-        place = int(math.log2(seconds) * _PER_OCTAVE + _SHIFT) if seconds > _SHORTEST else 0
-        self._counts[place if place < _BUCKETS else _BUCKETS - 1] += 1.0
-        self.weight += 1.0
-        self._fresh += 1
+    def add(self, seconds: float, now: float) -> bool:
+        """Take in one time. Whether that was the last of a batch, so that the quantiles are new."""
+        self._pending.append(seconds)
+        if len(self._pending) < self._batch:
+            return False
+        self._count(now)
+        return True
 
     def quantiles(self) -> tuple[float, float, float]:
-        """The 50th, 95th and 99th percentile, zeros while there is nothing; up to 16 samples old."""
-        if self._fresh >= _EVERY or (self._fresh and self.weight < _FEW):
-            self._fresh = 0
-            self.version += 1
+        """The 50th, 95th and 99th percentile as of the last batch; zeros before the first."""
+        found = self._quantiles
+        if found is None:
             sums = list(accumulate(self._counts))
-            self._quantiles = (self._at(sums, 0.50), self._at(sums, 0.95), self._at(sums, 0.99))
-        return self._quantiles
+            found = self._quantiles = (self._at(sums, 0.50), self._at(sums, 0.95), self._at(sums, 0.99))
+        return found
+
+    def _count(self, now: float) -> None:
+        if not 0.0 <= now - self._faded < _FADE_EVERY or self.weight >= _HEAVIEST:
+            self._fade(now)
+        counts, log2, stride = self._counts, math.log2, self._stride
+        for seconds in self._pending[self.version % stride :: stride]:
+            place = int(log2(seconds) * _PER_OCTAVE + _SHIFT) if seconds > _SHORTEST else 0
+            counts[place if place < _BUCKETS else _BUCKETS - 1] += stride
+        self.weight += len(self._pending)
+        self._pending.clear()
+        self._renew()
+
+    def _renew(self) -> None:
+        self._quantiles = None
+        self.version += 1
+        self._batch, self._stride = next((batch, stride) for weight, batch, stride in _BATCHES if self.weight < weight)
 
     def _at(self, sums: list[float], share: float) -> float:
         wanted = sums[-1] * share
@@ -88,9 +104,11 @@ class Histogram:
         self.weight = sum(self._counts)
 
     def dump(self) -> dict[str, Any]:
-        """JSON-ready, only what is there."""
-        counts = [[place, round(count, 3)] for place, count in enumerate(self._counts) if count]
-        return {"at": self._faded, "counts": counts}
+        """JSON-ready: the counts without the zeros around them, those of a batch not full yet left out."""
+        counts = self._counts
+        first = next((place for place, count in enumerate(counts) if count), 0)
+        last = next((place for place in range(_BUCKETS - 1, -1, -1) if counts[place]), -1)
+        return {"at": self._faded, "from": first, "counts": counts[first : last + 1]}
 
     @classmethod
     def load(cls, kept: Mapping[str, Any], now: float) -> Histogram:
@@ -101,7 +119,7 @@ class Histogram:
         """
         try:
             made = cls(float(kept["at"]))
-            for place, count in kept["counts"]:
+            for place, count in enumerate(kept["counts"], kept["from"]):
                 if not 0 <= place < _BUCKETS or not 0.0 <= count <= 2 * _HEAVIEST:
                     raise ValueError("not a histogram: out of range")
                 made._counts[place] = float(count)
@@ -109,16 +127,15 @@ class Histogram:
             raise ValueError(f"not a histogram: {error}") from None
         if not math.isfinite(made._faded):
             raise ValueError("not a histogram: no time")
-        made.weight = sum(made._counts)
         made._fade(now)
-        made._fresh = _EVERY
+        made._renew()
         return made
 
 
 class Latency:
     """One target's history: time to first token, largest gap of a stream, time per token; and its prompts' size."""
 
-    __slots__ = ("_baseline", "_next", "_until_next", "first", "gap", "per_token", "size")
+    __slots__ = ("_baseline", "first", "gap", "per_token", "size", "slow_from")
 
     def __init__(self, now: float) -> None:
         self.first = Histogram(now)
@@ -126,30 +143,30 @@ class Latency:
         self.per_token = Histogram(now)
         # The usual size of a request in bytes, a moving mean; 0: not known.
         self.size = 0.0
-        # What slow is measured against: the 95th percentile as it was 20 to 40 samples ago, so that a target that
-        # just turned slow is not measured against its own slowness. 0: not known.
+        # The 95th percentile as of the last batch, and from when on a first token is slow: by that of the batch
+        # before, so that a target that just turned slow is not measured against its own slowness.
         self._baseline = 0.0
-        self._next = 0.0
-        self._until_next = _BASELINE_EVERY
+        self.slow_from = math.inf
 
     def first_token(self, seconds: float, now: float, size: int = 0) -> bool:
         """Take in one time to first token of a request of `size` bytes. Whether it was slow for this target."""
         usual = self.size
         if size:
             self.size = usual + (size - usual) * 0.0625 if usual else float(size)
-        self.first.add(seconds, now)
-        self._until_next -= 1
-        if not self._until_next:
-            self._until_next = _BASELINE_EVERY
-            self._baseline, self._next = self._next, self.first.quantiles()[1]
-        baseline = self._baseline
-        if seconds < SLOW_FLOOR or not baseline:
-            return False
-        return seconds >= max(SLOW * baseline, SLOW_FLOOR) * stretch(size, usual)
+        if self.first.add(seconds, now):
+            self._shift()
+        return seconds >= self.slow_from and seconds >= self.slow_from * stretch(size, usual)
+
+    def _shift(self) -> None:
+        if self._baseline:
+            self.slow_from = max(SLOW * self._baseline, SLOW_FLOOR)
+        if self.first.weight >= ENOUGH_TO_BE_SLOW:
+            self._baseline = self.first.quantiles()[1]
 
     def gave_up(self, seconds: float, now: float) -> None:
         """A first token that had not come after `seconds`: counted, so that a limit cannot lock itself in."""
-        self.first.add(min(seconds, LONGEST_GUESS), now)
+        if self.first.add(min(seconds, LONGEST_GUESS), now):
+            self._shift()
 
     def hedge_delay(self) -> float | None:
         """Seconds after which a first token is late enough to ask a second target; `None` before 20 samples."""
@@ -162,7 +179,6 @@ class Latency:
             "gap": self.gap.dump(),
             "per_token": self.per_token.dump(),
             "size": round(self.size),
-            "baseline": self._baseline,
         }
 
     @classmethod
@@ -178,7 +194,8 @@ class Latency:
             made.gap = Histogram.load(kept["gap"], now)
             made.per_token = Histogram.load(kept["per_token"], now)
             made.size = max(float(kept["size"]), 0.0)
-            made._baseline = made._next = max(float(kept["baseline"]), 0.0)
+            made._shift()
+            made._shift()
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a history: {error}") from None
         return made

@@ -18,12 +18,12 @@ from typing import Any
 from lumen.config.schema import Timeouts
 from lumen.core.breaker import Breaker, State, Verdict, judge
 from lumen.core.errors import LumenError, RefusedError, SilentError
-from lumen.core.latency import Histogram, Latency, limits
+from lumen.core.latency import Histogram, Latency, limits, stretch
 from lumen.core.retrybudget import RetryBudget
 from lumen.gateway.upstream import Limits
 
 MAX_TARGETS = 2048
-MAX_KEPT = 512
+MAX_KEPT = 256
 MAX_FAILOVERS = 200
 # Seconds over which the share of traffic is counted.
 SHARE_WINDOW = 30.0
@@ -34,7 +34,10 @@ _FORMAT = 1
 class _Target:
     """Everything known of one target."""
 
-    __slots__ = ("before", "begun", "breaker", "ended", "in_flight", "latency", "limits", "limits_of", "name", "used")
+    __slots__ = (
+        "before", "begun", "breaker", "in_flight", "latency",
+        "limits", "limits_at", "limits_of", "limits_over", "name", "used",
+    )  # fmt: skip
 
     def __init__(self, name: str, breaker: Breaker, latency: Latency, now: float) -> None:
         self.name = name
@@ -45,22 +48,23 @@ class _Target:
         self.begun = 0
         self.before = 0
         self.used = now
-        # The limits in force, and what they were made from.
+        # The limits made last, and what from: the route's own over its defaults, at this version of the history.
         self.limits: Limits | None = None
-        self.limits_of: tuple[Limits, Timeouts, int, int] | None = None
+        self.limits_of: Timeouts | None = None
+        self.limits_over: Limits | None = None
+        self.limits_at = 0
 
 
 class Pass:
     """Leave for one attempt at one target. `probing`: it is the one that finds out whether the target is back."""
 
-    __slots__ = ("began", "ended", "served", "size", "target", "ticket")
+    __slots__ = ("began", "ended", "size", "target", "ticket")
 
     def __init__(self, target: _Target, began: float, ticket: int, size: int) -> None:
         self.target = target
         self.began = began
         self.ticket = ticket
         self.size = size
-        self.served = False
         self.ended = False
 
     @property
@@ -98,6 +102,43 @@ class Failover:
     client: str
 
 
+class Steps:
+    """The order to try a plan in. Each target is looked at only when its turn comes.
+
+    Those that are out are left for the end, the one due soonest first, and are to be forced. Drained ones never come.
+    """
+
+    __slots__ = ("_at", "_clock", "_last", "_names", "_offset", "_skipped", "_targets")
+
+    def __init__(
+        self, targets: Mapping[str, _Target], names: Sequence[str], clock: Callable[[], float], offset: float
+    ) -> None:
+        self._targets = targets
+        self._names = names
+        self._clock = clock
+        self._offset = offset
+        self._at = 0
+        self._skipped: list[tuple[Breaker, int]] = []
+        self._last: Iterator[tuple[int, bool]] | None = None
+
+    def __iter__(self) -> Steps:
+        return self
+
+    def __next__(self) -> tuple[int, bool]:
+        names = self._names
+        while self._at < len(names):
+            index = self._at
+            self._at = index + 1
+            target = self._targets.get(names[index])
+            if target is None or target.breaker.state is _CLOSED or target.breaker.admits(self._clock() + self._offset):
+                return index, False
+            self._skipped.append((target.breaker, index))
+        if self._last is None:
+            last = [(b.until, index) for b, index in self._skipped if b.state is not State.DRAINED]
+            self._last = iter([(index, True) for _, index in sorted(last)])
+        return next(self._last)
+
+
 class Health:
     """All targets' health; bounded. Belongs to the event loop: nothing here waits or is called from a thread."""
 
@@ -115,24 +156,9 @@ class Health:
 
     # -- whom to ask -----------------------------------------------------------------------------------------
 
-    def steps(self, names: Sequence[str], clock: Callable[[], float]) -> Iterator[tuple[int, bool]]:
-        """The order to try a plan in: index, and whether to force `begin`. Looks at each target only when it is due.
-
-        Those that are out are left for the end, the one due soonest first, and forced. Drained ones never come.
-        `clock`: the loop's time.
-        """
-        get = self._targets.get
-        skipped: list[int] = []
-        for index, name in enumerate(names):
-            target = get(name)
-            if target is None or target.breaker.state is _CLOSED or target.breaker.admits(clock() + self._offset):
-                yield index, False
-            else:
-                skipped.append(index)
-        for index in sorted(skipped, key=lambda i: self._due(names[i])):
-            target = get(names[index])
-            if target is None or target.breaker.state is not State.DRAINED:
-                yield index, True
+    def steps(self, names: Sequence[str], clock: Callable[[], float]) -> Steps:
+        """The order to try a plan in, as an iterator of (index, whether to force `begin`). `clock`: the loop's time."""
+        return Steps(self._targets, names, clock, self._offset)
 
     def out(self, names: Sequence[str], now: float) -> dict[str, Out]:
         """Which of these would not be asked now, and why; empty where all would."""
@@ -143,10 +169,6 @@ class Health:
                 breaker = target.breaker
                 found[name] = Out(breaker.state, breaker.since, _until(breaker), breaker.why)
         return found
-
-    def _due(self, name: str) -> float:
-        target = self._targets.get(name)
-        return target.breaker.until if target is not None else 0.0
 
     # -- one attempt -----------------------------------------------------------------------------------------
 
@@ -176,7 +198,6 @@ class Health:
 
         Where an answer comes whole, `ended` alone is enough.
         """
-        given.served = True
         target = given.target
         breaker = target.breaker
         now += self._offset
@@ -235,7 +256,7 @@ class Health:
         before = breaker.since
         verdict = judge(error)
         why = _told(error)
-        if isinstance(error, SilentError) and not given.served and error.phase in ("headers", "first_token"):
+        if isinstance(error, SilentError) and error.phase in ("headers", "first_token"):
             target.latency.gave_up(now - given.began, now)
         if verdict is Verdict.FAILURE:
             breaker.failed(now, given.began, given.ticket, why, draw=self._draw())
@@ -251,11 +272,10 @@ class Health:
         """The limits of this attempt: `base` adapted to the target's history where the route sets none of its `own`."""
         target = given.target
         latency = target.latency
-        latency.first.quantiles()
-        latency.gap.quantiles()
-        made_of = (base, own, latency.first.version, latency.gap.version)
-        usual = given.size <= 2.0 * latency.size
-        if usual and target.limits is not None and target.limits_of == made_of:
+        version = latency.first.version + latency.gap.version
+        usual = stretch(given.size, latency.size) == 1.0
+        if usual and target.limits_of is own and target.limits_over is base and target.limits_at == version:
+            assert target.limits is not None
             return target.limits
         first, gap = limits(
             latency,
@@ -269,7 +289,7 @@ class Health:
         headers = first if longer else min(base.headers, first) if own.headers is None else base.headers
         made = replace(base, headers=headers, first_token=first, gap=gap)
         if usual:
-            target.limits, target.limits_of = made, made_of
+            target.limits, target.limits_of, target.limits_over, target.limits_at = made, own, base, version
         return made
 
     def hedge_delay(self, name: str) -> float | None:
@@ -307,6 +327,7 @@ class Health:
             for target in self._targets.values()
             if target.breaker.state is State.OPEN
             and not target.breaker.asked
+            and not target.breaker.believed
             and not target.in_flight
             and now < target.breaker.until
         ]
@@ -314,6 +335,10 @@ class Health:
     def _of(self, name: str, now: float) -> Breaker:
         self.changes += 1
         return (self._targets.get(name) or self._add(name, now + self._offset)).breaker
+
+    def last_used(self) -> float:
+        """When an attempt last began, epoch seconds; 0: never."""
+        return max((target.used for target in self._targets.values()), default=0.0)
 
     # -- what is seen and kept -------------------------------------------------------------------------------
 
