@@ -48,7 +48,9 @@ def rows(path: Path, sql: str) -> list[Any]:
 
 def consistent(path: Path) -> None:
     """The totals are the sum of the attempts, and the file is sound."""
-    sums = rows(path, "SELECT booked / 86400000000, key, route, sum(cost) FROM attempts GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
+    sums = rows(
+        path, "SELECT booked / 86400000000, key, route, sum(cost) FROM attempts GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    )
     kept = rows(path, "SELECT day, key, route, whole * 1000000 + rest FROM spend ORDER BY 1, 2, 3")
     assert kept == sums
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]

@@ -1,0 +1,65 @@
+"""kill -9 at any moment: what was acknowledged is there, once; nothing stays held."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from lumen.ledger import opening
+from lumen.ledger.rows import LOST
+from tests.ledger.ledgers import consistent, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 5
+
+
+def killed(path: Path, number: int, after: int) -> tuple[set[str], dict[str, int], int]:
+    """Run a writer and kill it once it has said so many lines: holds and settlements it acknowledged, holds lost."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ledger.killed", str(path), str(number)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(after + 1)]
+    process.kill()
+    rest = process.stdout.read().splitlines(keepends=True)
+    process.wait()
+    process.stdout.close()
+    said = [line.decode().split() for line in lines + rest if line.endswith(b"\n")]
+    held = {words[1] for words in said if words[0] == "h"}
+    settled = {words[1]: int(words[2]) for words in said if words[0] == "s"}
+    return held, settled, int(said[0][1])
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    path, draw = tmp_path / "l.db", random.Random(7)
+    held: set[str] = set()
+    settled: dict[str, int] = {}
+    open_before = 0
+    for number in range(ROUNDS):
+        some_held, some_settled, lost = killed(path, number, draw.randrange(1, 1500))
+        assert lost == open_before
+        held |= some_held
+        settled |= some_settled
+        consistent(path)
+        ((open_before,),) = rows(path, "SELECT count(*) FROM holds")
+        assert open_before <= 16
+    connection = opening.connect(path, 1.0)
+    assert opening.prepare(connection).lost == open_before
+    connection.close()
+
+    assert rows(path, "SELECT count(*) FROM holds") == [(0,)]
+    booked = rows(path, "SELECT request, cost, outcome FROM attempts")
+    names = [request for request, _, _ in booked]
+    assert len(names) == len(set(names))
+    costs = {request: cost for request, cost, outcome in booked if outcome == "ok"}
+    # Everything acknowledged, and besides it only what was written when the kill came before the word of it.
+    assert costs.items() >= settled.items()
+    assert len(costs) - len(settled) <= 16 * ROUNDS
+    assert sum(costs[name] for name in settled) == sum(settled.values())
+    # Every acknowledged hold came to an end: its settlement, or a charge of what was known.
+    ended = {request: (cost, outcome) for request, cost, outcome in booked}
+    assert held <= ended.keys()
+    assert all(cost == 1 for cost, outcome in ended.values() if outcome == LOST)
+    consistent(path)

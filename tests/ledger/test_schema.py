@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from lumen.ledger import opening
+from lumen.ledger.schema import STEPS, SchemaError, migrate, version
+from tests.ledger.ledgers import NOON, attempt, opened, rows
+
+pytestmark = pytest.mark.anyio
+
+
+def plain(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+async def test_a_new_file_is_of_the_newest_version(tmp_path: Path) -> None:
+    async with opened(tmp_path / "l.db"):
+        assert rows(tmp_path / "l.db", "PRAGMA user_version") == [(len(STEPS),)]
+
+
+async def test_a_file_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    old = plain(path)
+    assert migrate(old, STEPS[:1]) == 0
+    old.execute("INSERT INTO holds VALUES ('r', 'k', 'fast', 'p/m', 'p', 'm', 'chat', ?, 9, 7)", (NOON,))
+    old.close()
+    newer = (*STEPS, ["ALTER TABLE attempts ADD COLUMN region TEXT", "UPDATE holds SET known = known + 1"])
+    connection = plain(path)
+    assert migrate(connection, newer) == len(STEPS)
+    assert version(connection) == len(newer)
+    assert connection.execute("SELECT known FROM holds").fetchall() == [(8,)]
+    assert migrate(connection, newer) == len(newer)
+    assert connection.execute("SELECT known FROM holds").fetchall() == [(8,)]
+    connection.close()
+
+
+def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
+    connection = plain(tmp_path / "l.db")
+    broken = (*STEPS, ["CREATE TABLE more (x)", "CREATE TABLE attempts (x)"])
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate(connection, broken)
+    assert version(connection) == len(STEPS)
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert names == {"attempts", "spend", "holds", "meta"}
+    connection.close()
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    connection = plain(path)
+    connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(SchemaError, match="newer"):
+        async with opened(path):
+            pass
+    assert path.read_bytes()[100:] == before[100:]
+
+
+async def test_totals_are_exact_beyond_what_one_column_holds(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    nine_million = 9_000_000 * 10**12
+    async with opened(path) as (ledger, _):
+        for i in range(5):
+            future = ledger.settle([attempt(f"r{i}", cost=nine_million - i)], None)
+            assert future is not None
+            await future
+    connection = opening.connect(path, 1.0)
+    found = opening.prepare(connection)
+    connection.close()
+    assert {spent for *_, spent in found.totals} == {5 * nine_million - 10}
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "1"])
+def test_a_cost_is_a_whole_number(tmp_path: Path, wrong: object) -> None:
+    connection = plain(tmp_path / "l.db")
+    migrate(connection)
+    values = attempt()._replace(cost=wrong)  # type: ignore[arg-type]
+    marks = ",".join("?" * len(values))
+    names = ",".join(values._fields)
+    if wrong == "1":
+        # Text that is a whole number is stored as one.
+        connection.execute(f"INSERT INTO attempts ({names}) VALUES ({marks})", values)
+        assert connection.execute("SELECT typeof(cost) FROM attempts").fetchall() == [("integer",)]
+    else:
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute(f"INSERT INTO attempts ({names}) VALUES ({marks})", values)
+    connection.close()
