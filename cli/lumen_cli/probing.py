@@ -82,7 +82,7 @@ class Target:
 
         events, _ = self._send(_call(_SHORT, messages=messages, temperature=0), change)
         said = (_choices(events)[0].get("message") or {}).get("content") or ""
-        return str(said).removeprefix(_CUT).startswith(_REST)
+        return str(said).startswith(_REST)
 
     def _send(self, call: Call, change: Callable[[Any], None]) -> tuple[list[Event], Answer]:
         dialect: Dialect = module(self._vendor.dialect).make(
