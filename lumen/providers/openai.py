@@ -15,7 +15,7 @@ from lumen.wire.answers import Choice, Chunk, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.refusals import error_object, in_answer, refused, strings
-from lumen.wire.requests import LOCAL_ONLY, EmbeddingRequest, StreamOptions
+from lumen.wire.requests import LOCAL_ONLY, ContinuedChat, EmbeddingRequest, StreamOptions
 from lumen.wire.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
@@ -48,9 +48,12 @@ class OpenAI:
         request.model = model
         if not isinstance(request, EmbeddingRequest):
             if not self.local:
+                going_on = isinstance(request, ContinuedChat) and request.continue_final_message
                 for name in LOCAL_ONLY:
                     if hasattr(request, name):
                         setattr(request, name, None)
+                if isinstance(request, ContinuedChat):
+                    request.continue_final_message = going_on or None
             if call.stream and self.can.stream_usage:
                 # Metering needs the counts whether or not the client does.
                 request.stream_options = _WITH_USAGE

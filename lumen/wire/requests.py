@@ -95,6 +95,12 @@ class Message(Struct, omit_defaults=True):
     reasoning_content: str | None = None
 
 
+class PrefixMessage(Message):
+    """The beginning of the answer, for targets that want it marked. Only Lumen writes it: no request decodes to it."""
+
+    prefix: bool = False
+
+
 class FunctionDef(Struct, omit_defaults=True):
     name: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
     description: str | None = None
@@ -185,6 +191,12 @@ class ChatRequest(Sampling, kw_only=True):
     prediction: Json | None = None
     modalities: list[str] | None = None
     continue_final_message: bool | None = None
+
+
+class ContinuedChat(ChatRequest, kw_only=True):
+    """A chat whose last message a target is to continue. Only Lumen writes it: no request decodes to it."""
+
+    add_generation_prompt: bool | None = None
 
 
 class CompletionRequest(Sampling, kw_only=True):

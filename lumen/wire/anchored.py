@@ -1,0 +1,164 @@
+"""The seam of an answer that a chat model was asked to go on with: it repeats the last words, then continues. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from lumen.wire.anchor import Folded, anchor, join, split
+from lumen.wire.matching import Diverged
+
+# Characters held at most while the repeated words are looked for, beyond their own length.
+MAX_HOLD = 400
+# Shorter anchors must stand at the very beginning; at least this much of a longer one must be repeated.
+_MIN_ANYWHERE = 12
+_MIN_OVERLAP = 16
+# Characters of repetition from the answer's beginning that show that all of it is being repeated.
+_MIN_WHOLE = 24
+# Characters before the anchor that may hold marks put around it.
+_MARKED = 12
+
+_MARKS = r"(?:\*{1,3}|_{1,3}|`{1,3}|[\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb])"
+_DOTS = r"(?:\.{3}|\u2026)"
+_OPENING = re.compile(rf"(?P<mark>{_MARKS})?\s*(?P<dots>{_DOTS})?$")
+_LEADING = re.compile(rf"\s*{_MARKS}?\s*{_DOTS}?\s*")
+_CLOSED_BY = {"\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019", "\u00ab": "\u00bb"}
+
+
+class Anchored:
+    """Holds the new text until the anchor is found in it, then gives what follows.
+
+    Words before the anchor ("Sure, …") are dropped, and so are quotes, emphasis and ellipses put around it.
+    Whitespace, letter case and the form of quotes and dashes do not matter to the match. Where the target repeats less
+    than it was asked to, `_MIN_OVERLAP` characters at the very beginning will do; where it repeats the answer from
+    its beginning, the hold may grow to the answer's length.
+    """
+
+    __slots__ = ("_anchor", "_closing", "_folded", "_gap", "_held", "_limit", "_open", "_opener", "_own", "_stray",
+                 "_whole", "settled")  # fmt: skip
+
+    def __init__(self, delivered: str) -> None:
+        sent, self._gap = split(delivered)
+        mark = anchor(sent)
+        self._own = sent[: len(sent) - len(mark)].rstrip()
+        self._anchor = Folded(mark).text
+        self._whole = Folded(sent).text
+        self._held = ""
+        self._folded = Folded()
+        # What is longer than this holds no anchor that would do.
+        self._limit = MAX_HOLD + len(mark) + len(sent)
+        # Once the anchor is found: what may close the marks before it, and a mark that was never closed.
+        self._closing: tuple[str, bool] | None = None
+        self._opener = self._stray = ""
+        # How often that mark stands open in what the client has.
+        self._open = 0
+        self.settled = False
+
+    def push(self, text: str) -> str:
+        if self.settled and not self._stray:
+            return text
+        if not self.settled and self._closing is None:
+            self._folded.add(text[: max(0, self._limit - len(self._held))])
+        self._held += text
+        return self._forward(final=False) if self.settled else self._judge(final=False)
+
+    def end(self) -> str:
+        return self._forward(final=True) if self.settled else self._judge(final=True)
+
+    def _judge(self, *, final: bool) -> str:
+        if self._closing is None and not self._find(final=final):
+            return ""
+        return self._after(final=final)
+
+    def _find(self, *, final: bool) -> bool:
+        """Look for the anchor; when it is there, keep what follows it."""
+        mark, folded, ends = self._anchor, self._folded.text, self._folded.ends
+        start = folded.find(mark)
+        lead = _LEADING.match(folded)
+        begin = lead.end() if lead is not None else 0
+        if start >= 0 and (len(mark) >= _MIN_ANYWHERE or start in (0, begin)):
+            self._found(ends[start - 1] if start else 0, ends[start + len(mark) - 1])
+            return True
+        said = folded[begin:]
+        overlap, pending = self._overlap(said)
+        if overlap and (final or not pending):
+            self._found(ends[begin - 1] if begin else 0, ends[begin + overlap - 1])
+            return True
+        whole = len(said) >= _MIN_WHOLE and self._whole.startswith(said)
+        if final or (len(folded) > MAX_HOLD + len(mark) and not whole):
+            raise Diverged("it did not repeat the last words")
+        return False
+
+    def _overlap(self, said: str) -> tuple[int, bool]:
+        """How many characters at the beginning of `said` are the anchor's end, and whether they may become more."""
+        mark = self._anchor
+        pending = mark.startswith(said)
+        for size in range(len(mark) - 1, _MIN_OVERLAP - 1, -1):
+            if mark[-size - 1] == " ":
+                if said.startswith(mark[-size:]):
+                    return size, pending
+                pending = pending or mark[-size:].startswith(said)
+        return 0, pending
+
+    def _found(self, start: int, end: int) -> None:
+        """The anchor is `held[start:end]`."""
+        before, self._held = self._held[:start], self._held[end:]
+        opening = _OPENING.search(before.rstrip()[-_MARKED:])
+        mark = (opening and opening["mark"]) or ""
+        if mark and self._own.endswith(mark):
+            # Not put around the anchor: the answer itself has it there.
+            mark = ""
+        self._opener = mark
+        self._closing = (_CLOSED_BY.get(mark, mark), bool(opening and opening["dots"]))
+
+    def _after(self, *, final: bool) -> str:
+        """Drop what closes the marks before the anchor, then meet the whitespace the client has."""
+        assert self._closing is not None
+        mark, dots = self._closing
+        rest, closed = self._held, ""
+        closings = [d + m for m in (mark, "") for d in (("...", "\u2026", "") if dots else ("",)) if d + m]
+        if closings:
+            if not final and any(len(rest) < len(c) and c.startswith(rest) for c in closings):
+                return ""
+            closed = next((c for c in closings if rest.startswith(c)), "")
+            rest = rest[len(closed) :]
+        if not (final or rest.strip()) and (self._gap or closed or not rest):
+            return ""
+        if closed:
+            rest = self._apart(rest)
+        if mark and not closed.endswith(mark):
+            self._stray = mark
+            self._open = self._balance(self._own + self._anchor)
+        self.settled = True
+        self._held = join(self._gap, rest)
+        return self._forward(final=final)
+
+    def _apart(self, rest: str) -> str:
+        """What follows words that were quoted on their own: in a sentence, whitespace there only separates."""
+        body = rest.lstrip()
+        if len(body) == len(rest) or self._gap or self._anchor[-1] in ".!?:;":
+            return rest
+        return " " + body
+
+    def _forward(self, *, final: bool) -> str:
+        """What is held; a mark at its very end that closes the one put before the anchor is dropped."""
+        held, mark = self._held, self._stray
+        self._held = ""
+        if not mark:
+            return held
+        bare = held.rstrip()
+        if bare.endswith(mark):
+            told, rest = held[: len(bare) - len(mark)], held[len(bare) - len(mark) :]
+            self._open += self._balance(told)
+            if final:
+                return told + (rest if self._open > 0 else rest[len(mark) :])
+            self._held = rest
+            return told
+        self._open += self._balance(held)
+        return held
+
+    def _balance(self, text: str) -> int:
+        """How many more of the mark `text` opens than it closes."""
+        if self._opener == self._stray:
+            odd = (text.count(self._stray) + self._open) % 2
+            return odd - self._open
+        return text.count(self._opener) - text.count(self._stray)
