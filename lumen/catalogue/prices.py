@@ -62,11 +62,11 @@ def find(vendor: str, model: str, now: datetime) -> Listed | None:
     package = _package()
     if package is None or not model:
         return None
-    try:
-        _, found = package.get_snapshot().find_provider_model(model, None, vendor, None)
-    except LookupError:
-        return None
-    return _listed(found, model, now)
+    # Not by the package's own look-up: that remembers every name it was ever asked for.
+    providers = package.get_snapshot().providers
+    provider = next((provider for provider in providers if provider.id == vendor), None)
+    found = provider.find_model(model, all_providers=providers) if provider is not None else None
+    return _listed(found, model, now) if found is not None else None
 
 
 def every(vendor: str, now: datetime) -> Iterator[Listed]:

@@ -1,6 +1,7 @@
 """What a configuration must satisfy beyond its types: names that exist, real limits, no secrets. Pure.
 
-The names of engines, dialects and policies are those of the files in their folders; none is imported.
+The names of engines, dialects, policies and presets are those of the files in their folders; no engine, dialect or
+policy is imported, and a preset that is named is read once.
 """
 
 from __future__ import annotations

@@ -161,31 +161,18 @@ def test_the_whole_package_converts() -> None:
 Rate = st.integers(0, 10**9)
 
 
-class Snapshot:
-    """The package with a single model, `m`, at these prices."""
+class Package:
+    """The package with a single model, `m` of the vendor `v`, at these prices."""
 
     def __init__(self, found: Any) -> None:
-        self.providers = [SimpleNamespace(id="v", models=[found])]
-        self._found = found
+        model = SimpleNamespace(
+            id="m", name="M", context_window=5, deprecated=None, prices=found, get_prices=lambda at: _pick(found, at)
+        )
+        find = {"m": model}.get
+        self.providers = [SimpleNamespace(id="v", models=[model], find_model=lambda name, all_providers: find(name))]
 
-    def get_snapshot(self) -> Snapshot:
+    def get_snapshot(self) -> Package:
         return self
-
-    def find_provider_model(self, model: str, provider: None, vendor: str, url: None) -> tuple[Any, Any]:
-        if (vendor, model) != ("v", "m"):
-            raise LookupError
-        return self.providers[0], self._found
-
-
-def model(found: Any) -> Any:
-    return SimpleNamespace(
-        id="m",
-        name="M",
-        context_window=5,
-        deprecated=None,
-        prices=found,
-        get_prices=lambda moment: _pick(found, moment),
-    )
 
 
 def _pick(found: Any, moment: datetime) -> Any:
@@ -224,12 +211,23 @@ def test_a_price_that_changes_with_the_hour_is_the_dearest_of_the_day(monkeypatc
     later = StartDateConstraint(start_date=date(2027, 1, 1))
     found = [ConditionalPrice(prices=at("2")), ConditionalPrice(night, prices=at("1")),
              ConditionalPrice(noon, prices=at("5")), ConditionalPrice(later, prices=at("9"))]  # fmt: skip
-    monkeypatch.setattr(prices, "_package", lambda: Snapshot(model(found)))
+    monkeypatch.setattr(prices, "_package", lambda: Package(found))
     listed = prices.find("v", "m", NOW)
     assert listed is not None and listed.price == Price(5_000_000, 5_000_000)
     listed = prices.find("v", "m", NOW.replace(year=2027))
     assert listed is not None and listed.price == Price(9_000_000, 9_000_000)
     assert [entry.model for entry in prices.every("v", NOW)] == ["m"] and list(prices.every("w", NOW)) == []
+
+
+@published
+def test_names_that_were_asked_for_are_not_remembered() -> None:
+    package: Any = prices._package()
+    snapshot = package.get_snapshot()
+    before = len(snapshot._lookup_cache), len(snapshot._provider_cache), len(snapshot._provider_misses)
+    known = catalogue("  openai: {}\n")
+    for i in range(50):
+        known.entry("openai", f"gpt-4.1-mini-2025-04-{i}")
+    assert (len(snapshot._lookup_cache), len(snapshot._provider_cache), len(snapshot._provider_misses)) == before
 
 
 @published
