@@ -205,7 +205,7 @@ def test_remove(lumen: Lumen, home: Paths, typed: Callable[[str], None]) -> None
 
 
 def test_show_and_presets(lumen: Lumen) -> None:
-    lumen("provider", "add", "anthropic", "--dialect", "openai")
+    lumen("provider", "add", "anthropic")
     shown = lumen("provider", "show", "anthropic").out
     assert "preset anthropic" in shown and "no seed" in shown and "claude-3-*: prefill=native" in shown
     assert "token_ids" not in shown and "key       env:ANTHROPIC_API_KEY" in shown

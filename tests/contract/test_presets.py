@@ -17,8 +17,6 @@ from lumen.core.errors import ConfigError
 from lumen.core.money import FREE
 from lumen.providers.base import Capabilities
 
-# Dialects that have files of their own; a preset may not invent another.
-DIALECTS = {"openai", "anthropic", "gemini"}
 ALL = [find(name) for name in names()]
 each = pytest.mark.parametrize("preset", ALL, ids=lambda preset: preset.name)
 
@@ -56,8 +54,7 @@ def test_where_it_is(preset: Preset) -> None:
 
 @each
 def test_its_key_and_dialect(preset: Preset) -> None:
-    assert preset.dialect in DIALECTS
-    assert preset.dialect in known("providers") or preset.dialect != "openai"
+    assert preset.dialect in known("providers")
     assert (preset.key is None) == is_local(preset), "a vendor asks for a key, a local server does not"
     if preset.key is not None:
         assert preset.key.endswith(("_API_KEY", "_TOKEN", "_SECRET_KEY", "_BEDROCK")), "not the name of a secret"
@@ -79,8 +76,7 @@ def test_what_it_can_do_is_plausible(preset: Preset) -> None:
 @each
 def test_it_serves_as_a_provider(preset: Preset) -> None:
     base = f"\n    base_url: {preset.filled({h: 'x' for h in preset.holes})}" if preset.holes else ""
-    dialect = "\n    dialect: openai" if preset.dialect not in known("providers") else ""
-    config = parse(f"providers:\n  mine:\n    preset: {preset.name}{base}{dialect}\n", "c.yaml")
+    config = parse(f"providers:\n  mine:\n    preset: {preset.name}{base}\n", "c.yaml")
     found = vendor("mine", config.providers["mine"])
     assert found.title == preset.title
     assert found.key == (f"env:{preset.key}" if preset.key else None)
