@@ -10,9 +10,10 @@ from lumen.catalogue import vendor
 from lumen.config.load import parse
 from lumen.config.schema import Config
 from lumen.core.errors import ConfigError, UnavailableError
+from lumen.core.money import Price
 from lumen.gateway.upstream import Remote
-from lumen.origins import Closed, Opened, Upstreams, hidden, unlock
-from lumen.providers.base import HttpCall, module
+from lumen.origins import Closed, Opened, Upstreams, headers_of, hidden, unlock
+from lumen.providers.base import HttpCall
 from lumen.secrets import Secret, Vault
 from lumen.workers.supervisor import Supervisor
 
@@ -98,19 +99,20 @@ def test_a_missing_key_leaves_out_one_provider(upstreams: Upstreams, monkeypatch
     text = config("  groq: {}\n  openai: {}\n")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     origins = upstreams.of(text, [])
-    assert isinstance(origins.remote["groq"][0], Closed) and isinstance(origins.remote["openai"][0], Remote)
+    assert isinstance(origins.remote["groq"].upstream, Closed)
+    assert isinstance(origins.remote["openai"].upstream, Remote)
     assert upstreams.missing == {"groq": "the provider groq takes its key from $GROQ_API_KEY, which is not set"}
-    kept = origins.remote["openai"][0]
+    kept = origins.remote["openai"].upstream
     monkeypatch.setenv("GROQ_API_KEY", KEY)
     again = upstreams.of(text, [])
-    assert isinstance(again.remote["groq"][0], Remote) and upstreams.missing == {}
-    assert again.remote["openai"][0] is kept, "connections stay across reloads"
+    assert isinstance(again.remote["groq"].upstream, Remote) and upstreams.missing == {}
+    assert again.remote["openai"].upstream is kept, "connections stay across reloads"
     upstreams.close()
 
 
 @pytest.mark.anyio
 async def test_a_provider_without_its_key_says_only_that(upstreams: Upstreams) -> None:
-    closed = upstreams.of(config("  groq: {}\n"), []).remote["groq"][0]
+    closed = upstreams.of(config("  groq: {}\n"), []).remote["groq"].upstream
     with pytest.raises(UnavailableError) as caught:
         await closed.open(lambda name: HttpCall("", b"", ""), "m", None, False)  # type: ignore[arg-type]
     assert "GROQ" not in caught.value.message and "http" not in caught.value.message
@@ -141,15 +143,27 @@ def test_keys_can_be_read_beforehand(upstreams: Upstreams) -> None:
     text = config("  acme: {base_url: 'https://a.example/v1', headers: {X-Team: blue}}\n")
     opened = {"acme": Opened(vendor("acme", text.providers["acme"]), Secret(KEY))}
     origins = upstreams.of(text, [], opened)
-    assert isinstance(origins.remote["acme"][0], Remote)
+    assert isinstance(origins.remote["acme"].upstream, Remote)
 
 
-def test_a_dialect_gets_what_its_provider_can_do(upstreams: Upstreams) -> None:
-    made = upstreams.of(config("  groq: {}\n"), []).remote["groq"]
-    assert type(made[1]) is type(
-        module("openai").make(vendor("groq", config("  groq: {}\n").providers["groq"]).capabilities)
-    )
-    assert made[1].can.prefill == "native" and made[2] is False  # type: ignore[attr-defined]
+def test_a_dialect_gets_what_its_model_can_do(upstreams: Upstreams) -> None:
+    text = config("  groq: {models: {old: {capabilities: {prefill: none}, context: 7, price: {input: 1}}}}\n")
+    groq = upstreams.of(text, []).remote["groq"]
+    dialect, can, offer = groq.of("any-model-at-all")
+    assert can.prefill == "native" and not can.n and dialect.can == can  # type: ignore[attr-defined]
+    assert (offer.price, offer.context) == (None, None)
+    dialect, can, offer = groq.of("old")
+    assert can.prefill == "none" and dialect.can == can  # type: ignore[attr-defined]
+    assert (offer.price, offer.context) == (Price(input=10**6), 7)
+
+
+def test_every_dialect_carries_its_key_its_own_way() -> None:
+    for name, header in {"openai": "authorization", "anthropic": "x-api-key", "gemini": "x-goog-api-key"}.items():
+        text = config(f"  acme: {{base_url: 'https://a.example', dialect: {name}, headers: {{X-Team: blue}}}}\n")
+        found = Opened(vendor("acme", text.providers["acme"]), Secret(KEY))
+        headers = {field.lower(): value for field, value in headers_of(found).items()}
+        assert headers[header].endswith(KEY) and headers["x-team"] == "blue"
+        assert [field for field, value in headers.items() if KEY in value] == [header]
 
 
 def test_engines_see_no_providers_key(monkeypatch: pytest.MonkeyPatch) -> None:
