@@ -16,7 +16,8 @@ def main() -> int:
     parser.add_argument("--profile")
     given = parser.parse_args()
 
-    from lumen.runtime import Options, serve
+    from lumen.runtime import serve
+    from lumen.service import Options
 
     return serve(Options(given.config, given.host, given.port, given.profile))
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from lumen.catalogue import Catalogue
 from lumen.catalogue.vendors import Vendor, vendor
-from lumen.config.schema import Config
+from lumen.config.checks import price_of
+from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, UnavailableError
-from lumen.gateway.table import Origins
+from lumen.core.money import FREE
+from lumen.gateway.tab import Offer
+from lumen.gateway.table import Origin, Origins
 from lumen.gateway.upstream import Encode, Exchange, Limits, Local, Remote, Upstream
 from lumen.paths import paths
 from lumen.providers.base import Capabilities, Dialect, module
@@ -35,6 +40,9 @@ class Closed:
     async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
         raise UnavailableError("A provider's key is missing here; `lumen provider ls` tells the operator which.")
 
+    async def alive(self) -> int | None:
+        return None
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -46,12 +54,12 @@ class Upstreams:
         self._supervisor = supervisor
         self._keys = keys
         self._kept: dict[tuple[str, ...], Upstream] = {}
-        self.dialect = module("openai").make(Capabilities(local=True, token_ids=True))
+        self._providers: dict[str, Upstream] = {}
         self.missing: dict[str, str] = {}
 
     def none(self) -> Origins:
         """What there is before a configuration is in force."""
-        return Origins({}, {}, self.dialect)
+        return Origins({}, {})
 
     def of(self, config: Config, models: Collection[str], opened: Mapping[str, Opened] | None = None) -> Origins:
         """The origins of a configuration; `models` are the local ones.
@@ -62,22 +70,29 @@ class Upstreams:
             ConfigError: a provider cannot be used as it is written, or one that is `required` has no key.
         """
         found = unlock(config, self._keys) if opened is None else opened
+        catalogue = Catalogue({name: provider.vendor for name, provider in found.items()})
         used: dict[tuple[str, ...], Upstream] = {}
-        local = {}
+        local: dict[str, Origin] = {}
         for name in models:
             identity: tuple[str, ...] = ("local", name)
-            local[name] = used[identity] = self._kept.get(identity) or Local(self._supervisor, name)
-        remote: dict[str, tuple[Upstream, Dialect, bool]] = {}
+            used[identity] = self._kept.get(identity) or Local(self._supervisor, name)
+            local[name] = Origin(used[identity], partial(_local, config.models.get(name)))
+        remote: dict[str, Origin] = {}
         for name, provider in found.items():
-            dialect = module(provider.vendor.dialect).make(provider.vendor.capabilities)
             identity, made = self._upstream(provider)
             used[identity] = made
-            remote[name] = (made, dialect, provider.vendor.capabilities.token_ids)
+            remote[name] = Origin(made, partial(_remote, catalogue, provider.vendor))
         for identity in self._kept.keys() - used.keys():
             self._kept[identity].close()
         self._kept = used
+        self._providers = {name: origin.upstream for name, origin in remote.items()}
         self.missing = {name: provider.missing for name, provider in found.items() if provider.missing}
-        return Origins(local, remote, self.dialect)
+        return Origins(local, remote)
+
+    async def alive(self, target: str) -> int | None:
+        """See `Upstream.alive`; for the target `provider/model`."""
+        found = self._providers.get(target.partition("/")[0])
+        return await found.alive() if found is not None else None
 
     def _upstream(self, provider: Opened) -> tuple[tuple[str, ...], Upstream]:
         if provider.missing is not None:
@@ -136,3 +151,20 @@ def hidden(config: Config) -> set[str]:
 def _references(config: Config) -> list[str]:
     found = (vendor(name, provider).key for name, provider in config.providers.items())
     return [key for key in found if key]
+
+
+_LOCAL = Capabilities(local=True, token_ids=True, prefill="continue")
+
+
+def _local(model: Model | None, name: str) -> tuple[Dialect, Capabilities, Offer]:
+    """A local model; free unless the configuration says what it costs."""
+    price = price_of(model.price) if model is not None and model.price is not None else FREE
+    context = model.context if model is not None else None
+    return module("openai").make(_LOCAL), _LOCAL, Offer(name, "local", name, price, context)
+
+
+def _remote(catalogue: Catalogue, found: Vendor, model: str) -> tuple[Dialect, Capabilities, Offer]:
+    """One model of a provider; its price and context window are those of the day the configuration loads."""
+    known = catalogue.entry(found.name, model)
+    offer = Offer(f"{found.name}/{model}", found.name, model, known.price, known.context)
+    return module(found.dialect).make(known.capabilities), known.capabilities, offer

@@ -225,7 +225,9 @@ class Config:
     providers: Mapping[str, Provider] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     timeouts: Timeouts = field(
-        default_factory=lambda: Timeouts(connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05)
+        default_factory=lambda: Timeouts(
+            connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
+        )
     )
     logging: Logging = field(default_factory=Logging)
     hub: Hub = field(default_factory=Hub)

@@ -322,9 +322,6 @@ class Breaker:
         made._steady(now)
         if made.state is _HALF_OPEN:
             made.until = now
-        elif made.state is _OPEN:
-            # No honest ejection is longer, however the file came to say so.
-            made.until = min(made.until, now + (LONGEST_ASKED if made.asked else LONGEST))
         return made
 
     # -- inside ----------------------------------------------------------------------------------------------
@@ -361,11 +358,15 @@ class Breaker:
             self._clear(now)
 
     def _steady(self, now: float) -> None:
-        """Where the clock stepped back, everything moves with it: what was left to wait is left."""
+        """Where the clock stepped back, everything moves with it; and no wait is longer than its kind can be."""
         back = self.since - now
         if back > 0.0:
             self.since -= back
             self.until -= back
+        if self.state is _HALF_OPEN:
+            self.until = min(self.until, now + PATIENCE)
+        elif self.state is _OPEN:
+            self.until = min(self.until, now + (LONGEST_ASKED if self.asked else LONGEST))
 
     def _clear(self, now: float) -> None:
         self._edge = now

@@ -1,14 +1,16 @@
-"""After a failed attempt: try the same target again, another one, resume, or tell the client. Pure.
+"""After an attempt failed before anything was delivered: the same target again, another one, or the client. Pure.
 
-| delivered | error says | this target was tried | next |
-| --- | --- | --- | --- |
-| nothing | NEVER | – | give up |
-| nothing | SAME | once | the same target, after a short pause with full jitter |
-| nothing | SAME | twice | the next target |
-| nothing | OTHER | – | the next target |
-| something | any but NEVER | – | resume token-exactly where every delivered token is known, else give up |
+| the target said | this target was tried | next |
+| --- | --- | --- |
+| the prompt is beyond its context window | – | a target with a larger window |
+| its content filter refused, and the route goes around filters | – | the next target |
+| anything else that would be the same everywhere (NEVER) | – | give up |
+| wait, 3 s or less (`Retry-After`) | once | the same target, after waiting it out |
+| wait longer | – | the next target (this one stays out until then: `core/breaker.py`) |
+| a single reset or 5xx (SAME) | once | the same target, after a short pause with full jitter |
+| all else | – | the next target |
 
-A silent target (`SilentError` is OTHER) is never tried twice. At most two splices an answer.
+A silent target (`SilentError` is OTHER) is never tried twice. What was delivered goes on by `core/resume.py`.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lumen.core.errors import Retry, UpstreamError
-from lumen.core.trace import Trace
 
-MAX_SPLICES = 2
 # Seconds before the one quick retry on the same target; the draw makes it full jitter.
 QUICK_RETRY = 0.1
-# A local replica that died comes back by itself; its model is worth these many tries while it does.
+# The longest `Retry-After` that is waited out at the target that asked for it.
+WAITED_OUT = 3.0
 MAX_TRIES = 2
+
+CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked", "safety"})
 
 
 class Next(Enum):
     SAME = "same"
     OTHER = "other"
-    RESUME = "resume"
+    LARGER = "larger"
     GIVE_UP = "give_up"
 
 
@@ -41,21 +45,23 @@ class Decision:
     pause: float = 0.0
 
 
-def after(error: UpstreamError, trace: Trace, *, tries: int, splices: int, resumable: bool, draw: float) -> Decision:
+def after(error: UpstreamError, *, tries: int, draw: float, around_filter: bool = False) -> Decision:
     """What to do after `error`.
 
     Args:
         tries: attempts made at this target, the failed one included.
-        splices: continuations already made of this answer.
-        resumable: the target replays token ids and the call has one choice.
         draw: uniform in [0, 1).
+        around_filter: the route lets another target answer what one's content filter refused.
     """
+    if error.code in CONTEXT_CODES:
+        return Decision(Next.LARGER)
+    if error.code in FILTER_CODES and around_filter:
+        return Decision(Next.OTHER)
     if error.retry is Retry.NEVER:
         return Decision(Next.GIVE_UP)
-    if trace.delivered:
-        if resumable and trace.exact and splices < MAX_SPLICES:
-            return Decision(Next.RESUME)
-        return Decision(Next.GIVE_UP)
-    if error.retry is Retry.SAME and tries < MAX_TRIES:
-        return Decision(Next.SAME, QUICK_RETRY * draw)
+    if tries < MAX_TRIES:
+        if error.retry_after is not None:
+            return Decision(Next.SAME, error.retry_after) if error.retry_after <= WAITED_OUT else Decision(Next.OTHER)
+        if error.retry is Retry.SAME:
+            return Decision(Next.SAME, QUICK_RETRY * draw)
     return Decision(Next.OTHER)

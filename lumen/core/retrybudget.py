@@ -74,3 +74,4 @@ class RetryBudget:
             self._seen[place] = self._made[place] = 0
         self._second = second
         self._at = second % WINDOW
+        self._filled = min(self._filled, float(second))

@@ -23,6 +23,12 @@ class Operator(Protocol):
 
     def models(self) -> list[dict[str, Any]]: ...
 
+    def targets(self) -> list[dict[str, Any]]: ...
+
+    def failovers(self) -> list[dict[str, Any]]: ...
+
+    def steer(self, name: str, action: str) -> dict[str, Any]: ...
+
     async def reload(self) -> dict[str, Any]: ...
 
     async def restart(self, model: str) -> dict[str, Any]: ...
@@ -50,27 +56,34 @@ async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
             return _json(operator.routes())
         case "GET", "/admin/models":
             return _json(operator.models())
+        case "GET", "/admin/targets":
+            return _json(operator.targets())
+        case "GET", "/admin/failovers":
+            return _json(operator.failovers())
+        case "POST", "/admin/targets":
+            return _json(operator.steer(*await _named(request, "target", "action")))
         case "POST", "/admin/reload":
             return _json(await operator.reload())
         case "POST", "/admin/restart":
-            return _json(await operator.restart(await _named(request, "model")), 202)
+            return _json(await operator.restart(*await _named(request, "model")), 202)
         case "POST", "/admin/stop":
             return _json(operator.stop(), 202)
         case _:
             raise RequestError("There is no such admin call.", status=404, code="not_found")
 
 
-async def _named(request: BaseRequest, field: str) -> str:
+async def _named(request: BaseRequest, *fields: str) -> list[str]:
     body = b""
     while len(body) < _MAX_BODY and (data := await request.content.readany()):
         body += data
     try:
-        found = msgspec.json.decode(body, type=dict[str, Any]).get(field)
+        found = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.MsgspecError:
-        found = None
-    if not isinstance(found, str):
-        raise RequestError(f"Send a JSON object with '{field}'.", param=field)
-    return found
+        found = {}
+    for field in fields:
+        if not isinstance(found.get(field), str):
+            raise RequestError(f"Send a JSON object with '{field}'.", param=field)
+    return [found[field] for field in fields]
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -1,184 +1,131 @@
 """The attempt loop: one generator for every endpoint, streamed or whole. A whole answer is one event.
 
-For each target of the plan: open, decode, hand on; a failure before the first token moves on, a failure after
-it resumes token-exactly where the target allows, and is told to the client where it does not.
+`course.py` says what is tried next, `attempt.py` tries it; here the one follows the other until the answer is
+complete or nothing is left to try.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
-from lumen.core.errors import LumenError, Retry, UnavailableError, UpstreamError
-from lumen.core.retry import Next, after
-from lumen.core.trace import Trace
-from lumen.gateway.table import Target
-from lumen.gateway.upstream import Exchange
-from lumen.providers.base import Decoder, Resume
-from lumen.wire.answers import Usage
-from lumen.wire.call import Call, Event
-
-# Seconds a target has to close its stream properly once it has said that the answer is complete.
-_CLOSING = 1.0
+from lumen.core.errors import LumenError, UnavailableError, UpstreamError
+from lumen.core.resume import Rung
+from lumen.gateway.attempt import Attempt, Errand
+from lumen.gateway.course import Course, Leg
+from lumen.gateway.health import Failover
+from lumen.gateway.hedge import first_of
+from lumen.wire.call import Event
+from lumen.wire.splice import splice_comment
 
 
-@dataclass(slots=True)
-class Attempt:
-    """What one try at one target came to; `outcome`: ok, cancelled, or the error's code."""
+@dataclass(frozen=True, slots=True)
+class _Break:
+    """Where an answer, or the way to it, broke off: the target, the error's code, and the loop time."""
 
-    target: str
-    reason: str
-    started: float
-    first_token: float | None = None
-    ended: float = 0.0
-    outcome: str = "cancelled"
-    resumed_at: int | None = None
-    usage: Usage | None = None
+    source: str
+    why: str
+    at: float
 
 
-@dataclass(slots=True)
-class Journey:
-    """Everything one request went through; the pipeline settles it when the request is over."""
-
-    trace: Trace
-    attempts: list[Attempt] = field(default_factory=list)
-
-    @property
-    def target(self) -> str:
-        return self.attempts[-1].target if self.attempts else ""
-
-
-async def run(
-    call: Call, plan: Sequence[tuple[Target, str]], journey: Journey, draw: Callable[[], float]
-) -> AsyncGenerator[list[Event], None]:
-    """Batches of events until the answer is complete.
+async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], None]:
+    """Batches of events until the answer is complete and booked.
 
     Raises:
         LumenError: no target could serve it (before the first event), or the answer broke off for good.
     """
-    trace = journey.trace
-    splices = 0
-    failure: LumenError | None = None
-    for target, reason in plan:
-        tries = 0
-        while True:
-            tries += 1
-            attempt = _Try(call, target, reason, journey)
-            try:
-                while batch := await attempt.batch():
-                    yield batch
+    trace, loop = errand.journey.trace, asyncio.get_running_loop()
+    errand.health.retries.request(loop.time())
+    broke: _Break | None = None
+    while (leg := course.next()) is not None:
+        attempt = await _begin(errand, course, leg)
+        if attempt is None:
+            continue
+        try:
+            attempt, batch = await _first(errand, course, attempt, leg)
+            if broke is not None and batch:
+                batch = [_gone_on(errand, attempt, leg, broke), *batch]
+                broke = None
+            while batch:
+                yield batch
+                batch = await attempt.batch()
+            await errand.tab.settle()
+            return
+        except UnavailableError as error:
+            course.refused(error)
+        except UpstreamError as error:
+            if errand.call.stream and trace.complete:
+                # Every choice has its finish reason; only the stream's own closing words were lost.
+                await errand.tab.settle()
                 return
-            except UnavailableError as error:
-                if trace.delivered:
-                    raise
-                failure = error
-                break
-            except UpstreamError as error:
-                if call.stream and trace.complete:
-                    # Every choice has its finish reason; only the stream's own closing words were lost.
-                    return
-                failure = error
-                resumable = target.resumable and call.stream and call.answers == 1
-                decision = after(error, trace, tries=tries, splices=splices, resumable=resumable, draw=draw())
-                if decision.next is Next.GIVE_UP:
-                    raise
-                if decision.next is Next.OTHER:
-                    break
-                splices += decision.next is Next.RESUME
-                await asyncio.sleep(decision.pause)
-            finally:
-                attempt.close()
-    raise failure or UnavailableError("No target can serve this request now.")
+            broke = broke or _Break(leg.target.name, error.code or error.type, loop.time())
+            if pause := course.failed(leg, error, progressed=attempt.progressed):
+                await asyncio.sleep(pause)
+        finally:
+            attempt.close()
+    raise course.verdict()
 
 
-class _Try:
-    """One try at one target, recorded whatever happens."""
+async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
+    """Take a pass and set money aside; `None` where the target is out or the money does not reach."""
+    loop, health, target = asyncio.get_running_loop(), errand.health, leg.target
+    if target.offer not in errand.tab.offers:
+        return None
+    given = health.begin(target.name, loop.time(), errand.size, force=leg.forced)
+    if given is None:
+        return None
+    trace = errand.journey.trace
+    # A replayed answer is counted once more by the target that replays it.
+    carried = trace.tokens if leg.rung is Rung.TOKEN_EXACT else 0
+    extra = len(trace.text) * 4 + 1024 if leg.rung is not None else 0
+    try:
+        line = await errand.tab.begin(target.offer, carried=carried, extra_bytes=extra)
+    except LumenError as error:
+        health.ended(given, loop.time(), None)
+        course.refused(error)
+        return None
+    except BaseException:
+        health.ended(given, loop.time(), None)
+        raise
+    return Attempt(errand, leg, given, line)
 
-    __slots__ = ("_call", "_decoder", "_exchange", "_first_by", "_journey", "_loop", "_ok", "_record", "_target")
 
-    def __init__(self, call: Call, target: Target, reason: str, journey: Journey) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._call = call
-        self._target = target
-        self._journey = journey
-        self._exchange: Exchange | None = None
-        self._decoder: Decoder | None = None
-        self._ok: bool | None = None
-        trace = journey.trace
-        resumed_at = len(trace.token_ids) if trace.delivered else None
-        self._record = Attempt(target.name, reason, self._loop.time(), resumed_at=resumed_at)
-        self._first_by: float | None = self._record.started + target.limits.first_token
-        journey.attempts.append(self._record)
+async def _first(errand: Errand, course: Course, attempt: Attempt, leg: Leg) -> tuple[Attempt, list[Event]]:
+    """The first batch; where the route hedges and the target is late, of whichever of two targets is first."""
+    delay = errand.health.hedge_delay(leg.target.name) if errand.entry.hedge and leg.rung is None else None
+    if delay is None or not errand.call.stream:
+        return attempt, await attempt.batch()
 
-    async def batch(self) -> list[Event]:
-        """The next events for the client; empty when the answer is complete.
+    async def spare() -> Attempt | None:
+        other = course.next()
+        return await _begin(errand, course, other) if other is not None else None
 
-        Raises:
-            LumenError: the target cannot go on.
-        """
-        try:
-            if self._decoder is None or self._exchange is None:
-                self._exchange, self._decoder = await self._open()
-            exchange, decoder = self._exchange, self._decoder
-            held: list[Event] = []
-            while data := await exchange.read(self._due(decoder)):
-                events = decoder.feed(data)
-                held = held + events if held else events
-                # Nothing goes out before the first token: until then another target can take over unseen.
-                if self._first_by is not None and any(event.content or event.finished for event in held):
-                    self._first_by, self._record.first_token = None, self._loop.time()
-                if held and self._first_by is None:
-                    return self._note(held)
-            return self._note(held + self._finished(decoder))
-        except LumenError as error:
-            self._record.outcome = error.code or error.type
-            # What the target refused as nonsense, and what never reached it, says nothing about its health.
-            unjudged = not isinstance(error, UpstreamError) or error.retry is Retry.NEVER
-            self._ok = None if unjudged else False
-            raise
+    return await first_of(attempt, delay, spare)
 
-    def close(self) -> None:
-        """Over, however it ended. Drops the connection where the answer was not read to its end."""
-        self._record.ended = self._loop.time()
-        if self._exchange is not None:
-            self._exchange.close(self._ok)
 
-    async def _open(self) -> tuple[Exchange, Decoder]:
-        target, call, trace = self._target, self._call, self._journey.trace
-        resume = Resume(trace.token_ids, trace.identity) if trace.delivered else None
-        encode = partial(target.dialect.encode, call, resume=resume)
-        exchange = await target.upstream.open(encode, target.model, target.limits, call.stream)
-        try:
-            if exchange.status != 200:
-                raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
-            kind = exchange.headers.get("content-type", "").lower()
-            return exchange, target.dialect.decoder(call, kind, resume)
-        except BaseException:
-            # Not ours to close yet, but the caller must be able to.
-            self._exchange = exchange
-            raise
-
-    def _due(self, decoder: Decoder) -> float | None:
-        """When the next bytes are due at the latest; `None` leaves it to the limit between tokens."""
-        return self._loop.time() + _CLOSING if decoder.done else self._first_by
-
-    def _finished(self, decoder: Decoder) -> list[Event]:
-        """What the end of the connection completes, once."""
-        if self._ok:
-            return []
-        events = decoder.finish()
-        self._record.outcome, self._ok = "ok", True
-        if self._record.first_token is None:
-            self._record.first_token = self._loop.time()
-        return events
-
-    def _note(self, events: list[Event]) -> list[Event]:
-        """Write down what is about to go to the client."""
-        trace = self._journey.trace
-        for event in events:
-            trace.add(event.content, event.finished, event.token_ids, event.identity)
-            if event.usage is not None:
-                self._record.usage = event.usage
-        return events
+def _gone_on(errand: Errand, attempt: Attempt, leg: Leg, broke: _Break) -> Event:
+    """Note the failover for the operator, and the comment that marks the seam in the stream."""
+    record, loop = attempt.record, asyncio.get_running_loop()
+    seam_ms = round((loop.time() - broke.at) * 1000, 1)
+    rung = leg.rung.value if leg.rung is not None else "fresh"
+    told = "one answer, continued" if leg.rung is not None else "nothing"
+    position = record.position
+    errand.health.failovers.append(
+        Failover(
+            request_id=errand.request_id,
+            time=time.time(),
+            source=broke.source,
+            to=record.target,
+            why=broke.why,
+            rung=rung,
+            position=position,
+            seam_ms=seam_ms,
+            client=told,
+        )
+    )
+    if leg.rung is None or not errand.call.stream:
+        return Event(b"")
+    seam = splice_comment(origin=broke.source, target=record.target, rung=leg.rung, at=position, seam_ms=seam_ms)
+    return Event(b"", comment=seam)

@@ -250,7 +250,7 @@ class Origin:
             if any(c in name + value for c in "\r\n\0"):
                 raise ValueError(f"the header {name!r} holds a line break")
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self._heads: dict[tuple[str, str, str], bytes] = {}
         self._idle: deque[Connection] = deque()
         self._tls: ssl.SSLContext | None = None
 
@@ -282,14 +282,15 @@ class Origin:
         )
         return made
 
-    def head(self, path: str, accept: str, length: int) -> bytes:
+    def head(self, path: str, accept: str, length: int, method: str = "POST") -> bytes:
         """The request's header; all but the length was made when it was first needed."""
-        made = self._heads.get((path, accept))
+        made = self._heads.get((method, path, accept))
         if made is None:
-            start = f"POST {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n".encode("latin-1")
+            line = f"{method} {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n"
+            start = line.encode("latin-1")
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
-            made = self._heads[path, accept] = start + self._headers + b"Content-Length: "
+            made = self._heads[method, path, accept] = start + self._headers + b"Content-Length: "
         return made + str(length).encode() + b"\r\n\r\n"
 
     def give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:

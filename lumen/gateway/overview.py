@@ -56,7 +56,7 @@ def routes(table: Table) -> list[dict[str, Any]]:
             "targets": [{"model": c.name, "weight": c.weight} for c in entry.candidates],
             "policy": entry.order.__module__.rpartition(".")[2],
             "defaults": dict(entry.defaults),
-            "timeouts": asdict(entry.targets[0].limits),
+            "timeouts": asdict(entry.limits),
         }
         for entry in table.entries()
     ]

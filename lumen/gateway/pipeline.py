@@ -13,14 +13,19 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.core.errors import LumenError, UnavailableError
 from lumen.core.trace import Trace
-from lumen.gateway.attempts import Journey, run
+from lumen.gateway.attempt import Errand, Journey
+from lumen.gateway.attempts import run
 from lumen.gateway.auth import authenticate
+from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
 from lumen.gateway.reply import EventStream, stream_reply, whole_reply
 from lumen.gateway.state import State
+from lumen.gateway.tab import Tab
 from lumen.gateway.table import Entry, Target, not_found
 from lumen.keys import Key
-from lumen.wire.call import Call
+from lumen.wire.call import Call, Request
+from lumen.wire.continued import asked
+from lumen.wire.requests import EmbeddingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +42,44 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     Raises:
         LumenError: nothing was sent yet; the caller answers with it.
     """
-    started = asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
     headers = request.headers
     key = authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
     admit(state)
     server = state.config.server
-    parsed = operation.parse(await read_body(request, server.max_body, server.body_timeout))
+    body = await read_body(request, server.max_body, server.body_timeout)
+    parsed = operation.parse(body)
     entry = resolve(state, key, parsed.model)
-    for name, value in entry.defaults:
-        if getattr(parsed, name, True) is None:
-            setattr(parsed, name, value)
-    call = operation.call(parsed)
+    call = operation.call(fill(parsed, entry, state))
     plan = order(state, entry)
-    journey = Journey(Trace(call.answers))
+    asks = asked(call)
+    journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
+    course = Course(
+        plan,
+        journey.trace,
+        asks,
+        state.health,
+        around_filter=entry.around_filter,
+        clock=loop.time,
+        draw=state.draw.random,
+    )
 
     def told() -> dict[str, str]:
-        spent = (asyncio.get_running_loop().time() - started) * 1000
         return {
             "x-request-id": request_id,
             "x-lumen-route": entry.name,
             "x-lumen-target": journey.target,
-            "openai-processing-ms": str(round(spent)),
+            "openai-processing-ms": str(round((loop.time() - started) * 1000)),
         }
 
     outcome = "cancelled"
+    tab: Tab | None = None
     state.counters.in_flight += 1
     try:
-        async with aclosing(run(call, plan, journey, state.draw.random)) as batches:
+        tab = state.billing.open(request_id, key, entry.name, call, len(body), [target.offer for target, _ in plan])
+        errand = Errand(request_id, call, entry, len(body), state.health, tab, journey)
+        async with aclosing(run(errand, course)) as batches:
             if call.stream:
                 stream = EventStream(request, server.keepalive, server.client_stall)
                 stream.headers.update({"x-request-id": request_id, "x-lumen-route": entry.name})
@@ -77,7 +93,20 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         error.headers = told()
         raise
     finally:
+        if tab is not None:
+            tab.close(outcome)
         settle(state, request_id, entry, key, call, journey, outcome, started)
+
+
+def fill(parsed: Request, entry: Entry, state: State) -> Request:
+    """The route's defaults where the client gave nothing, and a seed where a broken answer may need one."""
+    for name, value in entry.defaults:
+        if getattr(parsed, name, True) is None:
+            setattr(parsed, name, value)
+    if entry.seeded and not isinstance(parsed, EmbeddingRequest) and parsed.seed is None and parsed.stream:
+        # A replica that goes on with a sampled answer must draw what the broken one would have drawn.
+        parsed.seed = state.draw.getrandbits(62)
+    return parsed
 
 
 def admit(state: State) -> None:
@@ -123,7 +152,7 @@ def settle(
     elif outcome != "ok":
         counters.errors += 1
     last = journey.attempts[-1] if journey.attempts else None
-    splices = sum(attempt.resumed_at is not None for attempt in journey.attempts)
+    splices = sum(attempt.rung is not None for attempt in journey.attempts)
     counters.splices += splices
     usage = last.usage if last else None
     first = next((a.first_token for a in journey.attempts if a.first_token is not None), None)

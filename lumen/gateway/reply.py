@@ -128,7 +128,7 @@ async def stream_reply(
         async for batch in batches:
             if not stream.opened:
                 stream.headers.update(headers())
-            if frames := b"".join([frame(event.data) for event in batch if event.data]):
+            if frames := b"".join([frame(event.data) if event.data else event.comment for event in batch]):
                 await stream.send(frames)
         await stream.send(DONE_FRAME)
         return await stream.end()

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from lumen.config.schema import Config
 from lumen.gateway.access import AccessLog
+from lumen.gateway.billing import Billing
+from lumen.gateway.health import Health
 from lumen.gateway.table import Table
 from lumen.keys import KeyRing
 
@@ -40,6 +42,8 @@ class State:
     readiness: Readiness
     access: AccessLog
     draw: random.Random
+    health: Health
+    billing: Billing
     counters: Counters = field(default_factory=Counters)
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)

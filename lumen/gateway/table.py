@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lumen.config.schema import Config, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
+from lumen.gateway.tab import Offer
 from lumen.gateway.upstream import Limits, Upstream
-from lumen.providers.base import Dialect
+from lumen.providers.base import Capabilities, Dialect
 from lumen.routing.base import Candidate, Policy, policy
 
 _MAX_DYNAMIC = 1024
@@ -18,45 +19,54 @@ _MAX_DYNAMIC = 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One way to serve: a model at an upstream, in a dialect. `resumable`: it replays token ids."""
+    """One way to serve: a model at an upstream, in a dialect, with what it can do and what it costs."""
 
     name: str
     model: str
     dialect: Dialect
     upstream: Upstream
-    limits: Limits
-    local: bool
-    resumable: bool
+    can: Capabilities
+    offer: Offer
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A route, ready to serve.
 
+    `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
-    rather than a model addressed directly.
+    rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
+    seed. `exact`, `hedge`, `around_filter`: as the route says.
     """
 
     name: str
     targets: tuple[Target, ...]
     candidates: tuple[Candidate, ...]
     order: Policy
+    limits: Limits
+    own: Timeouts
     defaults: tuple[tuple[str, Any], ...]
     declared: bool
+    seeded: bool
+    exact: bool
+    hedge: bool
+    around_filter: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where targets of one kind are reached. `of(model)`: the dialect, the capabilities and the offer of one model."""
+
+    upstream: Upstream
+    of: Callable[[str], tuple[Dialect, Capabilities, Offer]]
+
+
+@dataclass(frozen=True, slots=True)
 class Origins:
     """The upstreams a configuration names, kept by the composition root across reloads."""
 
-    def __init__(
-        self,
-        local: Mapping[str, Upstream],
-        remote: Mapping[str, tuple[Upstream, Dialect, bool]],
-        local_dialect: Dialect,
-    ) -> None:
-        self.local = local
-        self.remote = remote
-        self.local_dialect = local_dialect
+    local: Mapping[str, Origin]
+    remote: Mapping[str, Origin]
 
 
 class Table:
@@ -97,22 +107,32 @@ class Table:
     def _auto(self) -> Entry:
         """`lumen/auto` where no route of that name is configured: the first configured route, else model."""
         name = next(iter(self._config.routes), None) or next(iter(self._origins.local))
-        found = self._entries[name]
-        return Entry("lumen/auto", found.targets, found.candidates, found.order, found.defaults, declared=True)
+        return replace(self._entries[name], name="lumen/auto", declared=True)
 
     def _entry(self, name: str, route: Route, *, declared: bool) -> Entry:
-        limits = _limits(self._config.timeouts, route.timeouts)
-        targets = tuple(self._target(target.model, limits) for target in route.targets)
-        candidates = tuple(Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets))
-        return Entry(name, targets, candidates, policy(route.policy), tuple(route.defaults.items()), declared=declared)
+        targets = tuple(self._target(target.model) for target in route.targets)
+        return Entry(
+            name=name,
+            targets=targets,
+            candidates=tuple(Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets)),
+            order=policy(route.policy),
+            limits=_limits(self._config.timeouts, route.timeouts),
+            own=route.timeouts,
+            defaults=tuple(route.defaults.items()),
+            declared=declared,
+            seeded=any(target.can.token_ids for target in targets),
+            exact=route.exact,
+            hedge=route.hedge == "p95",
+            around_filter=route.content_filter == "next",
+        )
 
-    def _target(self, name: str, limits: Limits) -> Target:
-        local = self._origins.local.get(name)
-        if local is not None:
-            return Target(name, name, self._origins.local_dialect, local, limits, local=True, resumable=True)
-        provider, _, model = name.partition("/")
-        upstream, dialect, token_ids = self._origins.remote[provider]
-        return Target(name, model, dialect, upstream, limits, local=False, resumable=token_ids)
+    def _target(self, name: str) -> Target:
+        origin, model = self._origins.local.get(name), name
+        if origin is None:
+            provider, _, model = name.partition("/")
+            origin = self._origins.remote[provider]
+        dialect, can, offer = origin.of(model)
+        return Target(name, model, dialect, origin.upstream, can, offer)
 
 
 def not_found(name: str) -> RequestError:

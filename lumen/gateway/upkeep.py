@@ -26,7 +26,7 @@ _MAX_FILE = 16 * 1024 * 1024
 
 
 class Keeper:
-    """Keeps the health of targets in a file, so that it survives a restart. A lost file costs what was learned, no more."""
+    """Keeps the health of targets in a file, so that it survives a restart. A lost file costs what was learned."""
 
     def __init__(self, health: Health, path: Path, say: Callable[[str], None]) -> None:
         """`say`: tells the operator about trouble with the file."""
@@ -34,8 +34,11 @@ class Keeper:
         self._path = path
         self._say = say
         self._troubled = False
-        # A write that a cancelled `run` left behind in its thread must not overtake the last one.
+        # A write that a cancelled `run` left behind in its thread must not undo a later one.
         self._writing = threading.Lock()
+        self._saved = health.changes, health.last_used()
+        self._dumped = 0
+        self._written = 0
 
     def load(self, now: float) -> None:
         """Take over what an earlier gateway left. `now`: the loop's time. What cannot be read is set aside."""
@@ -43,9 +46,10 @@ class Keeper:
             if self._path.stat().st_size > _MAX_FILE:
                 raise ValueError("too large")
             self._health.load(msgspec.json.decode(self._path.read_bytes()), now)
+            self._saved = self._health.changes, self._health.last_used()
         except FileNotFoundError:
             return
-        except (ValueError, RecursionError) as error:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             aside = self._path.with_name(f"{self._path.name}.corrupt")
             try:
                 self._path.replace(aside)
@@ -58,24 +62,31 @@ class Keeper:
 
     def save(self) -> None:
         """Write it now; for the end of the process."""
-        self._write(self._health.dump())
+        self._write(*self._dump())
 
     async def run(self, every: float = SAVE_EVERY, times_every: float = SAVE_TIMES_EVERY) -> None:
         """Write it when it changed, at most every `every` seconds, off the loop. Until cancelled."""
         loop = asyncio.get_running_loop()
-        changes, used, wrote = self._health.changes, self._health.last_used(), loop.time()
+        wrote = loop.time()
         while True:
             await asyncio.sleep(every)
-            known = self._health.changes, self._health.last_used()
-            aged = loop.time() - wrote >= times_every and known[1] != used
-            if known[0] != changes or aged:
-                (changes, used), wrote = known, loop.time()
-                await asyncio.to_thread(self._write, self._health.dump())
+            changes, used = self._health.changes, self._health.last_used()
+            aged = used != self._saved[1] and loop.time() - wrote >= times_every
+            if changes != self._saved[0] or aged:
+                self._saved, wrote = (changes, used), loop.time()
+                await asyncio.to_thread(self._write, *self._dump())
 
-    def _write(self, kept: dict[str, Any]) -> None:
+    def _dump(self) -> tuple[int, dict[str, Any]]:
+        self._dumped += 1
+        return self._dumped, self._health.dump()
+
+    def _write(self, number: int, kept: dict[str, Any]) -> None:
         try:
             with self._writing:
+                if number < self._written:
+                    return
                 write_atomic(self._path, msgspec.json.encode(kept), mode=0o600)
+                self._written = number
             self._troubled = False
         except OSError as trouble:
             # Once, not every two seconds: a full disk does not empty by being told about.

@@ -23,13 +23,17 @@ Encode = Callable[[str], HttpCall]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds; resolved when the configuration loads. `headers`, `first_token`, `gap` bind streams only."""
+    """Seconds; resolved when the configuration loads. `headers`, `first_token`, `gap` bind streams only.
+
+    `min_rate`: tokens per second.
+    """
 
     connect: float
     headers: float
     first_token: float
     gap: float
     total: float
+    min_rate: float = 0.0
 
 
 class Exchange:
@@ -151,6 +155,14 @@ class Upstream(Protocol):
         """
         ...
 
+    async def alive(self) -> int | None:
+        """The status of a request that costs nothing; `None` where there is no such request.
+
+        Raises:
+            OSError, UpstreamError: no answer. The caller limits the wait.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -162,6 +174,18 @@ class Remote:
 
     async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
         return await _sent(Exchange(self._origin, None, limits, stream), encode(model), limits)
+
+    async def alive(self) -> int | None:
+        loop = asyncio.get_running_loop()
+        connection = await self._origin.connect(loop)
+        try:
+            connection.send(self._origin.head("models", "application/json", 0, "GET"), b"")
+            await connection.head()
+            return connection.status
+        except (BadAnswer, ConnectionBroke):
+            raise BrokenError("The connection to the target broke.", phase="headers") from None
+        finally:
+            connection.close()
 
     def close(self) -> None:
         self._origin.close()
@@ -178,6 +202,10 @@ class Local:
     async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
         lease = await self._supervisor.acquire(self._model, limits.first_token)
         return await _sent(Exchange(self._to(lease), lease, limits, stream), encode(lease.served), limits)
+
+    async def alive(self) -> int | None:
+        # The supervisor looks after its replicas itself.
+        return None
 
     def close(self) -> None:
         for origin in self._origins.values():

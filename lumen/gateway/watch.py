@@ -38,10 +38,11 @@ class Watch:
     def wait(self, due: float) -> None:
         """The caller's next await must end by `due` (loop time)."""
         self._due = due
+        # Every time: a hedged attempt is begun in one task and read on in another.
+        self._task = asyncio.current_task()
         if due < self._at:
             if self._handle is not None:
                 self._handle.cancel()
-            self._task = asyncio.current_task()
             self._at = due
             self._handle = self._loop.call_at(due, self._ring)
 

@@ -27,10 +27,14 @@ class HttpCall:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where an answer goes on: the tokens the client already has, and the id and time it was begun under."""
+    """Where an answer goes on: the tokens the client already has, and the id and time it was begun under.
+
+    `exact`: in the batch shapes they were generated in, so that what follows equals the unbroken answer byte for byte.
+    """
 
     token_ids: Sequence[int]
     identity: tuple[str, int] | None
+    exact: bool = False
 
 
 class Decoder(Protocol):

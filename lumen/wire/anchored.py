@@ -33,13 +33,13 @@ class Anchored:
     its beginning, the hold may grow to the answer's length.
     """
 
-    __slots__ = ("_anchor", "_closing", "_folded", "_gap", "_held", "_limit", "_open", "_opener", "_own", "_stray",
+    __slots__ = ("_anchor", "_closing", "_folded", "_gap", "_held", "_limit", "_open", "_opener", "_sent", "_stray",
                  "_whole", "settled")  # fmt: skip
 
     def __init__(self, delivered: str) -> None:
         sent, self._gap = split(delivered)
         mark = anchor(sent)
-        self._own = sent[: len(sent) - len(mark)].rstrip()
+        self._sent = sent
         self._anchor = Folded(mark).text
         self._whole = Folded(sent).text
         self._held = ""
@@ -71,17 +71,17 @@ class Anchored:
 
     def _find(self, *, final: bool) -> bool:
         """Look for the anchor; when it is there, keep what follows it."""
-        mark, folded, ends = self._anchor, self._folded.text, self._folded.ends
+        mark, folded = self._anchor, self._folded.text
         start = folded.find(mark)
         lead = _LEADING.match(folded)
         begin = lead.end() if lead is not None else 0
         if start >= 0 and (len(mark) >= _MIN_ANYWHERE or start in (0, begin)):
-            self._found(ends[start - 1] if start else 0, ends[start + len(mark) - 1])
+            self._found(start, len(mark))
             return True
         said = folded[begin:]
         overlap, pending = self._overlap(said)
         if overlap and (final or not pending):
-            self._found(ends[begin - 1] if begin else 0, ends[begin + overlap - 1])
+            self._found(begin, overlap)
             return True
         whole = len(said) >= _MIN_WHOLE and self._whole.startswith(said)
         if final or (len(folded) > MAX_HOLD + len(mark) and not whole):
@@ -93,19 +93,20 @@ class Anchored:
         mark = self._anchor
         pending = mark.startswith(said)
         for size in range(len(mark) - 1, _MIN_OVERLAP - 1, -1):
-            if mark[-size - 1] == " ":
+            if not mark[-size - 1].isalnum() and not mark[-size].isspace():
                 if said.startswith(mark[-size:]):
                     return size, pending
                 pending = pending or mark[-size:].startswith(said)
         return 0, pending
 
-    def _found(self, start: int, end: int) -> None:
-        """The anchor is `held[start:end]`."""
-        before, self._held = self._held[:start], self._held[end:]
+    def _found(self, start: int, size: int) -> None:
+        """The repeated words are these, in the folded text."""
+        ends = self._folded.ends
+        before, self._held = self._held[: ends[start - 1] if start else 0], self._held[ends[start + size - 1] :]
         opening = _OPENING.search(before.rstrip()[-_MARKED:])
         mark = (opening and opening["mark"]) or ""
-        if mark and self._own.endswith(mark):
-            # Not put around the anchor: the answer itself has it there.
+        if mark and self._whole[:-size].rstrip().endswith(Folded(mark).text):
+            # Not put around them: the answer itself has it there.
             mark = ""
         self._opener = mark
         self._closing = (_CLOSED_BY.get(mark, mark), bool(opening and opening["dots"]))
@@ -127,7 +128,7 @@ class Anchored:
             rest = self._apart(rest)
         if mark and not closed.endswith(mark):
             self._stray = mark
-            self._open = self._balance(self._own + self._anchor)
+            self._open = self._balance(self._sent)
         self.settled = True
         self._held = join(self._gap, rest)
         return self._forward(final=final)
@@ -146,14 +147,13 @@ class Anchored:
         if not mark:
             return held
         bare = held.rstrip()
-        if bare.endswith(mark):
-            told, rest = held[: len(bare) - len(mark)], held[len(bare) - len(mark) :]
-            self._open += self._balance(told)
-            if final:
-                return told + (rest if self._open > 0 else rest[len(mark) :])
-            self._held = rest
-            return told
-        self._open += self._balance(held)
+        at = len(bare.rstrip(mark[0]))
+        told, rest = held[:at], held[at:]
+        if at < len(bare) and not final:
+            self._held, held = rest, told
+        self._open += self._balance(told)
+        if final and bare.endswith(mark) and self._open <= 0:
+            return told + rest.replace(mark, "", 1)
         return held
 
     def _balance(self, text: str) -> int:

@@ -141,7 +141,7 @@ class MessageStream(StreamDecoder):
 
     def _say(self, delta: dict[str, Any], events: list[Event]) -> None:
         self._begin(events)
-        events.append(self._writer.chunk(0, delta, content=True))
+        events.append(self._writer.chunk(0, delta))
 
     def _block(self, block: _Block | None, events: list[Event]) -> None:
         if block is None:
@@ -191,7 +191,7 @@ class MessageStream(StreamDecoder):
         if finish == "content_filter" and (why := _why(delta.stop_details)):
             self._say({"refusal": why}, events)
         self._finished = True
-        events.append(self._writer.chunk(0, {}, finish, content=False))
+        events.append(self._writer.chunk(0, {}, finish))
         if (usage := _counted(self._usage)) is not None:
             events.append(self._writer.usage(usage))
 

@@ -45,6 +45,7 @@ class Event(Struct, gc=False):
     `token_ids`: every token this event stands for, where the target tells. `identity`: the answer's id and time,
     on the first event at least. `text`: the content it adds to choice 0, where it adds to no other choice.
     `actionable`: it holds a part of a tool call or a refusal. `reasoning`: it holds a part of the reasoning.
+    `comment`: a whole comment frame that goes out in place of an event.
     """
 
     data: bytes
@@ -56,6 +57,7 @@ class Event(Struct, gc=False):
     text: str | None = None
     actionable: bool = False
     reasoning: bool = False
+    comment: bytes = b""
 
 
 def chat_call(request: ChatRequest) -> Call:

@@ -45,12 +45,23 @@ class Writer:
     def role(self, index: int, events: list[Event]) -> None:
         """The role chunk of one choice; none where an earlier attempt has sent it."""
         if not self._fixed:
-            events.append(self.chunk(index, {"role": "assistant", "content": ""}, content=False))
+            events.append(self.chunk(index, {"role": "assistant", "content": ""}))
 
-    def chunk(self, index: int, delta: Mapping[str, Any], finish: str | None = None, *, content: bool) -> Event:
+    def chunk(self, index: int, delta: Mapping[str, Any], finish: str | None = None) -> Event:
+        """One event for what one choice adds, or for its end."""
+        text = delta.get("content") or None
+        actionable = "tool_calls" in delta or "refusal" in delta
+        reasoning = "reasoning_content" in delta
         choice = {"index": index, "delta": delta, "finish_reason": finish}
-        finished = () if finish is None else (index,)
-        return Event(self._json("chat.completion.chunk", [choice]), content, finished, identity=self.identity)
+        return Event(
+            self._json("chat.completion.chunk", [choice]),
+            content=text is not None or actionable or reasoning,
+            finished=() if finish is None else (index,),
+            identity=self.identity,
+            text=text if index == 0 else None,
+            actionable=actionable,
+            reasoning=reasoning,
+        )
 
     def usage(self, usage: Usage) -> Event:
         """The counts, shown to the client only where it asked for them."""

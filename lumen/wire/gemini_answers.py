@@ -143,11 +143,11 @@ class ContentStream(StreamDecoder):
         for part in (candidate.content.parts if candidate.content else None) or ():
             delta = self._delta(index, part)
             if delta:
-                events.append(self._writer.chunk(index, delta, content=True))
+                events.append(self._writer.chunk(index, delta))
         if candidate.finish_reason and index in self._left:
             finish = _finish(candidate.finish_reason, called=index in self._calls, phase="stream")
             self._left.discard(index)
-            events.append(self._writer.chunk(index, {}, finish, content=False))
+            events.append(self._writer.chunk(index, {}, finish))
 
     def _delta(self, index: int, part: _Part) -> dict[str, Any]:
         if part.function_call is not None:

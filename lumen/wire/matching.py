@@ -141,7 +141,7 @@ class Prefill:
             # Whitespace alone: the rest of it may be still to come.
             return self._settle(new) if final or (new and not self._gap) else ""
         spaced = len(new) - len(body)
-        if spaced and not self._abrupt(new[:spaced], body):
+        if spaced and not self._echoes and not self._abrupt(new[:spaced], body):
             return self._settle(new)
         if not self._echoes and _repeats(sent, new):
             return self._settle(new)
@@ -151,7 +151,7 @@ class Prefill:
         if found:
             rest = body[found:]
             return self._settle(rest) if final or rest.strip() or (rest and not self._gap) else ""
-        if _common(body, sent) >= (_MIN_RESTART if not spaced and self._abrupt("", body) else MIN_ECHO):
+        if _common(body, sent.lstrip()) >= (_MIN_RESTART if not spaced and self._abrupt("", body) else MIN_ECHO):
             raise Diverged("it started over")
         return self._settle(new)
 
@@ -162,7 +162,7 @@ class Prefill:
 
     def _whole(self, body: str) -> tuple[int, bool]:
         """Characters of `body` that repeat the whole old text, and whether it may still come to that."""
-        sent = self._sent
+        sent = self._sent.lstrip()
         if not self._echoes and (len(sent) < _MIN_WHOLE or sent.isdigit()):
             return 0, False
         if body.startswith(sent):

@@ -172,6 +172,7 @@ class Sampling(Struct, omit_defaults=True, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     return_token_ids: bool | None = None
     resume_token_ids: list[int] | None = None
+    resume_exact: bool | None = None
 
 
 class ChatRequest(Sampling, kw_only=True):
@@ -224,5 +225,6 @@ LOCAL_ONLY = (
     "repetition_penalty",
     "return_token_ids",
     "resume_token_ids",
+    "resume_exact",
     "continue_final_message",
 )

@@ -90,10 +90,10 @@ class Seam:
         if index in self._finished:
             return False
         delta = choice.get("delta")
-        if "text" in choice:
-            delta = choice
-        elif not isinstance(delta, dict):
-            delta = choice["delta"] = {}
+        if not isinstance(delta, dict):
+            delta = choice if "text" in choice else {}
+            if delta is not choice:
+                choice["delta"] = delta
         if self._begun:
             delta.pop("role", None)
         changed = self._texts(index, delta)

@@ -41,11 +41,11 @@ class SseParser:
         Raises:
             SseError: an event grew beyond `max_event` bytes.
         """
-        if not self._rest and data.find(b"\n") == len(data) - 2 and data[:6] == b"data: " and data[-1:] == b"\n":
+        cr = self._held_cr or b"\r" in data
+        if not (cr or self._rest) and data.find(b"\n") == len(data) - 2 and data[:6] == b"data: " and data[-1] == 10:
             # By far the most usual: one whole event of one line.
-            if b"\r" not in data and not self._held_cr:
-                return [data[6:-2]]
-        if self._held_cr or b"\r" in data:
+            return [data[6:-2]]
+        if cr:
             data = self._normalise(data)
         text = self._rest + data if self._rest else data
         blocks = text.split(b"\n\n")

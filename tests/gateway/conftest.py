@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,12 +17,15 @@ from aiohttp import web
 from lumen.config.schema import Config, Route, Server, Target, Timeouts
 from lumen.gateway import app
 from lumen.gateway.access import AccessLog
+from lumen.gateway.billing import Billing
+from lumen.gateway.health import Health
 from lumen.gateway.http import Ingress
 from lumen.gateway.state import State
-from lumen.gateway.table import Origins, Table
+from lumen.gateway.tab import Offer
+from lumen.gateway.table import Origin, Origins, Table
 from lumen.gateway.upstream import Remote
 from lumen.keys import KeyRing, mint
-from lumen.providers.base import Capabilities, module
+from lumen.providers.base import Capabilities, Dialect, module
 from tests.emulator.server import Emulator
 
 TIMEOUTS = Timeouts(connect=2.0, headers=1.0, first_token=1.0, gap=1.0, total=20.0)
@@ -61,6 +67,11 @@ class AllReady:
         return {"fake": True}
 
 
+def fake(model: str) -> tuple[Dialect, Capabilities, Offer]:
+    can = Capabilities()
+    return module("openai").make(can), can, Offer(f"fake/{model}", "fake", model, None)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -72,7 +83,7 @@ def server_config() -> Server:
 
 
 @pytest.fixture
-async def up(server_config: Server, anyio_backend: str) -> AsyncIterator[Up]:
+async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Up]:
     emulator = Emulator()
     provider = web.AppRunner(emulator.app(), shutdown_timeout=0.1, handler_cancellation=True)
     await provider.setup()
@@ -89,14 +100,18 @@ async def up(server_config: Server, anyio_backend: str) -> AsyncIterator[Up]:
     config = Config(server=server_config, routes=routes, timeouts=TIMEOUTS)
     key, secret = mint("test")
     lines: list[str] = []
-    openai = module("openai").make(Capabilities())
+    billing = Billing(tmp_path / "ledger.db")
+    await billing.start()
+    billing.configure(config, KeyRing([key]))
     state = State(
         config=config,
-        table=Table(config, Origins({}, {"fake": (remote, openai, False)}, openai), 1),
+        table=Table(config, Origins({}, {"fake": Origin(remote, fake)}), 1),
         ring=KeyRing([key]),
         readiness=AllReady(),
         access=AccessLog(lines.append, pretty=False),
         draw=random.Random(1),
+        health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
+        billing=billing,
     )
     ingress = Ingress(app.handler(state), header_timeout=server_config.header_timeout, idle_timeout=5)
     runner = web.ServerRunner(ingress, shutdown_timeout=0.1)
@@ -107,4 +122,5 @@ async def up(server_config: Server, anyio_backend: str) -> AsyncIterator[Up]:
         yield Up(f"http://127.0.0.1:{mine}", mine, secret, emulator, state, session, lines)
     await runner.cleanup()
     remote.close()
+    await billing.stop()
     await provider.cleanup()

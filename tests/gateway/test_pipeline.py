@@ -100,7 +100,7 @@ async def test_a_lost_done_is_mended(up: Up) -> None:
         ("status-500", 502, "upstream_error"),
         ("status-503", 503, "upstream_error"),
         ("html", 502, "upstream_malformed"),
-        ("limit", 429, "rate_limit_exceeded"),
+        ("limit-30", 429, "rate_limit_exceeded"),
         ("reset", 502, "upstream_disconnected"),
     ],
 )
@@ -113,7 +113,7 @@ async def test_errors_before_the_first_token(up: Up, script: str, status: int, c
     assert headers["x-request-id"]
     assert "upstream-secret" not in json.dumps(body)
     assert "127.0.0.1" not in json.dumps(body)
-    assert headers.get("Retry-After") == ("2" if script == "limit" else None)
+    assert headers.get("Retry-After") == ("30" if script == "limit-30" else None)
 
 
 async def test_400_is_not_tried_twice_and_500_is(up: Up) -> None:

@@ -1,0 +1,225 @@
+"""One try at one target: its money, its pass, its exchange, its events; recorded whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from lumen.core.errors import LumenError, Retry, SilentError, UpstreamError
+from lumen.core.resume import Rung
+from lumen.core.trace import Trace
+from lumen.gateway.course import Leg
+from lumen.gateway.health import Health, Pass
+from lumen.gateway.tab import Line, Tab
+from lumen.gateway.table import Entry
+from lumen.gateway.upstream import Exchange, Limits
+from lumen.providers.base import Decoder, Resume
+from lumen.wire.answers import Usage
+from lumen.wire.call import Call, Event
+from lumen.wire.continued import continued
+from lumen.wire.matching import Diverged
+from lumen.wire.requests import ChatRequest
+from lumen.wire.splice import Seam
+
+# Seconds a target has to close its stream properly once it has said that the answer is complete.
+_CLOSING = 1.0
+# Seconds over which a stream's rate is looked at.
+_RATE_WINDOW = 10.0
+
+
+@dataclass(slots=True)
+class Record:
+    """What one try came to; `outcome`: ok, cancelled, or the error's code. Times are the loop's."""
+
+    target: str
+    reason: str
+    started: float
+    rung: str | None = None
+    position: int = 0
+    first_token: float | None = None
+    ended: float = 0.0
+    outcome: str = "cancelled"
+    usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class Journey:
+    """Everything one request went through; the pipeline settles it when the request is over."""
+
+    trace: Trace
+    attempts: list[Record] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return self.attempts[-1].target if self.attempts else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What every attempt of a request shares. `size`: bytes of its body."""
+
+    request_id: str
+    call: Call
+    entry: Entry
+    size: int
+    health: Health
+    tab: Tab
+    journey: Journey
+
+
+class Attempt:
+    """Made only with a pass and a line in hand; `close` it, whatever happens."""
+
+    __slots__ = ("_before", "_decoder", "_due_first", "_errand", "_error", "_exchange", "_gap", "_last", "_leg",
+                 "_limits", "_line", "_loop", "_ok", "_pass", "_pieces", "_seam", "_window", "progressed",
+                 "record")  # fmt: skip
+
+    def __init__(self, errand: Errand, leg: Leg, given: Pass, line: Line) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._errand = errand
+        self._leg = leg
+        self._pass = given
+        self._line = line
+        now = self._loop.time()
+        self._limits: Limits = errand.health.limits(given, errand.entry.limits, errand.entry.own)
+        self._exchange: Exchange | None = None
+        self._decoder: Decoder | None = None
+        self._seam: Seam | None = None
+        self._ok: bool | None = None
+        self._error: LumenError | None = None
+        self._due_first: float | None = now + self._limits.first_token
+        self._last = self._window = now
+        self._gap = 0.0
+        # Parts of the answer, in all and up to the beginning of the window in which the rate is looked at.
+        self._pieces = self._before = 0
+        self.progressed = False
+        trace = errand.journey.trace
+        self.record = Record(leg.target.name, leg.reason, now)
+        if leg.rung is not None:
+            self.record.rung = leg.rung.value
+            self.record.position = len(trace.text) if trace.whole_text else trace.tokens
+            line.resumed(trace.tokens, leg.rung.value)
+        errand.journey.attempts.append(self.record)
+
+    async def batch(self) -> list[Event]:
+        """The next events for the client; empty when the answer is complete.
+
+        Raises:
+            LumenError: the target cannot go on. `Diverged`: it could, but not with what the client has.
+        """
+        try:
+            if self._decoder is None or self._exchange is None:
+                self._exchange, self._decoder = await self._open()
+            return await self._next(self._exchange, self._decoder)
+        except LumenError as error:
+            self._error = error
+            self.record.outcome = error.code or error.type
+            # What the target refused as nonsense, and what never reached it, says nothing about its health.
+            unjudged = not isinstance(error, UpstreamError) or error.retry is Retry.NEVER or isinstance(error, Diverged)
+            self._ok = None if unjudged else False
+            raise
+
+    def close(self) -> None:
+        """Over, however it ended. Drops the connection where the answer was not read to its end."""
+        now = self.record.ended = self._loop.time()
+        if self._exchange is not None:
+            self._exchange.close(self._ok)
+        self._line.end(self.record.outcome)
+        first = self.record.first_token
+        per_token = (now - first) / self._pieces if first is not None and self._pieces > 1 else None
+        self._errand.health.ended(
+            self._pass, now, self._ok, error=self._error, max_gap=self._gap or None, per_token=per_token
+        )
+
+    async def _open(self) -> tuple[Exchange, Decoder]:
+        errand, leg, line = self._errand, self._leg, self._line
+        target, trace, call = leg.target, errand.journey.trace, line.call
+        resume = None
+        if leg.rung is Rung.TOKEN_EXACT:
+            resume = Resume(trace.token_ids, trace.identity, exact=errand.entry.exact)
+        elif leg.rung is not None:
+            request = call.request
+            if isinstance(request, ChatRequest):
+                call = replace(call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill))
+            self._seam = Seam(leg.rung, trace)
+        encode = partial(target.dialect.encode, call, resume=resume)
+        line.sent = True
+        exchange = await target.upstream.open(encode, target.model, self._limits, call.stream)
+        try:
+            if exchange.status != 200:
+                raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
+            kind = exchange.headers.get("content-type", "").lower()
+            return exchange, target.dialect.decoder(call, kind, resume)
+        except BaseException:
+            # Not read from any more, but `close` must find it.
+            self._exchange = exchange
+            raise
+
+    async def _next(self, exchange: Exchange, decoder: Decoder) -> list[Event]:
+        held: list[Event] = []
+        while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._due_first):
+            events = self._taken(decoder.feed(data))
+            held = held + events if held else events
+            # Nothing goes out before the first token: until then another target can take over unseen.
+            if self._due_first is None and held:
+                return self._note(held)
+        return self._note(held + self._finished(decoder))
+
+    def _taken(self, events: list[Event]) -> list[Event]:
+        """Book what the target sent, look at the clock, and pass it through the seam."""
+        line, now = self._line, self._loop.time()
+        content = False
+        for event in events:
+            line.note(event)
+            if event.usage is not None:
+                self.record.usage = event.usage
+                if self._leg.rung is None and self._errand.journey.trace.prompt_tokens is None:
+                    self._errand.journey.trace.prompt_tokens = event.usage.prompt_tokens
+            if event.content:
+                content = True
+                self._pieces += 1
+            elif event.finished:
+                content = True
+        if content:
+            self._arrived(now)
+        return events if self._seam is None else self._seam.feed(events)
+
+    def _arrived(self, now: float) -> None:
+        if self._due_first is not None:
+            self._due_first, self.record.first_token = None, now
+            self._errand.health.serving(self._pass, now, now - self.record.started if self._line.call.stream else None)
+            self._window = now
+        elif now - self._last > self._gap:
+            self._gap = now - self._last
+        self._last = now
+        if self._limits.min_rate and now - self._window >= _RATE_WINDOW:
+            if self._pieces - self._before < self._limits.min_rate * (now - self._window):
+                raise SilentError("The target is slower than this route allows.", phase="stream")
+            self._window, self._before = now, self._pieces
+
+    def _finished(self, decoder: Decoder) -> list[Event]:
+        """What the end of the connection completes, once."""
+        if self._ok:
+            return []
+        events = self._taken(decoder.finish())
+        self.record.outcome, self._ok = "ok", True
+        return events
+
+    def _note(self, events: list[Event]) -> list[Event]:
+        """Write down what is about to go to the client."""
+        trace = self._errand.journey.trace
+        for event in events:
+            if event.content:
+                self.progressed = True
+            trace.add(
+                event.content,
+                event.finished,
+                event.token_ids,
+                event.identity,
+                event.text,
+                event.actionable,
+                event.reasoning,
+                event.data,
+            )
+        return events

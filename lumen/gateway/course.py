@@ -1,0 +1,150 @@
+"""Which target a request is tried at next, and how. Decides; `attempts.py` acts on it.
+
+Before anything was delivered the plan is walked in order, past targets that are out. After, every target of the plan
+is asked on which rungs of the failover ladder it could go on, and the best rung of all is taken first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lumen.core.errors import LumenError, SilentError, UnavailableError, UpstreamError
+from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
+from lumen.core.retry import Next, after
+from lumen.core.trace import Trace
+from lumen.gateway.health import Health
+from lumen.gateway.table import Target
+
+_RANK = {rung: rank for rank, rung in enumerate(Rung)}
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One attempt to make. `rung`: how it goes on with what was delivered; `None`: from the beginning.
+
+    `forced`: the target is out, but nothing else is left.
+    """
+
+    target: Target
+    reason: str
+    rung: Rung | None = None
+    forced: bool = False
+
+
+class Course:
+    """The way of one request through its plan.
+
+    Args:
+        plan: targets with the reason for each, in the policy's order.
+        clock: the loop's time. draw: uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[tuple[Target, str]],
+        trace: Trace,
+        asked: Asked,
+        health: Health,
+        *,
+        around_filter: bool,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._plan = plan
+        self._trace = trace
+        self._asked = asked
+        self._health = health
+        self._around_filter = around_filter
+        self._clock = clock
+        self._draw = draw
+        self._fresh = health.steps([target.name for target, _ in plan], clock)
+        self._again: Leg | None = None
+        self._tries = 0
+        self._larger_than: int | None = None
+        self._ways: Iterator[Leg] | None = None
+        self.splices = 0
+        self.failure: LumenError | None = None
+
+    def next(self) -> Leg | None:
+        """The next attempt; `None` when nothing is left to try."""
+        if self._again is not None:
+            again, self._again = self._again, None
+            return again
+        if self._trace.delivered:
+            return next(self._ways, None) if self._ways is not None else None
+        for index, forced in self._fresh:
+            target, reason = self._plan[index]
+            if self._larger_than is None or (target.offer.context or 0) > self._larger_than:
+                self._tries = 0
+                return Leg(target, reason, forced=forced)
+        return None
+
+    def refused(self, error: LumenError) -> None:
+        """The attempt could not be made: no replica, no money for it, or the target is out."""
+        self.failure = self.failure if self._trace.delivered and self.failure else error
+
+    def failed(self, leg: Leg, error: UpstreamError, *, progressed: bool) -> float:
+        """An attempt was made and failed. Seconds to wait before the next one.
+
+        Args:
+            progressed: it delivered something of its own.
+
+        Raises:
+            LumenError: nothing else may be tried.
+        """
+        if self._trace.delivered:
+            self._broke(leg, error, progressed)
+            return 0.0
+        self.failure = error
+        self._tries += 1
+        decision = after(error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter)
+        if decision.next is Next.GIVE_UP:
+            raise error
+        if decision.next is Next.LARGER:
+            self._larger_than = max(leg.target.offer.context or 0, self._larger_than or 0)
+            return 0.0
+        if not self._health.retries.retry(self._clock()):
+            raise error
+        if decision.next is Next.SAME:
+            self._again = leg
+        return decision.pause
+
+    def _broke(self, leg: Leg, error: UpstreamError, progressed: bool) -> None:
+        """After something was delivered: the next way on, unless the client must be told."""
+        if leg.rung is not None and not progressed:
+            # The way did not hold; the ways below it were listed when the stream broke.
+            if isinstance(error, SilentError) or moves_down(leg.rung, getattr(error, "upstream_status", 0)):
+                return
+            self.failure = self.failure or error
+            return
+        self.splices += leg.rung is not None
+        self.failure = error
+        if leg.rung not in (None, Rung.TOKEN_EXACT, Rung.REPLAY_EXACT):
+            # What the client has is now two models' work: no token of it can be replayed.
+            self._trace.exact = False
+        self._ways = iter(self._ladder(leg.target, silent=isinstance(error, SilentError)))
+
+    def _ladder(self, broke: Target, *, silent: bool) -> list[Leg]:
+        """Every way on, best rung first; on one rung the target that broke comes first, then the plan's order."""
+        found: list[tuple[int, int, Leg]] = []
+        for place, (target, _) in enumerate(self._plan):
+            same = target.name == broke.name
+            if same and silent and not target.can.local:
+                # A silent target is not tried twice. A local model has other replicas, or a new process.
+                continue
+            at = Place(
+                same_model=same or (target.model == broke.model and not (target.can.local or broke.can.local)),
+                token_ids=target.can.token_ids and same,
+                prefill=target.can.prefill != "none",
+                seed=target.can.seed,
+            )
+            for rung in rungs(self._trace, self._asked, at, self.splices):
+                if rung is not Rung.NONE:
+                    leg = Leg(target, f"continues {broke.name}, {rung.value}", rung, forced=True)
+                    found.append((_RANK[rung], -1 if same else place, leg))
+        return [leg for _, _, leg in sorted(found, key=lambda way: way[:2])]
+
+    def verdict(self) -> LumenError:
+        """What the client is told when nothing is left."""
+        return self.failure or UnavailableError("No target can serve this request now.")

@@ -1,0 +1,296 @@
+"""What is being served: the configuration in force and everything it came to. Part of the composition root.
+
+`runtime.py` gives it sockets and a life; requests see its `State`, operators call its methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import lumen
+from lumen.config.checks import check
+from lumen.config.load import load, locate
+from lumen.config.schema import Config, Model
+from lumen.core.errors import LumenError, RequestError
+from lumen.engines.base import ModelFiles
+from lumen.engines.registry import engine
+from lumen.gateway import overview
+from lumen.gateway.access import AccessLog
+from lumen.gateway.billing import Billing
+from lumen.gateway.health import Health
+from lumen.gateway.overview import Served
+from lumen.gateway.state import State
+from lumen.gateway.table import Table
+from lumen.gateway.upkeep import Keeper, prober
+from lumen.hardware import detect, load_profiles, match, pick
+from lumen.hub import resolve
+from lumen.keys import KeyRing
+from lumen.keys import load as load_keys
+from lumen.origins import Upstreams, hidden, unlock
+from lumen.paths import Paths
+from lumen.tiny import NAME as TINY
+from lumen.workers.supervisor import ReplicaState, Supervisor
+
+TINY_SOURCE = "builtin:tiny"
+TINY_NOTICE = (
+    "Only the built-in demonstration model is served: it is tiny, knows little, and is there to try things out."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line may override."""
+
+    config: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    profile: str | None = None
+
+
+class Service:
+    """Holds the parts together. `stop`: how an operator's wish to stop reaches the runtime.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+
+    def __init__(self, options: Options, where: Paths, stop: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._options = options
+        self._paths = where
+        self._stop = stop
+        self._started = time.time()
+        self.url = ""
+        config = self.read_config()
+        self._served = Served(config)
+        named, machine, profiles = options.profile or config.profile, detect(), load_profiles()
+        self.profile, self.why = pick(named, machine, profiles) if named else match(machine, profiles)
+        self._supervisor = Supervisor(
+            engine, where.run_dir, where.log_dir, self._replica_changed, hidden=hidden(config)
+        )
+        self._upstreams = Upstreams(self._supervisor)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._applying = asyncio.Lock()
+        draw = random.Random()
+        health = Health(draw.random, loop.time(), self._started)
+        self._keeper = Keeper(health, where.state_dir / "targets.json", say)
+        self.state = State(
+            config=config,
+            table=Table(Config(), self._upstreams.none(), int(self._started)),
+            ring=KeyRing(),
+            readiness=self,
+            access=AccessLog(
+                to_stderr,
+                pretty=config.logging.format == "pretty",
+                enabled=config.logging.level in ("debug", "info"),
+            ),
+            draw=draw,
+            health=health,
+            billing=Billing(where.state_dir / "ledger.db", told=_ledger_told),
+        )
+
+    @property
+    def config(self) -> Config:
+        return self._served.config
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Sweep what an earlier run left, open the ledger, and put the configuration in force."""
+        self._keeper.load(asyncio.get_running_loop().time())
+        await self.state.billing.start()
+        await self._supervisor.start()
+        await self.apply(self._served.config)
+        self._own(self._keeper.run())
+        self._own(prober(self.state.health, self._upstreams.alive))
+
+    async def close(self, grace: float) -> None:
+        """Engines have `grace` seconds; what was learned and spent is written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._upstreams.close()
+        await self._supervisor.stop(grace)
+        await self.state.billing.stop()
+        self._keeper.save()
+        self.state.access.flush()
+
+    def _own(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- configuration ---------------------------------------------------------------------------------------
+
+    def read_config(self) -> Config:
+        """The file, what the command line lays over it, and the built-in model where nothing else is asked for."""
+        config = load(locate(self._options.config, self._paths.config_file))
+        server = config.server
+        if self._options.host is not None:
+            server = replace(server, host=self._options.host)
+        if self._options.port is not None:
+            server = replace(server, port=self._options.port)
+        config = replace(config, server=server)
+        asked = any(target.model == TINY for route in config.routes.values() for target in route.targets)
+        if TINY not in config.models and (asked or not (config.models or config.routes)):
+            config = replace(config, models={**config.models, TINY: Model(source=TINY_SOURCE)})
+        # Once more: what the command line laid over the file must be as sound as the file.
+        check(config)
+        return config
+
+    async def apply(self, config: Config) -> None:
+        """Put a configuration in force: models to the supervisor, a new table for the requests to come."""
+        async with self._applying:
+            wanted, missing = await self._files(config)
+            if TINY not in wanted and await self._stopgap(wanted):
+                # First, so that `lumen/auto` is answered while the real model is on its way.
+                wanted = {TINY: await self._tiny(), **wanted}
+            opened = await asyncio.to_thread(unlock, config)
+            names = list(dict.fromkeys((*wanted, *config.models)))
+            table = Table(config, self._upstreams.of(config, names, opened), int(time.time()))
+            ring = load_keys(self._paths.keys_file) if config.auth.required else None
+            await self._supervisor.apply(wanted)
+            sources = {name: model.source for name, (model, _) in wanted.items()}
+            notice = TINY_NOTICE if set(sources) == {TINY} else None
+            self._served = Served(config, sources, missing, notice, TINY_SOURCE)
+            self.state.config, self.state.table, self.state.ring = config, table, ring
+            self.state.billing.configure(config, ring)
+
+    async def _files(self, config: Config) -> tuple[dict[str, tuple[Model, ModelFiles]], dict[str, str]]:
+        """The models whose files are here, and what to do about the others."""
+        wanted: dict[str, tuple[Model, ModelFiles]] = {}
+        missing: dict[str, str] = {}
+        base = (self._options.config or self._paths.config_file).parent
+        for name, model in config.models.items():
+            files = await asyncio.to_thread(resolve, model.source, self._paths, draft=model.draft, base=base)
+            if files is None:
+                missing[name] = f"not on this disk yet; run: lumen pull {model.source}"
+            else:
+                wanted[name] = (self.profile.apply(model), replace(files, name=name))
+        return wanted, missing
+
+    async def _stopgap(self, wanted: dict[str, tuple[Model, ModelFiles]]) -> bool:
+        """Whether the built-in model must answer for now: real ones are configured, but none of them does yet."""
+        if not self._served.config.models:
+            return False
+        if not wanted:
+            return bool(self._served.missing) or TINY in self._served.sources or not self._served.sources
+        ready = self._served.ready(self._supervisor.states())
+        return TINY in self._served.sources and not any(ready.get(name) for name in wanted)
+
+    async def _tiny(self) -> tuple[Model, ModelFiles]:
+        files = await asyncio.to_thread(resolve, TINY_SOURCE, self._paths)
+        assert files is not None
+        return self.profile.apply(Model(source=TINY_SOURCE)), replace(files, name=TINY)
+
+    def _replica_changed(self, state: ReplicaState) -> None:
+        say(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))
+        stopgap = TINY in self._served.sources and TINY not in self._served.config.models
+        if stopgap and state.state == "ready" and state.model != TINY:
+            self._own(self.apply(self._served.config))
+
+    # -- what requests and operators ask -------------------------------------------------------------------
+
+    def ready(self) -> dict[str, bool]:
+        return self._served.ready(self._supervisor.states())
+
+    def status(self) -> dict[str, Any]:
+        served, states = self._served, self._supervisor.states()
+        return {
+            "version": lumen.__version__,
+            "pid": os.getpid(),
+            "url": self.url,
+            "started": self._started,
+            "uptime_s": round(time.time() - self._started, 1),
+            "ready": all(served.ready(states).values()),
+            "draining": self.state.draining,
+            "config": str(self._options.config or self._paths.config_file),
+            "profile": {"name": self.profile.name, "why": self.why},
+            "models": overview.models_status(served, states),
+            "routes": [entry.name for entry in self.state.table.entries()],
+            "requests": overview.requests_status(self.state.counters),
+            "targets": self.targets(),
+            "failovers": self.state.health.recent_failovers()[:20],
+            "providers_missing_keys": dict(self._upstreams.missing),
+            "money": self.state.billing.status(),
+            "rss_bytes": psutil.Process().memory_info().rss,
+            "notice": served.notice,
+        }
+
+    def targets(self) -> list[dict[str, Any]]:
+        return self.state.health.snapshot(asyncio.get_running_loop().time())
+
+    def failovers(self) -> list[dict[str, Any]]:
+        return self.state.health.recent_failovers()
+
+    def routes(self) -> list[dict[str, Any]]:
+        return overview.routes(self.state.table)
+
+    def models(self) -> list[dict[str, Any]]:
+        return overview.names(self._served, self._supervisor.states(), self.state.table)
+
+    def steer(self, name: str, action: str) -> dict[str, Any]:
+        """Eject, drain or restore a target by hand.
+
+        Raises:
+            RequestError: no such action.
+        """
+        now, health = asyncio.get_running_loop().time(), self.state.health
+        match action:
+            case "eject":
+                health.eject(name, now, None, "by the operator")
+            case "drain":
+                health.drain(name, now, "by the operator")
+            case "restore":
+                health.restore(name, now)
+            case _:
+                raise RequestError("Send 'action' as eject, drain or restore.", param="action")
+        return {"target": name, "action": action}
+
+    async def reload(self) -> dict[str, Any]:
+        config = self.read_config()
+        before = asdict(self._served.config)
+        await self.apply(config)
+        after = asdict(self._served.config)
+        changed = [name for name in after if after[name] != before[name]]
+        say("configuration reloaded" + (f": {', '.join(changed)}" if changed else ""))
+        return {"changed": changed}
+
+    async def restart(self, model: str) -> dict[str, Any]:
+        if model not in self._served.sources:
+            raise RequestError(f"There is no local model '{model[:128]}'.", status=404, param="model")
+        await self._supervisor.restart(model)
+        return {"restarting": model}
+
+    def stop(self) -> dict[str, Any]:
+        self._stop()
+        return {"stopping": True, "in_flight": self.state.counters.in_flight}
+
+
+class AlreadyRunning(LumenError):
+    status = 409
+    code = "already_running"
+
+
+def _ledger_told(why: str | None) -> None:
+    say("the ledger is well again" if why is None else f"the ledger is in trouble: {why}")
+
+
+def say(text: str) -> None:
+    """One line to the log."""
+    to_stderr(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+def to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,0 +1,537 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given as history
+from hypothesis import strategies as st
+
+from lumen.config.schema import Timeouts
+from lumen.core.breaker import FIRST_SPAN, IN_A_ROW, LONGEST, PATIENCE
+from lumen.core.errors import BrokenError, ConnectError, LumenError, RefusedError, Retry, SilentError
+from lumen.gateway import health as module
+from lumen.gateway import upkeep
+from lumen.gateway.health import MAX_FAILOVERS, SHARE_WINDOW, Failover, Health, Pass
+from lumen.gateway.upkeep import Keeper, prober
+from lumen.gateway.upstream import Limits
+
+EPOCH = 1_700_000_000.0
+BROKE = BrokenError("The connection to the target broke.", phase="stream")
+ASKED = RefusedError("secret sk-123", phase="headers", upstream_status=429, retry_after=60.0)
+NEVER = RefusedError("", phase="headers", upstream_status=400, retry=Retry.NEVER)
+BASE = Limits(connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0)
+UNSET = Timeouts()
+
+
+class Clock:
+    """Loop time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return made(clock)
+
+
+def made(clock: Clock) -> Health:
+    return Health(lambda: 0.0, clock(), EPOCH + clock())
+
+
+def taken(health: Health, name: str, now: float, *, force: bool = False) -> Pass:
+    given = health.begin(name, now, force=force)
+    assert given is not None
+    return given
+
+
+def attempt(health: Health, name: str, now: float, error: LumenError | None = None, *, force: bool = False) -> None:
+    health.ended(taken(health, name, now, force=force), now, error is None, error=error)
+
+
+def break_down(health: Health, name: str, now: float) -> None:
+    passes = [taken(health, name, now, force=True) for _ in range(IN_A_ROW)]
+    for given in passes:
+        health.ended(given, now, False, error=BROKE)
+
+
+def state(health: Health, name: str, now: float) -> str:
+    return next(str(one["state"]) for one in health.snapshot(now) if one["name"] == name)
+
+
+# -- whom to ask -----------------------------------------------------------------------------------------------
+
+
+def test_all_well_leaves_the_plan_as_it_is(health: Health, clock: Clock) -> None:
+    assert list(health.steps(("a", "b", "c"), clock)) == [(0, False), (1, False), (2, False)]
+    assert health.out(("a", "b", "c"), clock()) == {}
+    assert list(health.steps((), clock)) == []
+
+
+def test_what_is_out_comes_last_and_soonest_first(health: Health, clock: Clock) -> None:
+    attempt(health, "a", clock(), ASKED)
+    break_down(health, "b", clock())
+    health.drain("d", clock(), "by hand")
+    names = ("a", "b", "c", "d")
+    assert list(health.steps(names, clock)) == [(2, False), (1, True), (0, True)]
+    out = health.out(names, clock())
+    assert {name: one.state.value for name, one in out.items()} == {"a": "open", "b": "open", "d": "drained"}
+    assert out["a"].until == pytest.approx(EPOCH + clock() + 60)
+    assert "5 failures in a row" in out["b"].why
+    assert all("sk-123" not in one.why for one in out.values())
+
+
+def test_a_target_is_looked_at_when_its_turn_comes(health: Health, clock: Clock) -> None:
+    steps = health.steps(("a", "b", "c"), clock)
+    assert next(steps) == (0, False)
+    break_down(health, "b", clock())
+    assert next(steps) == (2, False)
+    assert next(steps) == (1, True)
+    assert next(steps, None) is None
+    assert next(steps, None) is None
+
+
+def test_without_force_what_is_out_stays_out(health: Health, clock: Clock) -> None:
+    break_down(health, "a", clock())
+    assert health.begin("a", clock()) is None
+    health.ended(taken(health, "a", clock(), force=True), clock(), True)
+    assert state(health, "a", clock()) == "closed"
+    health.drain("a", clock(), "by hand")
+    assert health.begin("a", clock(), force=True) is None
+
+
+FAULTS = st.sampled_from([None, BROKE, ASKED, NEVER])
+REQUESTS = st.lists(st.tuples(st.lists(FAULTS, min_size=3, max_size=3), st.floats(0.0, 8.0)), max_size=60)
+
+
+@history(REQUESTS, st.sets(st.sampled_from("abc"), max_size=2))
+def test_the_last_usable_target_is_never_ejected(
+    requests: list[tuple[list[LumenError | None], float]], drained: set[str]
+) -> None:
+    """Whatever happened before, every request reaches targets until one serves or all but the drained were tried."""
+    clock = Clock()
+    health = made(clock)
+    for name in drained:
+        health.drain(name, clock(), "by hand")
+    names = "abc"
+    for faults, passed in requests:
+        clock.now += passed
+        tried = []
+        for index, force in health.steps(names, clock):
+            given_pass = health.begin(names[index], clock(), force=force)
+            assert given_pass is not None
+            tried.append(names[index])
+            error = faults[index]
+            health.ended(given_pass, clock(), error is None, error=error)
+            if error is None:
+                break
+        else:
+            assert set(tried) == set(names) - drained
+        assert len(tried) == len(set(tried))
+        assert not drained & set(tried)
+        assert all(one["in_flight"] == 0 for one in health.snapshot(clock()))
+
+
+# -- probes ----------------------------------------------------------------------------------------------------
+
+
+def test_one_probe_at_a_time_and_its_first_token_is_enough(health: Health, clock: Clock) -> None:
+    break_down(health, "a", clock())
+    clock.now += FIRST_SPAN
+    probe = taken(health, "a", clock())
+    assert probe.probing
+    assert list(health.steps("ab", clock)) == [(1, False), (0, True)]
+    assert health.begin("a", clock()) is None
+    health.serving(probe, clock(), 0.2)
+    assert state(health, "a", clock()) == "closed"
+    assert not taken(health, "a", clock()).probing
+
+
+@pytest.mark.parametrize(("ok", "error"), [(None, None), (False, NEVER), (False, None)])
+def test_a_probe_that_found_out_nothing_frees_its_place_once(
+    health: Health, clock: Clock, ok: bool | None, error: LumenError | None
+) -> None:
+    break_down(health, "a", clock())
+    clock.now += FIRST_SPAN
+    probe = taken(health, "a", clock())
+    health.ended(probe, clock(), ok, error=error)
+    second = taken(health, "a", clock())
+    assert second.probing
+    # However often the first one ends, the second keeps its place.
+    health.ended(probe, clock(), True)
+    health.ended(probe, clock(), None)
+    assert health.begin("a", clock()) is None
+    assert health.snapshot(clock())[0]["in_flight"] == 1
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_attempt_gives_its_ticket_back(health: Health, clock: Clock) -> None:
+    break_down(health, "a", clock())
+    clock.now += FIRST_SPAN
+    began = asyncio.Event()
+
+    async def run() -> None:
+        probe = taken(health, "a", clock())
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            health.ended(probe, clock(), None)
+
+    task = asyncio.create_task(run())
+    await began.wait()
+    assert health.begin("a", clock()) is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert taken(health, "a", clock()).probing
+
+
+def test_a_target_that_is_back_serves_within_fifteen_seconds(health: Health, clock: Clock) -> None:
+    down = clock.now
+    while clock.now < down + 60:
+        # One request a second while it is down; every third one hangs.
+        given = health.begin("a", clock())
+        if given is not None and int(clock.now) % 3:
+            health.ended(given, clock(), False, error=BROKE)
+        clock.now += 1
+    back = clock.now
+    while (given := health.begin("a", clock())) is None:
+        clock.now += 0.25
+    health.serving(given, clock(), 0.1)
+    assert clock.now - back <= LONGEST + PATIENCE
+    assert state(health, "a", clock()) == "closed"
+
+
+def test_cut_after_the_first_token_still_counts_as_failure(health: Health, clock: Clock) -> None:
+    for _ in range(IN_A_ROW):
+        given = taken(health, "a", clock())
+        health.serving(given, clock(), 0.1)
+        health.ended(given, clock(), False, error=BROKE)
+    assert state(health, "a", clock()) == "open"
+
+
+def test_slow_against_its_own_history(health: Health, clock: Clock) -> None:
+    for i in range(250):
+        clock.now += 0.1
+        given = taken(health, "a", clock())
+        health.serving(given, clock(), 0.3 if i < 200 else 4.0)
+        health.ended(given, clock(), True)
+        if state(health, "a", clock()) == "open":
+            break
+    assert i == 209
+    assert "slower than usual" in str(health.snapshot(clock())[0]["why"])
+
+
+# -- limits ----------------------------------------------------------------------------------------------------
+
+
+def learned(health: Health, clock: Clock, ttft: float, gap: float, size: int = 1000) -> Pass:
+    for _ in range(200):
+        given = health.begin("a", clock(), size)
+        assert given is not None
+        health.serving(given, clock(), ttft)
+        health.ended(given, clock(), True, max_gap=gap, per_token=gap)
+    given = health.begin("a", clock(), size)
+    assert given is not None
+    return given
+
+
+def test_limits_adapt(health: Health, clock: Clock) -> None:
+    assert health.limits(taken(health, "a", clock()), BASE, UNSET) == BASE
+    given = learned(health, clock, 1.0, 3.0)
+    found = health.limits(given, BASE, UNSET)
+    assert found.first_token == pytest.approx(8.0, rel=0.1)
+    assert found.headers == found.first_token
+    assert found.gap == pytest.approx(9.0, rel=0.1)
+    assert (found.connect, found.total) == (BASE.connect, BASE.total)
+    # The same object while nothing changed; made anew for another route.
+    assert health.limits(given, BASE, UNSET) is found
+    own = Timeouts(first_token=0.3, gap=2.0, headers=1.0)
+    base = Limits(connect=5.0, headers=1.0, first_token=0.3, gap=2.0, total=900.0)
+    assert health.limits(given, base, own) == base
+    assert health.limits(given, BASE, UNSET) == found
+
+
+def test_limits_stretch_for_a_long_prompt(health: Health, clock: Clock) -> None:
+    short = health.limits(learned(health, clock, 1.0, 0.1), BASE, UNSET).first_token
+    long = health.begin("a", clock(), 5000)
+    assert long is not None
+    assert health.limits(long, BASE, UNSET).first_token == pytest.approx(5 * short)
+
+
+def test_a_thinking_model_waits_longer_also_for_its_headers(health: Health, clock: Clock) -> None:
+    given = learned(health, clock, 50.0, 0.1)
+    found = health.limits(given, BASE, UNSET)
+    assert found.headers == found.first_token == pytest.approx(100.0, rel=0.1)
+    assert health.limits(given, BASE, Timeouts(headers=60.0)).headers == 60.0
+
+
+def test_silence_counts_with_its_length(health: Health, clock: Clock) -> None:
+    given = learned(health, clock, 0.5, 0.1)
+    assert health.limits(given, BASE, UNSET).first_token == 5.0
+    for _ in range(64):
+        given = taken(health, "a", clock(), force=True)
+        clock.now += 5.0
+        health.ended(given, clock(), False, error=SilentError("", phase="first_token"))
+    assert health.limits(taken(health, "a", clock(), force=True), BASE, UNSET).first_token > 30.0
+
+
+def test_hedge_delay(health: Health, clock: Clock) -> None:
+    assert health.hedge_delay("a") is None
+    learned(health, clock, 0.4, 0.1)
+    assert health.hedge_delay("a") == pytest.approx(0.4, rel=0.1)
+
+
+# -- what an operator sees -------------------------------------------------------------------------------------
+
+
+def test_snapshot(health: Health, clock: Clock) -> None:
+    given = learned(health, clock, 0.4, 0.1)
+    attempt(health, "b", clock(), BROKE)
+    a, b = health.snapshot(clock())
+    assert (a["name"], a["state"], a["in_flight"], a["error_rate"]) == ("a", "closed", 1, 0.0)
+    assert a["first_token_ms"]["p50"] == pytest.approx(400, rel=0.1)
+    assert a["gap_ms"]["p99"] == a["per_token_ms"]["p99"] == pytest.approx(100, rel=0.1)
+    assert (b["error_rate"], b["first_token_ms"]) == (1.0, None)
+    assert a["share"] + b["share"] == pytest.approx(1.0, abs=0.001)
+    assert a["share"] == pytest.approx(201 / 202, abs=0.001)
+    health.ended(given, clock(), None)
+    health.eject("b", clock(), None, "by hand")
+    b = health.snapshot(clock())[1]
+    assert (b["state"], b["why"], b["until"]) == ("ejected", "by hand", None)
+    json.dumps(health.snapshot(clock()))
+
+
+def test_shares_are_of_the_last_half_minute(health: Health, clock: Clock) -> None:
+    for _ in range(30):
+        attempt(health, "a", clock())
+    clock.now += SHARE_WINDOW * 1.5
+    for _ in range(30):
+        attempt(health, "b", clock())
+    a, b = health.snapshot(clock())
+    assert 0.0 < a["share"] < b["share"]
+    clock.now += 3 * SHARE_WINDOW
+    assert [one["share"] for one in health.snapshot(clock())] == [0.0, 0.0]
+
+
+def failover(number: int) -> Failover:
+    return Failover(f"req_{number}", EPOCH, "a", "b", "upstream_disconnected", "prefill", 7, 12.5, "a seam")
+
+
+def test_failovers_are_the_last_ones_newest_first(health: Health) -> None:
+    for number in range(MAX_FAILOVERS + 5):
+        health.failovers.append(failover(number))
+    seen = health.recent_failovers()
+    assert len(seen) == MAX_FAILOVERS
+    assert seen[0]["request_id"] == f"req_{MAX_FAILOVERS + 4}"
+
+
+def test_targets_are_bounded(health: Health, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TARGETS", 16)
+    busy = taken(health, "busy", clock())
+    health.drain("drained", clock(), "by hand")
+    break_down(health, "broken", clock())
+    for i in range(100):
+        clock.now += 0.001
+        attempt(health, f"dynamic-{i}", clock())
+    names = {one["name"] for one in health.snapshot(clock())}
+    assert len(names) <= 16
+    assert names >= {"busy", "drained", "broken", "dynamic-99"}
+    health.ended(busy, clock(), True)
+    passes = [taken(health, f"held-{i}", clock()) for i in range(100)]
+    for given in passes:
+        health.ended(given, clock(), True)
+    assert len(health.snapshot(clock())) <= 16
+
+
+# -- kept on disk ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_survives_a_restart(health: Health, clock: Clock, tmp_path: Path) -> None:
+    said: list[str] = []
+    learned(health, clock, 1.0, 3.0)
+    attempt(health, "b", clock(), ASKED)
+    health.drain("c", clock(), "by hand")
+    health.failovers.append(failover(1))
+    Keeper(health, tmp_path / "health.json", said.append).save()
+    assert (tmp_path / "health.json").stat().st_mode & 0o777 == 0o600
+    # The next process: the loop's time began anew.
+    later = Clock()
+    later.now = 3.0
+    again = Health(lambda: 0.0, later(), EPOCH + clock() + 20)
+    Keeper(again, tmp_path / "health.json", said.append).load(later())
+    assert {name: one.state.value for name, one in again.out("abc", later()).items()} == {"b": "open", "c": "drained"}
+    assert again.out("b", later() + 39.9)
+    assert not again.out("b", later() + 40.1)
+    given = again.begin("a", later(), 1000)
+    assert given is not None
+    assert again.limits(given, BASE, UNSET).first_token == pytest.approx(8.0, rel=0.1)
+    assert again.recent_failovers() == health.recent_failovers()
+    assert not said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"format": 9}',
+        b'{"format": 1, "targets": {"a": {}}, "failovers": []}',
+        b'{"format": 1, "targets": {}, "failovers": [{"x": 1}]}',
+        b'{"format": 1, "targets": [], "failovers": []}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_corrupt_file_is_set_aside(health: Health, clock: Clock, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "health.json"
+    path.write_bytes(content)
+    said: list[str] = []
+    Keeper(health, path, said.append).load(clock())
+    assert not path.exists()
+    assert (tmp_path / "health.json.corrupt").read_bytes() == content
+    assert len(said) == 1
+    assert health.snapshot(clock()) == []
+
+
+def test_no_file_is_no_trouble(health: Health, clock: Clock, tmp_path: Path) -> None:
+    said: list[str] = []
+    Keeper(health, tmp_path / "health.json", said.append).load(clock())
+    assert not said
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.anyio
+async def test_it_is_written_when_it_changed(health: Health, clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "health.json"
+    task = asyncio.create_task(Keeper(health, path, lambda text: None).run(every=0.01))
+    attempt(health, "a", clock(), ASKED)
+    await until(path.exists)
+    assert json.loads(path.read_bytes())["targets"]["a"]["breaker"]["state"] == "open"
+    health.restore("a", clock())
+    await until(lambda: json.loads(path.read_bytes())["targets"]["a"]["breaker"]["state"] == "closed")
+    await cancelled(task)
+
+
+@pytest.mark.anyio
+async def test_it_is_not_written_for_nothing(
+    health: Health, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[Path] = []
+    monkeypatch.setattr(upkeep, "write_atomic", lambda path, data, mode: writes.append(path))
+    keeper = Keeper(health, tmp_path / "health.json", lambda text: None)
+    looks = 0
+
+    def last_used() -> float:
+        nonlocal looks
+        looks += 1
+        return Health.last_used(health)
+
+    monkeypatch.setattr(health, "last_used", last_used)
+    task = asyncio.create_task(keeper.run(every=0.001, times_every=3600.0))
+    attempt(health, "a", clock())
+    await until(lambda: looks >= 10)
+    assert not writes
+    await cancelled(task)
+    task = asyncio.create_task(keeper.run(every=0.001, times_every=0.0))
+    before = looks
+    await until(lambda: looks >= before + 1)
+    clock.now += 1
+    attempt(health, "a", clock())
+    await until(lambda: bool(writes))
+    before = looks
+    await until(lambda: looks >= before + 10)
+    assert len(writes) == 1
+    await cancelled(task)
+
+
+def test_a_late_write_does_not_undo_a_later_one(
+    health: Health, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(health, tmp_path / "health.json", lambda text: None)
+    attempt(health, "a", clock())
+    early = keeper._dump()
+    attempt(health, "a", clock(), ASKED)
+    keeper.save()
+    thread = threading.Thread(target=keeper._write, args=early)
+    thread.start()
+    thread.join()
+    assert json.loads((tmp_path / "health.json").read_bytes())["targets"]["a"]["breaker"]["state"] == "open"
+
+
+def test_a_full_disk_is_told_once(health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes, mode: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    said: list[str] = []
+    keeper = Keeper(health, tmp_path / "health.json", said.append)
+    monkeypatch.setattr(upkeep, "write_atomic", full)
+    keeper.save()
+    keeper.save()
+    assert said == ["the health of targets cannot be written: No space left on device"]
+
+
+# -- idle checks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_an_open_target_that_answers_is_probed_earlier() -> None:
+    loop = asyncio.get_running_loop()
+    health = Health(lambda: 0.0, loop.time(), EPOCH)
+    answers: dict[str, int | Exception | None] = {
+        "alive": 200,
+        "locked": 401,
+        "failing": 503,
+        "local": None,
+        "gone": ConnectError("", phase="connect"),
+        "reset": ConnectionResetError(),
+    }
+    asked: list[str] = []
+
+    async def ask(name: str) -> int | None:
+        asked.append(name)
+        if name == "silent":
+            await asyncio.Event().wait()
+        answer = answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    names = (*answers, "silent", "busy", "asked")
+    for name in names:
+        break_down(health, name, loop.time())
+    attempt(health, "asked", loop.time(), ASKED, force=True)
+    taken(health, "busy", loop.time(), force=True)
+    attempt(health, "well", loop.time())
+    task = asyncio.create_task(prober(health, ask, look=0.01, pace=600.0, limit=0.05))
+    await until(lambda: not {"alive", "locked"} & health.out(names, loop.time()).keys())
+    await until(lambda: len(asked) == len(answers) + 1)
+    # Nobody is asked twice within the pace, nor whom somebody uses, nor who asked to be left alone.
+    assert sorted(asked) == sorted((*answers, "silent"))
+    assert health.out(names, loop.time()).keys() == {"failing", "local", "gone", "reset", "silent", "busy", "asked"}
+    assert taken(health, "alive", loop.time()).probing
+    await cancelled(task)
