@@ -46,8 +46,8 @@ def run(
 def summary(found: dict[str, Any]) -> list[str]:
     """The same in words, a line each."""
     lines = [f"address   {found['address']}"]
-    keys = {"accepted": "accepted", "refused": "refused", "none": "none is asked for",
-            "unchecked": "not checked: anyone may list its models; give --model"}  # fmt: skip
+    unchecked = "not checked" + (": anyone may list its models; give --model" if found["ok"] else "")
+    keys = {"accepted": "accepted", "refused": "refused", "none": "none is asked for", "unchecked": unchecked}
     lines.append(f"key       {keys[found['key']]}")
     if found["models"] is not None:
         lines.append(f"models    {found['models']} listed")

@@ -76,6 +76,10 @@ class VendorClient:
             raise CliError(f"{host} said nothing for {self.timeout:g} s", "try again, or give --timeout") from None
         except ssl.SSLError as error:
             raise CliError(f"{host} offers no TLS that can be trusted: {error.reason}", "check its base_url") from None
+        except (ConnectionResetError, BrokenPipeError):
+            raise CliError(
+                f"{host} closed the connection without an answer", "try again, or check its base_url"
+            ) from None
         except OSError as error:
             why = error.strerror or str(error)
             raise CliError(f"{host} cannot be reached: {why}", "check its base_url and your network") from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from lumen.catalogue import prices
 from lumen.config.load import load
@@ -19,6 +22,7 @@ from lumen.paths import Paths
 from lumen.secrets import KeyMissing, vault
 from tests.cli.harness import Fake, Ran
 from tests.cli.vendor_server import KEY, Vendor, serving
+from tests.emulator.server import Emulator
 
 published = pytest.mark.skipif(not prices.available(), reason="genai-prices is not installed")
 Lumen = Callable[..., Ran]
@@ -337,6 +341,57 @@ def test_a_vendor_that_cannot_be_reached(lumen: Lumen) -> None:
         assert ran.code == 1 and "said nothing for 0.2 s; try again, or give --timeout" in ran.err
     ran = lumen("provider", "test", "acme")
     assert ran.code == 1 and "127.0.0.1 cannot be reached: Connection refused; check its base_url" in ran.err
+
+
+@pytest.fixture
+def emulated(lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulated provider of the gateway's own tests, configured as `emu`."""
+    emulator, loop, up = Emulator(), asyncio.new_event_loop(), threading.Event()
+    ports: list[int] = []
+    runner = web.AppRunner(emulator.app(), shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ports.append(runner.addresses[0][1])
+        up.set()
+
+    def run() -> None:
+        loop.run_until_complete(start())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert up.wait(20)
+    monkeypatch.setenv("EMU_KEY", KEY)
+    assert (
+        lumen("provider", "add", "emu", "--base-url", f"http://127.0.0.1:{ports[0]}/v1", "--key", "env:EMU_KEY").code
+        == 0
+    )
+    yield emulator
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("words-3", None),
+        ("status-401", "emu refuses the key (401)"),
+        ("status-503", "does not answer as it should (503)"),
+        ("limit", "over its rate limit"),
+        ("html", "does not answer as it should"),
+        ("reset", "closed the connection without an answer"),
+    ],
+)
+def test_what_the_emulated_provider_does(lumen: Lumen, emulated: Emulator, model: str, says: str | None) -> None:
+    ran = lumen("provider", "test", "emu", "--model", model)
+    assert (ran.code, ran.err.count("\n")) == ((0, 0) if says is None else (1, 1))
+    assert says is None or says in ran.err
+    assert KEY not in ran.out + ran.err
+    assert emulated.headers[-1]["Authorization"] == f"Bearer {KEY}"
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
