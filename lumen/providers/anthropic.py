@@ -17,6 +17,7 @@ from lumen.wire.call import Call, Event
 from lumen.wire.chunks import Writer
 from lumen.wire.decoding import WholeDecoder, check_kind
 from lumen.wire.refusals import (
+    FILTERED,
     LOCKED_OUT,
     TOO_LONG,
     UNSUPPORTED,
@@ -34,6 +35,7 @@ VERSION = "2023-06-01"
 _encode = msgspec.json.Encoder().encode
 _MEANINGS = (
     (re.compile(r"prompt is too long|exceed(?:s)? (?:the )?(?:context|maximum context)"), TOO_LONG),
+    (re.compile(r"content filtering policy"), FILTERED),
     (re.compile(r"credit balance is too low|spend limit"), LOCKED_OUT),
     (re.compile(r"not support|deprecated for this model|cannot both be specified"), UNSUPPORTED),
 )

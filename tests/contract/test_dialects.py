@@ -145,7 +145,9 @@ def test_unknown_dialect() -> None:
 def test_a_stream_reads_the_same_however_it_is_cut(name: str, cut: Callable[[bytes], list[bytes]]) -> None:
     decoder = stream(dialect(name, token_ids=False, local=False), call())
     found = events(decoder, cut(STREAMS[name]))
-    assert any(e.content for e in found)
+    assert "".join(e.text for e in found if e.text) == "h\u00e9"
+    assert all(e.content for e in found if e.text or e.actionable) and any(e.actionable for e in found)
+    assert next(e.identity for e in found if e.identity)[0] == "x"
     assert fold(found) == Folded(
         ["assistant"], "h\u00e9", [{"id": "c1", "name": "f", "arguments": '{"a":1}'}], ["tool_calls"]
     )

@@ -1,1 +1,1 @@
-"""An emulated OpenAI-dialect provider with scripted faults, chosen by the model's name."""
+"""An emulated provider of all three dialects, with scripted faults chosen by the model's name."""

@@ -1,0 +1,111 @@
+"""What a model's name asks the emulated provider to do, and the text it answers with. No I/O.
+
+A name is `[kind-][prefill-]script[-N…]`, such as `words-20`, `tool-cut-3` or `prefill-json-words-8`; see `server.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("text", "tool", "json", "think")
+PREFILLS = ("startover", "noprefill", "prefill", "anchor")
+# Scripts that break off after N pieces of an answer that is longer.
+BREAKING = frozenset({"cut", "drop", "stall", "errin", "garbage", "truncated", "endless"})
+# An anchored continuation asks for this many characters of what was said before.
+ANCHOR = 40
+_LONGER = 3
+
+
+@dataclass(frozen=True)
+class Script:
+    """`sent` pieces go out of an answer of `total`; `prefill` says what a partial assistant message comes to."""
+
+    name: str
+    numbers: tuple[int, ...]
+    kind: str
+    prefill: str
+
+    def number(self, at: int, default: int) -> int:
+        return self.numbers[at] if at < len(self.numbers) else default
+
+    @property
+    def sent(self) -> int:
+        return self.number(2 if self.name == "flap" else 0, 5)
+
+    @property
+    def total(self) -> int:
+        return self.sent + (_LONGER if self.name in BREAKING else 0)
+
+
+def parse(model: str) -> Script:
+    """The script a model's name stands for; a name that is none answers with words."""
+    words = model.removeprefix("models/").split("-")
+    kind, prefill = "text", "startover"
+    while words and words[0] in (*KINDS, *PREFILLS):
+        word = words.pop(0)
+        kind = word if word in KINDS else kind
+        prefill = word if word in PREFILLS else prefill
+    name = words[0] if words and not words[0].isdigit() else "words"
+    return Script(name, tuple(int(word) for word in words if word.isdigit()), kind, prefill)
+
+
+def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]) -> list[str]:
+    """The pieces of the whole answer, one of them for each token it is billed for.
+
+    Args:
+        messages: role and text of each message of the conversation.
+    """
+    if script.name == "seeded":
+        words = [f"word{random.Random(f'{seed or 0}:{i}').randrange(1000)}" for i in range(script.total)]
+    else:
+        words = [f"word{i}" for i in range(script.total)]
+    made = [word + " " for word in words] if script.kind in ("text", "think") else _json(words)
+    partial = _partial(script, messages)
+    if partial is None:
+        return made
+    whole = "".join(made)
+    rest = whole[len(partial) :] if whole.startswith(partial) else whole
+    made = re.findall(r"\s*\S+\s?|\s+", rest)
+    return [partial[-ANCHOR:], *made] if script.prefill == "anchor" else made
+
+
+def _partial(script: Script, messages: Sequence[tuple[str, str]]) -> str | None:
+    """What the conversation leaves to be continued, where the script continues at all."""
+    if script.prefill == "prefill" and messages and messages[-1][0] in ("assistant", "model"):
+        return messages[-1][1]
+    if script.prefill == "anchor" and len(messages) > 1 and messages[-2][0] in ("assistant", "model"):
+        return messages[-2][1]
+    return None
+
+
+def _json(words: Sequence[str]) -> list[str]:
+    """`{"words": [...]}` in as many pieces as there are words."""
+    made = [("" if i == 0 else ", ") + json.dumps(word) for i, word in enumerate(words)]
+    if not made:
+        return ['{"words": []}']
+    made[0] = '{"words": [' + made[0]
+    made[-1] += "]}"
+    return made
+
+
+def conversation(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """Role and text of every message, in whichever dialect."""
+    if "contents" in body:
+        turns = [(turn.get("role", "user"), turn.get("parts", [])) for turn in body["contents"]]
+    else:
+        turns = [(m["role"], m.get("content") or "") for m in body.get("messages", [])]
+    return [(role, text if isinstance(text, str) else "".join(p.get("text", "") for p in text)) for role, text in turns]
+
+
+def tool_name(body: dict[str, Any]) -> str:
+    """The tool a `tool-…` answer calls: the first that was offered."""
+    for tool in body.get("tools") or ():
+        if "functionDeclarations" in tool:
+            return str(tool["functionDeclarations"][0]["name"])
+        return str(tool.get("function", tool)["name"])
+    return "lookup"
