@@ -36,6 +36,11 @@ class Paths:
         return self.config_dir / "local.key"
 
     @property
+    def ledger_file(self) -> Path:
+        """What every request cost; SQLite, with its write-ahead log beside it."""
+        return self.state_dir / "ledger.db"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

@@ -27,7 +27,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("rm", "Remove a model file from this disk."),
     "provider": ("provider", "Add, list, test and remove providers and their keys."),
     "route": ("route", "Set, list, show and remove routes."),
-    "key": ("key", "Add, list and revoke keys."),
+    "key": ("key", "Add, change, list and revoke keys."),
+    "usage": ("usage", "What was used and what it cost, by key, route, model, provider or day."),
+    "invoice": ("invoice", "A month's statement over all providers and this machine."),
     "config": ("config", "Check, show and locate the configuration."),
     "doctor": ("doctor", "Find what is wrong on this machine and how to mend it."),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import typer
 
@@ -10,10 +11,23 @@ from lumen.paths import Paths
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
+from lumen_cli.limits import (
+    CONCURRENCY,
+    CREDIT,
+    DAILY,
+    MAX_REQUEST,
+    MONTHLY,
+    PER_MINUTE,
+    RPM,
+    TPM,
+    given,
+    shown,
+    written,
+)
 from lumen_cli.output import JSON, command, moment, note, print_json, say, table
 from lumen_cli.settings import reload
 
-app = command("Add, list and revoke keys.")
+app = command("Add, change, list and revoke keys.")
 
 _LONGEST_NAME = 64
 
@@ -24,23 +38,72 @@ def add(
     models: list[str] | None = typer.Option(None, help="Only models of this name; * and ? as in file names; repeat."),
     routes: list[str] | None = typer.Option(None, help="Only routes of this name; repeat."),
     expires: str | None = typer.Option(None, metavar="DURATION", help="Ends after this long, such as 30d or 12h."),
+    credit: str | None = CREDIT,
+    daily: str | None = DAILY,
+    monthly: str | None = MONTHLY,
+    per_minute: str | None = PER_MINUTE,
+    max_request: str | None = MAX_REQUEST,
+    rpm: str | None = RPM,
+    tpm: str | None = TPM,
+    concurrency: str | None = CONCURRENCY,
     json_output: bool = JSON,
 ) -> None:
     """Add a key and show it, this once."""
-    from lumen.keys import mint, update
+    from lumen.keys import Limits, mint, update
 
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
     now = time.time()
-    key, secret = mint(name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now)
+    limits = Limits(
+        **given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
+                 "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})
+    )  # fmt: skip
+    key, secret = mint(
+        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits
+    )
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
     force = _tell_gateway(paths)
     if json_output:
-        print_json({"id": key.id, "name": name, "key": secret, "expires": key.expires, "reload": force})
+        print_json(
+            {
+                "id": key.id,
+                "name": name,
+                "key": secret,
+                "expires": key.expires,
+                "limits": written(asdict(key.limits)),
+                "reload": force,
+            }
+        )
         return
     say(secret)
     note(f"Key {key.id} for {name!r}: {force}. It is shown this once; keep it now.")
+
+
+@app.command(name="set")
+def set_(
+    name: str = typer.Argument(help="The key's name or id."),
+    credit: str | None = CREDIT,
+    daily: str | None = DAILY,
+    monthly: str | None = MONTHLY,
+    per_minute: str | None = PER_MINUTE,
+    max_request: str | None = MAX_REQUEST,
+    rpm: str | None = RPM,
+    tpm: str | None = TPM,
+    concurrency: str | None = CONCURRENCY,
+) -> None:
+    """Change a key's limits; those not given stay, `none` lifts one. What was spent still counts."""
+    from lumen.keys import update
+
+    change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
+                    "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
+    if not change:
+        raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
+    paths = find_paths()
+    ring = update(paths.keys_file, lambda ring: ring.limit(name, change))
+    limits = next(key.limits for key in ring.keys if name in (key.name, key.id) and key.revoked is None)
+    now = shown(asdict(limits))
+    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}: {_tell_gateway(paths)}.")
 
 
 @app.command()
@@ -63,13 +126,14 @@ def ls(json_output: bool = JSON) -> None:
                     "revoked": key.revoked,
                     "models": list(key.models),
                     "routes": list(key.routes),
+                    "limits": written(asdict(key.limits)),
                 }
                 for key, state in zip(keys, states, strict=True)
             ]
         )
         return
     table(
-        ("id", "name", "state", "created", "expires", "models", "routes"),
+        ("id", "name", "state", "created", "expires", "models", "routes", "limits"),
         [
             (
                 key.id,
@@ -79,6 +143,7 @@ def ls(json_output: bool = JSON) -> None:
                 moment(key.expires) or "never",
                 ", ".join(key.models) or ("none" if key.routes else "all"),
                 ", ".join(key.routes) or ("none" if key.models else "all"),
+                shown(asdict(key.limits)) or "none",
             )
             for key, state in zip(keys, states, strict=True)
         ],

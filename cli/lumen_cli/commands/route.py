@@ -13,6 +13,7 @@ import typer
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
+from lumen_cli.limits import CREDIT, DAILY, MAX_REQUEST, MONTHLY, NONE, PER_MINUTE, checked, count, shown, written
 from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.settings import CONFIG, config_file, reload
 
@@ -29,6 +30,20 @@ def set_(
     policy: str | None = typer.Option(None, help="How a target is chosen: weighted (default), ordered."),
     default: list[str] | None = typer.Option(None, metavar="PARAM=VALUE", help="Used where a request gives none."),
     timeout: list[str] | None = typer.Option(None, metavar="LIMIT=TIME", help="Such as first_token=5s; repeat."),
+    max_cost: str | None = typer.Option(
+        None, metavar="PRICE", help="Leaves out targets with a dearer token, such as 0.60/1M; `none` lifts it."
+    ),
+    max_request: str | None = MAX_REQUEST,
+    per_minute: str | None = PER_MINUTE,
+    daily: str | None = DAILY,
+    monthly: str | None = MONTHLY,
+    credit: str | None = CREDIT,
+    ttft: str | None = typer.Option(
+        None, metavar="TIME", help="Leaves out targets known to take longer to their first token, such as 300ms."
+    ),
+    max_output: str | None = typer.Option(
+        None, metavar="TOKENS", help="The longest answer where a request names no limit and money is limited."
+    ),
     config: Path | None = CONFIG,
 ) -> None:
     """Make a route or change what is given of it; `PARAM=` with no value removes that one."""
@@ -43,6 +58,10 @@ def set_(
         change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
     if timeout:
         change["timeouts"] = {key: text or None for key, text in map(_pair, timeout)}
+    change |= _money(
+        {"max_cost": max_cost, "max_request": max_request, "per_minute": per_minute, "daily": daily,
+         "monthly": monthly, "credit": credit}, ttft, max_output
+    )  # fmt: skip
     if not change:
         raise CliError("nothing to set", f"write `lumen route set {name} --target MODEL`", code=USAGE)
     admin = Admin(find_paths().admin_socket)
@@ -96,6 +115,7 @@ def show(
     say(f"policy    {found['policy']}")
     say(f"defaults  {_settings(found['defaults']) or 'none'}")
     say(f"limits    {_settings(limits) or 'the usual ones'}")
+    say(f"budget    {shown(found.get('budget') or {}) or 'none'}")
     say()
     share = sum(target["weight"] for target in found["targets"]) or 1.0
     rows = [(t["model"], f"{t['weight']:g}", f"{100 * t['weight'] / share:.0f} %") for t in found["targets"]]
@@ -114,7 +134,8 @@ def _routes(config: Path | None) -> list[dict[str, Any]]:
 
 
 def _plain(route: Route) -> dict[str, Any]:
-    return {**asdict(route), "targets": [asdict(target) for target in route.targets]}
+    plain = {**asdict(route), "targets": [asdict(target) for target in route.targets]}
+    return {**plain, "budget": written(plain["budget"])}
 
 
 def _declared(path: Path, *, named: bool = False) -> dict[str, Route]:
@@ -158,6 +179,29 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _money(budget: dict[str, str | None], ttft: str | None, max_output: str | None) -> dict[str, Any]:
+    """What the flags of money and its objectives change; `None` removes."""
+    from lumen.config.units import parse_duration
+    from lumen.core.money import parse_amount, parse_rate
+
+    change: dict[str, Any] = {}
+    limits: dict[str, str | None] = {}
+    for name, text in budget.items():
+        if text is not None:
+            lifted = text.strip().lower() == NONE
+            if not lifted:
+                checked(name, text, parse_rate if name == "max_cost" else parse_amount)
+            limits[name] = None if lifted else text.strip()
+    if limits:
+        change["budget"] = limits
+    if ttft is not None:
+        lifted = ttft.strip().lower() == NONE
+        change["ttft"] = None if lifted or not checked("ttft", ttft, lambda t: int(parse_duration(t) * 1000)) else ttft
+    if max_output is not None:
+        change["max_output"] = None if max_output.strip().lower() == NONE else checked("max_output", max_output, count)
+    return change
 
 
 def _targets(route: dict[str, Any]) -> str:

@@ -1,0 +1,76 @@
+"""`lumen usage`: what was used and what it cost."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+import typer
+
+from lumen.paths import Paths
+from lumen.paths import paths as find_paths
+from lumen_cli.errors import USAGE, CliError
+from lumen_cli.output import JSON, command, moment, print_json, say, table
+from lumen_cli.sheets import COLUMNS, LOCAL, cells, notes, plain, print_csv
+
+app = command()
+
+By = Literal["key", "route", "model", "provider", "day", "outcome"]
+
+
+@app.command()
+def usage(
+    by: By = typer.Option("model", help="What to add up by."),
+    since: str = typer.Option("30d", metavar="TIME", help="How far back, such as 24h or 7d, or a date: 2026-11-01."),
+    json_output: bool = JSON,
+    csv_output: bool = typer.Option(False, "--csv", help="Print comma-separated values."),
+) -> None:
+    """What was used and what it cost, the dearest first. Also while no gateway runs."""
+    from lumen.ledger.report import reading
+
+    if json_output and csv_output:
+        raise CliError("--json and --csv exclude each other", "choose one", code=USAGE)
+    start = _start(since, time.time())
+    paths = find_paths()
+    with reading(paths.ledger_file) as ledger:
+        rows, total = ledger.usage(by, start), ledger.total(start)
+    names = key_names(paths) if by == "key" else {}
+    named = [(row.name, _name(by, row.name, names), row.sums) for row in rows]
+    if json_output:
+        found = [{by: raw, "name": name, **plain(sums)} for raw, name, sums in named]
+        print_json({"since": start, "by": by, "rows": found, "total": plain(total)})
+    elif csv_output:
+        print_csv((by, "name", *plain(total)), [(raw, name, *plain(sums).values()) for raw, name, sums in named])
+    else:
+        say(f"Since {moment(start)}")
+        table((by, *COLUMNS), [*((name, *cells(sums)) for _, name, sums in named), ("total", *cells(total))])
+        for line in notes(total):
+            say(line)
+
+
+def key_names(paths: Paths) -> dict[str, str]:
+    """Names of keys by id, also of revoked ones; removed ones keep their id."""
+    from lumen.keys import load
+
+    return {key.id: key.name for key in load(paths.keys_file).keys}
+
+
+def _name(by: str, raw: str, keys: dict[str, str]) -> str:
+    if by == "key":
+        return keys.get(raw, raw) or "(no key)"
+    return raw or LOCAL
+
+
+def _start(since: str, now: float) -> int:
+    """The Unix second of a date (UTC), or so long before `now`."""
+    from lumen.config.units import parse_duration
+
+    try:
+        if since.count("-") == 2:
+            return int(datetime.strptime(since.strip(), "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+        return max(int(now - parse_duration(since)), 0)
+    except ValueError:
+        raise CliError(
+            f"--since {since}: not a time", "write 24h, 7d or a date such as 2026-11-01", code=USAGE
+        ) from None

@@ -1,0 +1,183 @@
+"""The reading side: what was used, by whatever one asks for, and a month's statement. Blocks; writes nothing.
+
+Amounts are added up as whole micro-dollars and rests, because SQLite's own sum of pico-dollars would overflow.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lumen.core.errors import ConfigError
+from lumen.core.money import MICRO
+from lumen.ledger.rows import ESTIMATED, UNPRICED
+from lumen.ledger.schema import STEPS, SchemaError, version
+from lumen.ledger.store import reason
+
+_MICROS = 1_000_000
+# Seconds a reader waits for a writer; with a write-ahead log it hardly ever has to.
+_BUSY = 5.0
+
+GROUPS = {
+    "key": "key",
+    "route": "route",
+    "model": "CASE provider WHEN '' THEN model ELSE provider || '/' || model END",
+    "provider": "provider",
+    "day": "strftime('%Y-%m-%d', booked / 1000000, 'unixepoch')",
+    "outcome": "outcome",
+}
+_SUMS = f"""count(DISTINCT request), count(*), sum(outcome NOT IN ('ok', 'cancelled')), coalesce(sum(input), 0),
+    coalesce(sum(output), 0), coalesce(sum(cached), 0), coalesce(sum(cache_write), 0), coalesce(sum(reasoning), 0),
+    coalesce(sum(ended_us - began_us), 0), coalesce(sum(cost / {MICRO}), 0), coalesce(sum(cost % {MICRO}), 0),
+    coalesce(sum((flags & {ESTIMATED}) <> 0), 0), coalesce(sum((flags & {UNPRICED}) <> 0), 0)"""
+
+_DEAREST = f"sum(cost / {MICRO}) + sum(cost % {MICRO}) / {MICRO} DESC, sum(cost % {MICRO}) % {MICRO} DESC"
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Totals of some attempts. `cost`: pico-dollars. `busy_us`: microseconds that targets were at work.
+
+    `estimated`, `unpriced`: how many attempts had counts that were not reported, or no price.
+    """
+
+    requests: int
+    attempts: int
+    failed: int
+    input: int
+    output: int
+    cached: int
+    cache_write: int
+    reasoning: int
+    busy_us: int
+    cost: int
+    estimated: int
+    unpriced: int
+
+
+class Used(NamedTuple):
+    """`name`: the key's id, the route, the model, the provider (empty: this machine) or the day."""
+
+    name: str
+    sums: Sums
+
+
+class Item(NamedTuple):
+    """One line of a statement; `provider` is empty for local models."""
+
+    provider: str
+    model: str
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A month of UTC over all providers and local capacity. `open`: the month is not over."""
+
+    month: str
+    items: list[Item]
+    total: Sums
+    by_key: list[Used]
+    open: bool
+
+
+class Reader:
+    """A connection that only reads. Made by `reading`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def usage(self, by: str, since: int = 0, until: int | None = None) -> list[Used]:
+        """Sums by one of `GROUPS`, the dearest first; days in their order. Times are Unix seconds, `until` excluded."""
+        group = GROUPS[by]
+        order = "1" if by == "day" else f"{_DEAREST}, count(*) DESC, 1"
+        where, times = _between(since, until)
+        rows = self._connection.execute(
+            f"SELECT {group}, {_SUMS} FROM attempts {where} GROUP BY 1 ORDER BY {order}", times
+        )
+        return [Used(row[0], _sums(row[1:])) for row in rows]
+
+    def total(self, since: int = 0, until: int | None = None) -> Sums:
+        """Sums of everything in that time."""
+        where, times = _between(since, until)
+        return _sums(self._connection.execute(f"SELECT {_SUMS} FROM attempts {where}", times).fetchone())
+
+    def statement(self, month: str, now: datetime) -> Statement:
+        """The statement of a month such as `2026-11`.
+
+        Raises:
+            ValueError: not a month.
+        """
+        since, until = month_span(month)
+        where, times = _between(since, until)
+        sql = f"SELECT provider, model, {_SUMS} FROM attempts {where} GROUP BY 1, 2 ORDER BY provider = '', 1, 2"
+        # One snapshot: the lines must add up to the total although requests go on being served.
+        self._connection.execute("BEGIN")
+        try:
+            items = [Item(row[0], row[1], _sums(row[2:])) for row in self._connection.execute(sql, times)]
+            return Statement(
+                month, items, self.total(since, until), self.usage("key", since, until), now.timestamp() < until
+            )
+        finally:
+            self._connection.execute("ROLLBACK")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Reader]:
+    """The ledger at `path`, to read; it may be written meanwhile.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, or it is newer than this program.
+    """
+    if not path.exists():
+        raise ConfigError("nothing has been written down yet; it is made when the gateway first runs")
+    connection: sqlite3.Connection | None = None
+    try:
+        # Not `mode=ro`: without its write-ahead log's index beside it such a file could not be opened.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        found = version(connection)
+        if found > len(STEPS):
+            raise SchemaError(f"The ledger is of version {found}, written by a newer Lumen.")
+        if found < len(STEPS):
+            raise ConfigError("the ledger is of an older version; start the gateway once, which brings it up to date")
+        yield Reader(connection)
+    except sqlite3.Error as error:
+        raise ConfigError(f"the ledger cannot be read: {reason(error)}") from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def month_span(month: str) -> tuple[int, int]:
+    """First and last (excluded) Unix second of a month of UTC written `YYYY-MM`.
+
+    Raises:
+        ValueError: not a month.
+    """
+    try:
+        first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError("expected a month such as 2026-11") from None
+    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return int(first.timestamp()), int(after.timestamp())
+
+
+def _between(since: int, until: int | None) -> tuple[str, tuple[int, ...]]:
+    if until is None:
+        return "WHERE booked >= ?", (since * _MICROS,)
+    return "WHERE booked >= ? AND booked < ?", (since * _MICROS, until * _MICROS)
+
+
+def _sums(row: tuple[Any, ...]) -> Sums:
+    requests, attempts, failed, used, out, cached, written, reasoning, busy, whole, rest, estimated, unpriced = row
+    cost = whole * MICRO + rest
+    return Sums(
+        requests, attempts, failed or 0, used, out, cached, written, reasoning, busy, cost, estimated, unpriced
+    )  # fmt: skip
