@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 import lumen
+from lumen.catalogue import Catalogue
 from lumen.config.checks import check
 from lumen.config.load import load, locate
 from lumen.config.schema import Config, Model
@@ -70,6 +71,7 @@ class Service:
         self._paths = where
         self._stop = stop
         self._started = time.time()
+        self._serving = False
         self.url = ""
         config = self.read_config()
         self._served = Served(config)
@@ -111,6 +113,7 @@ class Service:
         await self.state.billing.start()
         await self._supervisor.start()
         await self.apply(self._served.config)
+        self._serving = True
         self._own(self._keeper.run())
         self._own(prober(self.state.health, self._upstreams.alive))
 
@@ -155,7 +158,10 @@ class Service:
             if TINY not in wanted and await self._stopgap(wanted):
                 # First, so that `lumen/auto` is answered while the real model is on its way.
                 wanted = {TINY: await self._tiny(), **wanted}
+            # Both may take long: a keyring can ask its user, and the price list is a third of a second to read.
             opened = await asyncio.to_thread(unlock, config)
+            catalogue = Catalogue({name: provider.vendor for name, provider in opened.items()})
+            await asyncio.to_thread(catalogue.load)
             names = list(dict.fromkeys((*wanted, *config.models)))
             table = Table(config, self._upstreams.of(config, names, opened), int(time.time()))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
@@ -212,7 +218,7 @@ class Service:
             "url": self.url,
             "started": self._started,
             "uptime_s": round(time.time() - self._started, 1),
-            "ready": all(served.ready(states).values()),
+            "ready": self._serving and all(served.ready(states).values()),
             "draining": self.state.draining,
             "config": str(self._options.config or self._paths.config_file),
             "profile": {"name": self.profile.name, "why": self.why},
