@@ -97,6 +97,7 @@ class Model:
         self.vocab = Vocab(lib.llama_model_get_vocab(self.pointer))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self.pointer)
         self.n_embd: int = lib.llama_model_n_embd_out(self.pointer)
+        self.n_head: int = lib.llama_model_n_head(self.pointer)
         self.n_swa: int = lib.llama_model_n_swa(self.pointer)
         self.recurrent: bool = lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer)
 

@@ -23,6 +23,7 @@ Phase = Callable[..., None]
 
 _DEFAULT_CTX = 8192
 _DEFAULT_KV = 32768
+_SCORES_LIMIT = 256 << 20  # bytes
 _PARKED_SLOTS = 32
 """KV sequence ids beyond the running ones, for parked prefixes."""
 
@@ -123,7 +124,7 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
         n_seq=slots,
         threads=threads,
         outputs=slots,  # llama.cpp reserves one for each sequence id
-        flash_attn=settings.flash_attn,
+        flash_attn=_flash_attn(settings, model, cells),
         kv_type=settings.kv_type,
     )
     context = Context(model, shape)
@@ -131,6 +132,19 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
         context.close()
         return None
     return context
+
+
+def _flash_attn(settings: Settings, model: Model, cells: int) -> str:
+    """Whether to use flash attention where the command line leaves it open.
+
+    On CPUs ggml's is slow for a few rows over many cells, which is what decoding is (16 rows over 1,000 cells: 43 ms
+    against 8 ms without). Without it the scores of a whole batch need memory, so only where that stays small; quantised
+    values cannot do without it.
+    """
+    scores = cells * settings.ubatch * model.n_head * 4
+    if settings.flash_attn != "auto" or settings.gpu_layers != 0 or settings.kv_type != "f16":
+        return settings.flash_attn
+    return "off" if scores <= _SCORES_LIMIT else "auto"
 
 
 @dataclass(slots=True)
