@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 # What a spreadsheet would take for a formula; names of models come from clients.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-LOCAL = "this machine"
 
 
 def plain(sums: Sums) -> dict[str, Any]:

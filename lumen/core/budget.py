@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 from lumen.core.errors import LumenError
 from lumen.core.money import format_amount, shown
@@ -235,12 +236,16 @@ class Steady:
 
 
 class QuotaError(LumenError):
-    """Money or a rate stands in the way. `should_retry`: for the `x-should-retry` header; `None`: do not send it."""
+    """Money or a rate stands in the way. `retry`: whether the client should try again; `None`: as it likes."""
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
-    should_retry: bool | None = False
+
+    def __init__(self, message: str, *, retry: bool | None = False, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        if retry is not None:
+            self.headers["x-should-retry"] = "true" if retry else "false"
 
 
 def refused(refusal: Refusal) -> LumenError:
@@ -255,13 +260,12 @@ def refused(refusal: Refusal) -> LumenError:
     if refusal.kind == "minute":
         return rate_error(f"{_begin(limit)} is used up until the next minute.", refusal.retry_after or 1)
     if refusal.kind == "held":
-        error = QuotaError(
+        return QuotaError(
             f"This request could cost up to {needed}; of {limit} only {left} is neither spent nor held for requests "
             "under way. Try again shortly.",
+            retry=True,
             retry_after=refusal.retry_after,
         )
-        error.should_retry = True
-        return error
     return QuotaError(f"This request could cost up to {needed}, and {left} is left of {limit}.")
 
 
@@ -272,9 +276,7 @@ def unsatisfiable(message: str) -> LumenError:
 
 def rate_error(message: str, retry_after: float) -> QuotaError:
     """429 `rate_limit_exceeded`: `retry_after` seconds help."""
-    error = QuotaError(message, type="requests", code="rate_limit_exceeded", retry_after=retry_after)
-    error.should_retry = None
-    return error
+    return QuotaError(message, retry=None, type="requests", code="rate_limit_exceeded", retry_after=retry_after)
 
 
 def totals(rows: Iterable[tuple[Scope, Window, int, int]]) -> Mapping[Scope, Account]:

@@ -35,7 +35,7 @@ class Offer:
     """A target as money sees it, resolved when the configuration loads.
 
     `price`: `None` where it is not known. `context`: its window in tokens. `most_output`: the longest answer it
-    gives. `most_micros`: the longest it can be at work, for prices by the second.
+    gives. `most_micros`: the longest it can be at work, for prices by the second; 15 minutes is the usual limit.
     """
 
     target: str
@@ -44,7 +44,7 @@ class Offer:
     price: Price | None
     context: int | None = None
     most_output: int | None = None
-    most_micros: int = 0
+    most_micros: int = 900_000_000
 
 
 @dataclass(frozen=True, slots=True)

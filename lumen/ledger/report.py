@@ -26,7 +26,7 @@ _BUSY = 5.0
 GROUPS = {
     "key": "key",
     "route": "route",
-    "model": "CASE provider WHEN '' THEN model ELSE provider || '/' || model END",
+    "model": "target",
     "provider": "provider",
     "day": "strftime('%Y-%m-%d', booked / 1000000, 'unixepoch')",
     "outcome": "outcome",
@@ -61,14 +61,14 @@ class Sums:
 
 
 class Used(NamedTuple):
-    """`name`: the key's id, the route, the model, the provider (empty: this machine) or the day."""
+    """`name`: the key's id (empty: no key), the route, the target, the provider or the day."""
 
     name: str
     sums: Sums
 
 
 class Item(NamedTuple):
-    """One line of a statement; `provider` is empty for local models."""
+    """One line of a statement."""
 
     provider: str
     model: str
@@ -115,7 +115,7 @@ class Reader:
         """
         since, until = month_span(month)
         where, times = _between(since, until)
-        sql = f"SELECT provider, model, {_SUMS} FROM attempts {where} GROUP BY 1, 2 ORDER BY provider = '', 1, 2"
+        sql = f"SELECT provider, model, {_SUMS} FROM attempts {where} GROUP BY 1, 2 ORDER BY 1, 2"
         # One snapshot: the lines must add up to the total although requests go on being served.
         self._connection.execute("BEGIN")
         try:

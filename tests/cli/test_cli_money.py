@@ -47,7 +47,7 @@ def used(home: Paths, lumen: Lumen) -> Paths:
     book(
         home.ledger_file,
         attempt("a", booked=NOVEMBER, key=key, cost=3 * DOLLAR // 2, provider="acme", model="<big>"),
-        attempt("b", booked=NOVEMBER, key="", provider="", model="tiny", route="=cmd"),
+        attempt("b", booked=NOVEMBER, key="", provider="local", model="tiny", route="=cmd"),
         attempt("c", booked=NOVEMBER, key="key-gone", cost=1, provider="acme", model="new", flags=1),
     )
     return home
@@ -59,7 +59,7 @@ def test_usage_as_a_table(used: Paths, lumen: Lumen) -> None:
     lines = ran.out.splitlines()
     assert lines[1].split() == ["provider", "requests", "input", "cached", "output", "cost"]
     assert lines[2].split() == ["acme", "2", "6", "0", "8", "$1.500000*"]
-    assert lines[3].split() == ["this", "machine", "1", "3", "0", "4", "$0.000000"]
+    assert lines[3].split() == ["local", "1", "3", "0", "4", "$0.000000"]
     assert lines[4].split()[0] == "total"
     assert lines[5].startswith("* 1 attempts")
 
@@ -105,14 +105,14 @@ def test_an_invoice_to_read(used: Paths, lumen: Lumen) -> None:
     assert ran.out.startswith("Statement for 2026-11")
     words = [line.split() for line in ran.out.splitlines()]
     assert ["acme", "<big>", "1", "3", "0", "4", "$1.500000"] in words
-    assert ["this", "machine", "tiny", "1", "3", "0", "4", "$0.000000"] in words
+    assert ["local", "tiny", "1", "3", "0", "4", "$0.000000"] in words
     assert ["app", "1", "3", "0", "4", "$1.500000"] in words
 
 
 def test_an_invoice_as_csv_json_and_page(used: Paths, lumen: Lumen) -> None:
     rows = list(csv.DictReader(io.StringIO(lumen("invoice", "--month", "2026-11", "--csv").out)))
     assert [(row["provider"], row["model"], row["cost_micro_usd"]) for row in rows] == [
-        ("acme", "<big>", "1500000"), ("acme", "new", "0"), ("this machine", "tiny", "0"),
+        ("acme", "<big>", "1500000"), ("acme", "new", "0"), ("local", "tiny", "0"),
     ]  # fmt: skip
     found = lumen("invoice", "--month", "2026-11", "--json").json
     assert found["total"]["cost_usd"] == "1.500000000001"

@@ -169,12 +169,15 @@ def test_answers_to_the_client() -> None:
     assert "3usd or more" in never.message
     spent = answer(Refusal("spent", KEY, "credit", 5 * DOLLAR, DOLLAR, 0))
     assert isinstance(spent, QuotaError)
-    assert (spent.status, spent.code, spent.should_retry, spent.retry_after) == (429, "insufficient_quota", False, None)
+    assert (spent.status, spent.code, spent.retry_after) == (429, "insufficient_quota", None)
+    assert spent.headers == {"x-should-retry": "false"}
     held = answer(Refusal("held", BOX, "day", 5 * DOLLAR, DOLLAR, 0, 1))
     assert isinstance(held, QuotaError)
-    assert (held.status, held.code, held.should_retry, held.retry_after) == (429, "insufficient_quota", True, 1)
+    assert (held.status, held.code, held.retry_after) == (429, "insufficient_quota", 1)
+    assert held.headers == {"x-should-retry": "true"}
     minute = answer(Refusal("minute", BOX, "minute", 5 * DOLLAR, DOLLAR, 0, 42))
     assert (minute.status, minute.code, minute.retry_after) == (429, "rate_limit_exceeded", 42)
+    assert minute.headers == {}
 
 
 SECOND = 1_000_000

@@ -24,8 +24,10 @@ async def path(tmp_path: Path) -> Path:
     async with opened(path) as (ledger, _):
         for rows in (
             [attempt("a", 1, booked=at("2026-11-05T10:00"), outcome="upstream_error", input=None, output=None),
-             attempt("a", 2, booked=at("2026-11-05T10:00"), cost=1_500_000, provider="q", cached=2, reasoning=1)],
-            [attempt("b", booked=at("2026-11-06T00:00"), provider="", model="tiny", route="local", ended_us=2_000_000)],
+             attempt("a", 2, booked=at("2026-11-05T10:00"), cost=1_500_000, provider="q", target="q/m", cached=2,
+                     reasoning=1)],
+            [attempt("b", booked=at("2026-11-06T00:00"), provider="local", target="tiny", model="tiny", route="local",
+                     ended_us=2_000_000)],
             [attempt("c", booked=at("2026-11-30T23:59:59"), cost=700_000, key="", flags=1)],
             [attempt("d", booked=at("2026-12-01T00:00"), cost=9, flags=4)],
         ):  # fmt: skip
@@ -39,7 +41,7 @@ async def test_usage_by_anything(path: Path) -> None:
     with reading(path) as ledger:
         by = {group: {row.name: row.sums for row in ledger.usage(group)} for group in ("key", "route", "model", "day")}
         total = ledger.total()
-        assert [row.name for row in ledger.usage("provider")] == ["q", "p", ""]
+        assert [row.name for row in ledger.usage("provider")] == ["q", "p", "local"]
         assert [row.name for row in ledger.usage("outcome")] == ["ok", "upstream_error"]
     assert (total.requests, total.attempts, total.failed, total.cost) == (4, 5, 1, 2_200_009)
     assert (total.input, total.output, total.cached, total.reasoning) == (12, 16, 2, 1)
@@ -65,9 +67,9 @@ async def test_a_statement_adds_up(path: Path) -> None:
         assert ledger.statement("2026-12", datetime(2026, 12, 1, tzinfo=UTC)).total.cost == 9
     assert november.open
     assert [(item.provider, item.model, item.sums.cost) for item in november.items] == [
-        ("p", "m", 700_000), ("q", "m", 1_500_000), ("", "tiny", 0),
+        ("local", "tiny", 0), ("p", "m", 700_000), ("q", "m", 1_500_000),
     ]  # fmt: skip
-    assert november.items[2].sums.busy_us == 2_000_000
+    assert november.items[0].sums.busy_us == 2_000_000
     assert november.total.cost == sum(item.sums.cost for item in november.items) == 2_200_000
     assert sum(row.sums.cost for row in november.by_key) == 2_200_000
 

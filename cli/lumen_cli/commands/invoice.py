@@ -13,7 +13,7 @@ from lumen.paths import paths as find_paths
 from lumen_cli.commands.usage import key_names
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, print_json, say, table
-from lumen_cli.sheets import COLUMNS, LOCAL, cells, notes, plain, print_csv
+from lumen_cli.sheets import COLUMNS, cells, notes, plain, print_csv
 
 if TYPE_CHECKING:
     from lumen.ledger.report import Statement, Sums
@@ -53,7 +53,7 @@ def invoice(
         print_json(_data(found, keys))
     elif csv_output:
         head = ("month", "provider", "model", *plain(found.total))
-        print_csv(head, [(asked, i.provider or LOCAL, i.model, *plain(i.sums).values()) for i in found.items])
+        print_csv(head, [(asked, i.provider, i.model, *plain(i.sums).values()) for i in found.items])
     elif html_output:
         say(page(found, keys))
     else:
@@ -78,7 +78,7 @@ def _data(found: Statement, keys: list[tuple[str, Sums]]) -> dict[str, object]:
 def _draw(found: Statement, keys: list[tuple[str, Sums]]) -> None:
     say(_title(found))
     say()
-    rows = [(i.provider or LOCAL, i.model, *cells(i.sums)) for i in found.items]
+    rows = [(i.provider, i.model, *cells(i.sums)) for i in found.items]
     table(("provider", "model", *COLUMNS), [*rows, ("total", "", *cells(found.total))])
     say()
     table(("key", *COLUMNS), [(name, *cells(sums)) for name, sums in keys])
@@ -93,7 +93,7 @@ def _title(found: Statement) -> str:
 
 def page(found: Statement, keys: list[tuple[str, Sums]]) -> str:
     """The statement as one page that needs nothing else."""
-    items = [((i.provider or LOCAL, i.model), i.sums) for i in found.items]
+    items = [((i.provider, i.model), i.sums) for i in found.items]
     lines = "".join(f"<p>{escape(line)}</p>" for line in notes(found.total))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(_title(found))}</title>'

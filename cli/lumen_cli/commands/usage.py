@@ -12,7 +12,7 @@ from lumen.paths import Paths
 from lumen.paths import paths as find_paths
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, moment, print_json, say, table
-from lumen_cli.sheets import COLUMNS, LOCAL, cells, notes, plain, print_csv
+from lumen_cli.sheets import COLUMNS, cells, notes, plain, print_csv
 
 app = command()
 
@@ -59,7 +59,7 @@ def key_names(paths: Paths) -> dict[str, str]:
 def _name(by: str, raw: str, keys: dict[str, str]) -> str:
     if by == "key":
         return keys.get(raw, raw) or "(no key)"
-    return raw or LOCAL
+    return raw
 
 
 def _start(since: str, now: float) -> int:
