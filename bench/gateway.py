@@ -204,7 +204,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         home = Path(folder)
         argv = [sys.executable, "-m", "bench.upstream", "--port", str(port)]
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        )
         upstream = Subject("direct", port, stack.enter_context(started(argv, -1, port, {}, home / "upstream.log")))
         makers = [relay, lumen] + ([litellm] if importlib.util.find_spec("litellm") else [])
         subjects = [stack.enter_context(make(home, port)) for make in makers]

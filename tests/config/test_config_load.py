@@ -49,7 +49,9 @@ def test_a_whole_file() -> None:
         defaults={"temperature": 1, "stop": ["a", "b"]},
         timeouts=Timeouts(first_token=0.3),
     )
-    assert config.timeouts == Timeouts(total=600.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05)
+    assert config.timeouts == Timeouts(
+        total=600.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05
+    )
 
 
 # (text, line, part of the message)
