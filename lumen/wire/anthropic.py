@@ -48,7 +48,7 @@ _REFUSED = {
 }
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 # Models that think within a budget of tokens; every later one decides for itself, guided by an effort.
-_BUDGETED = re.compile(r"claude-(?:3-7|(?:opus|sonnet|haiku)-4(?:-[015])?)(?:[-@](?:20\d{6}|latest)|-v\d|$)")
+_BUDGETED = re.compile(r"claude-(?:3-7-sonnet|(?:opus|sonnet|haiku)-4(?:-[015])?)(?:[-@](?:20\d{6}|latest)|-v\d|$)")
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24_576}
 _EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
 
