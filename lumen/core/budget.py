@@ -15,8 +15,8 @@ after midnight is booked on the day it began, and a window's total never depends
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -77,20 +77,44 @@ class Counter:
     held: int = 0
 
 
-@dataclass(slots=True)
+WINDOWS = tuple(Window)
+
+
 class Account:
-    """One scope's limits and its current windows."""
+    """One scope's limits and its current windows, in the order of `WINDOWS`."""
 
-    scope: Scope
-    caps: Caps = field(default_factory=Caps)
-    counters: dict[Window, Counter] = field(default_factory=dict)
+    __slots__ = ("_caps", "_current", "_minute", "capped", "scope")
 
-    def counter(self, window: Window, number: int) -> Counter:
-        """The window of that number; one that has ended is replaced by a fresh one."""
-        found = self.counters.get(window)
-        if found is None or found.index < number:
-            found = self.counters[window] = Counter(number)
-        return found
+    def __init__(self, scope: Scope, caps: Caps | None = None) -> None:
+        self.scope = scope
+        self._minute = -1
+        self._current = tuple(Counter(-1) for _ in WINDOWS)
+        self.caps = caps or Caps()
+
+    @property
+    def caps(self) -> Caps:
+        return self._caps
+
+    @caps.setter
+    def caps(self, caps: Caps) -> None:
+        self._caps = caps
+        amounts = (caps.minute, caps.day, caps.month, caps.credit)
+        # Only the windows that have a limit: (position in WINDOWS, limit).
+        self.capped = tuple((i, cap) for i, cap in enumerate(amounts) if cap is not None)
+
+    def current(self, now: int) -> tuple[Counter, ...]:
+        """The windows that `now` (Unix seconds) falls in; those that have ended are replaced by fresh ones."""
+        minute = now // 60
+        if minute > self._minute:
+            self._minute = minute
+            fresh = zip(self._current, _numbers(minute), strict=True)
+            self._current = tuple(Counter(number) if old.index < number else old for old, number in fresh)
+        return self._current
+
+    def remember(self, window: Window, number: int, spent: int) -> None:
+        """Take over what a ledger says was spent in a window."""
+        at = WINDOWS.index(window)
+        self._current = (*self._current[:at], Counter(number, spent), *self._current[at + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +132,11 @@ class Refusal:
 
 @dataclass(slots=True)
 class Reservation:
-    """An amount set aside, in the windows of the second it was `booked`."""
+    """An amount set aside in the windows of the second it was `booked`, whatever the time is since."""
 
-    accounts: tuple[Account, ...]
-    counters: tuple[tuple[Account, Window, Counter], ...]
-    amount: int
+    bound: tuple[tuple[Account, tuple[Counter, ...]], ...]
     booked: int
+    amount: int = 0
     open: bool = True
 
 
@@ -130,9 +153,9 @@ def index(window: Window, now: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _numbers(minute: int) -> tuple[tuple[Window, int], ...]:
-    """The windows that a minute falls in."""
-    return tuple((window, index(window, minute * 60)) for window in Window)
+def _numbers(minute: int) -> tuple[int, ...]:
+    """The numbers of the windows that a minute falls in."""
+    return tuple(index(window, minute * 60) for window in WINDOWS)
 
 
 def begins(window: Window, number: int) -> int:
@@ -146,40 +169,39 @@ def begins(window: Window, number: int) -> int:
     return 0
 
 
-def reserve(accounts: Sequence[Account], amount: int, now: int) -> Reservation | Refusal:
-    """Set `amount` aside in every window of every account, or in none. `now`: Unix seconds that never go back."""
-    numbers = _numbers(now // 60)
-    counters = tuple((account, window, account.counter(window, n)) for account in accounts for window, n in numbers)
-    for account in accounts:
-        if (refused := _too_dear(account, amount)) is not None:
-            return refused
-    for account, window, counter in counters:
-        if (refused := _full(account, window, counter, amount, amount, now)) is not None:
-            return refused
-    for _, _, counter in counters:
-        counter.held += amount
-    return Reservation(tuple(accounts), counters, amount, now)
+def bind(accounts: Iterable[Account], now: int) -> Reservation:
+    """A reservation of nothing yet, in the windows of `now` (Unix seconds that never go back)."""
+    return Reservation(tuple([(account, account.current(now)) for account in accounts]), now)
+
+
+def reserve(accounts: Iterable[Account], amount: int, now: int) -> Reservation | Refusal:
+    """Set `amount` aside in every window of every account, or in none."""
+    reservation = bind(accounts, now)
+    return extend(reservation, amount) or reservation
 
 
 def extend(reservation: Reservation, amount: int) -> Refusal | None:
     """Make a reservation `amount` larger, in the windows it was made in; unchanged where that is refused."""
     total = reservation.amount + amount
-    for account in reservation.accounts:
+    for account, _ in reservation.bound:
         if (refused := _too_dear(account, total)) is not None:
             return refused
-    for account, window, counter in reservation.counters:
-        if (refused := _full(account, window, counter, amount, total, reservation.booked)) is not None:
-            return refused
-    for _, _, counter in reservation.counters:
-        counter.held += amount
+    for account, counters in reservation.bound:
+        for at, cap in account.capped:
+            if (refused := _full(account, at, cap, counters[at], amount, total, reservation.booked)) is not None:
+                return refused
+    for _, counters in reservation.bound:
+        for counter in counters:
+            counter.held += amount
     reservation.amount = total
     return None
 
 
 def lessen(reservation: Reservation, amount: int) -> None:
     """Take an extension of `amount` back."""
-    for _, _, counter in reservation.counters:
-        counter.held -= amount
+    for _, counters in reservation.bound:
+        for counter in counters:
+            counter.held -= amount
     reservation.amount -= amount
 
 
@@ -188,28 +210,24 @@ def settle(reservation: Reservation, cost: int) -> None:
     if not reservation.open:
         return
     reservation.open = False
-    for _, _, counter in reservation.counters:
-        counter.held -= reservation.amount
-        counter.spent += cost
+    for _, counters in reservation.bound:
+        for counter in counters:
+            counter.held -= reservation.amount
+            counter.spent += cost
 
 
-def room(accounts: Iterable[Account], now: int, reserved: int, committed: int) -> int | None:
+def room(reservation: Reservation, committed: int) -> int | None:
     """The most that one more try of a request may cost; `None`: no limit. Never negative.
 
-    Args:
-        reserved: what the request has set aside already. `committed`: what of that its earlier tries need.
+    `committed`: what of the reservation its earlier tries need.
     """
-    least: int | None = None
-    for account in accounts:
-        for window, number in _numbers(now // 60):
-            cap = _cap(account.caps, window)
-            if cap is not None:
-                counter = account.counter(window, number)
-                left = cap - counter.spent - counter.held + reserved - committed
-                least = left if least is None else min(least, left)
-        if (cap := account.caps.request) is not None:
-            least = cap - committed if least is None else min(least, cap - committed)
-    return None if least is None else max(least, 0)
+    found = []
+    spare = reservation.amount - committed
+    for account, counters in reservation.bound:
+        found += [cap - counters[at].spent - counters[at].held + spare for at, cap in account.capped]
+        if account.caps.request is not None:
+            found.append(account.caps.request - committed)
+    return max(min(found), 0) if found else None
 
 
 class Steady:
@@ -279,24 +297,8 @@ def rate_error(message: str, retry_after: float) -> QuotaError:
     return QuotaError(message, retry=None, type="requests", code="rate_limit_exceeded", retry_after=retry_after)
 
 
-def totals(rows: Iterable[tuple[Scope, Window, int, int]]) -> Mapping[Scope, Account]:
-    """Accounts as a ledger remembers them: (scope, window, the window's number, pico-dollars spent in it)."""
-    found: dict[Scope, Account] = {}
-    for scope, window, number, spent in rows:
-        found.setdefault(scope, Account(scope)).counters[window] = Counter(number, spent)
-    return found
-
-
 def _begin(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _cap(caps: Caps, window: Window) -> int | None:
-    if window is Window.MINUTE:
-        return caps.minute
-    if window is Window.DAY:
-        return caps.day
-    return caps.month if window is Window.MONTH else caps.credit
 
 
 def _too_dear(account: Account, amount: int) -> Refusal | None:
@@ -304,20 +306,18 @@ def _too_dear(account: Account, amount: int) -> Refusal | None:
     cap = account.caps.request
     if cap is not None and amount > cap:
         return Refusal("unsatisfiable", account.scope, "request", cap, amount, cap)
-    for window in Window:
-        cap = _cap(account.caps, window)
-        if cap is not None and amount > cap:
-            return Refusal("unsatisfiable", account.scope, window.value, cap, amount, cap)
+    for at, cap in account.capped:
+        if amount > cap:
+            return Refusal("unsatisfiable", account.scope, WINDOWS[at].value, cap, amount, cap)
     return None
 
 
-def _full(account: Account, window: Window, counter: Counter, more: int, total: int, now: int) -> Refusal | None:
+def _full(account: Account, at: int, cap: int, counter: Counter, more: int, total: int, now: int) -> Refusal | None:
     """A window in which `more` does not fit; `total`: all that the request needs, for the message."""
-    cap = _cap(account.caps, window)
     # What costs nothing always fits, also where a target has billed more than it was allowed.
-    if cap is None or not more or counter.spent + counter.held + more <= cap:
+    if not more or counter.spent + counter.held + more <= cap:
         return None
-    left = cap - counter.spent - counter.held
+    left, window = cap - counter.spent - counter.held, WINDOWS[at]
     if window is Window.MINUTE:
         return Refusal("minute", account.scope, "minute", cap, total, left, 60 - now % 60)
     if counter.spent + more <= cap:

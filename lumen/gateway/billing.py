@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lumen.config.schema import Budget, Config
-from lumen.core import budget
-from lumen.core.budget import BOX, Account, Caps, Scope, Steady, Window, rate_error, unsatisfiable
+from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, Steady, rate_error, unsatisfiable
 from lumen.core.lengths import Lengths
 from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
 from lumen.core.money import format_rate, micro
@@ -241,16 +240,11 @@ class Billing:
 
     def _limits(self, account: Account) -> list[dict[str, Any]]:
         found = []
-        now = self.now() // 1_000_000
-        caps = account.caps
-        limits = ((Window.MINUTE, caps.minute), (Window.DAY, caps.day), (Window.MONTH, caps.month),
-                  (Window.CREDIT, caps.credit))  # fmt: skip
-        for window, cap in limits:
-            if cap is not None:
-                counter = account.counter(window, budget.index(window, now))
-                entry = {"scope": account.scope.kind, "name": account.scope.name, "limit": window.value}
-                amounts = {"cap": cap, "spent": counter.spent, "held": counter.held}
-                found.append({**entry, **{name: micro(amount) for name, amount in amounts.items()}})
+        counters = account.current(self.now() // 1_000_000)
+        for at, cap in account.capped:
+            entry = {"scope": account.scope.kind, "name": account.scope.name, "limit": WINDOWS[at].value}
+            amounts = {"cap": cap, "spent": counters[at].spent, "held": counters[at].held}
+            found.append({**entry, **{name: micro(amount) for name, amount in amounts.items()}})
         return found
 
     # -- inside ----------------------------------------------------------------------------------------------
@@ -262,9 +256,8 @@ class Billing:
         """Take over what the ledger remembers. Nothing was spent in this process before: it could not be written."""
         self._clock = Steady(self.now(), self.mono(), opening.latest)
         self.lost = opening.lost
-        for scope, remembered in budget.totals(opening.totals).items():
-            account = self._account(scope)
-            account.counters.update(remembered.counters)
+        for scope, window, number, spent in opening.totals:
+            self._account(scope).remember(window, number, spent)
         self._ledger.start()
         self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from lumen.core import budget
-from lumen.core.budget import Account, Refusal, Reservation
+from lumen.core.budget import Account
 from lumen.core.lengths import FLOOR, Lengths
-from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, output_within, worst
+from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, estimate_input, output_within, worst
 from lumen.core.money import FREE, Price
 from lumen.core.rate import Gate
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
-from lumen.ledger.store import LedgerError
+from lumen.ledger.store import LedgerError, within
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event
 from lumen.wire.requests import ChatRequest, EmbeddingRequest
@@ -165,7 +166,7 @@ class Line:
 class Tab:
     """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
 
-    __slots__ = ("_accounts", "_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
+    __slots__ = ("_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
                  "_reservation", "booked", "call", "closed", "held", "key", "lines", "need", "offers", "operation",
                  "request_id", "route")  # fmt: skip
 
@@ -190,13 +191,13 @@ class Tab:
         self.call, self.need, self.operation = call, need, call.operation.value
         # The targets within every price ceiling, in the plan's order.
         self.offers = tuple(offers)
-        self._accounts = accounts
         self._limited = any(account.caps.any for account in accounts)
         self._lengths, self._most = lengths, most
         # The key's gate, where it has one, and the tokens it was charged on entry.
         self._gate, self._expected = gate, expected
-        self._reservation: Reservation | None = None
         self.booked, self._opened = billing.now(), billing.mono()
+        # Bound now, so that what it will cost is counted in the windows it was admitted in.
+        self._reservation = budget.bind(accounts, self.booked // 1_000_000)
         self.lines: list[Line] = []
         self.held = self.closed = False
 
@@ -232,12 +233,9 @@ class Tab:
         written = self.close(outcome)
         if written is None or not self._billing.healthy:
             return
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await written
-        except (TimeoutError, LedgerError):
-            # Kept and written later; the client need not wait for a disk.
-            return
+        # Where it takes too long it is kept and written later; the client need not wait for a disk.
+        with suppress(TimeoutError, LedgerError):
+            await within(written, _PATIENCE)
 
     def close(self, outcome: str) -> asyncio.Future[None] | None:
         """Book everything. Never waits, so a cancelled request is booked too; a second time it does nothing."""
@@ -246,8 +244,7 @@ class Tab:
         self.closed = True
         for line in self.lines:
             line.end(outcome)
-        if self._reservation is not None:
-            budget.settle(self._reservation, sum(line.bill.cost for line in self.lines))
+        budget.settle(self._reservation, sum([line.bill.cost for line in self.lines]))
         used = self._learn()
         if self._gate is not None:
             self._gate.leave(self._expected, used, self._billing.mono())
@@ -274,8 +271,7 @@ class Tab:
 
     def _within(self, price: Price, each: int, input_tokens: int, micros: int) -> int:
         """A shorter bound where only that fits what is left, down to a floor that still makes an answer."""
-        reserved = self._reservation.amount if self._reservation is not None else 0
-        left = budget.room(self._accounts, self.booked // 1_000_000, reserved, self._committed())
+        left = budget.room(self._reservation, self._committed())
         if left is None:
             return each
         fits = output_within(price, left, input_tokens, micros)
@@ -285,21 +281,15 @@ class Tab:
 
     async def _cover(self, offer: Offer, price: Price, amount: int) -> None:
         """Reserve so much for one more try beside all earlier ones."""
-        reservation, more = self._reservation, amount
-        if reservation is None:
-            found = budget.reserve(self._accounts, amount, self.booked // 1_000_000)
-            if isinstance(found, Refusal):
-                raise budget.refused(found)
-            reservation = self._reservation = found
-        else:
-            more = self._committed() + amount - reservation.amount
-            if more <= 0:
-                return
-            refusal = budget.extend(reservation, more)
-            if refusal is not None:
-                raise budget.refused(refusal)
+        reservation = self._reservation
+        more = self._committed() + amount - reservation.amount
+        if more <= 0:
+            return
+        refusal = budget.extend(reservation, more)
+        if refusal is not None:
+            raise budget.refused(refusal)
         # What it is charged should this process die before it learns more: what is spent, and this try's input.
-        known = self.known() + bill(price, Tokens(output=0), Seen(self.need.input_bytes)).cost
+        known = self.known() + worst(price, estimate_input(self.need.input_bytes), 0)
         row = HoldRow(
             self.request_id, self.key, self.route, offer.target, offer.provider, offer.model, self.operation,
             self.booked, reservation.amount, min(known, reservation.amount),
@@ -317,7 +307,7 @@ class Tab:
 
     def _learn(self) -> int:
         """The tokens of it all; an answer that ended by itself teaches how long answers are."""
-        used = sum((line.bill.tokens.input or 0) + (line.bill.tokens.output or 0) for line in self.lines)
+        used = sum([(line.bill.tokens.input or 0) + (line.bill.tokens.output or 0) for line in self.lines])
         if self.lines and self.lines[-1].outcome == "ok" and self.need.answers:
             length = sum(line.bill.tokens.output or 0 for line in self.lines if line.bill is not NOTHING)
             self._lengths.add(length // self.need.answers)

@@ -190,8 +190,7 @@ class Ledger:
         future = self._future()
         self._queue.put(_Work(hold=row, future=future))
         try:
-            async with asyncio.timeout(self._busy + _STUCK):
-                await future
+            await within(future, self._busy + _STUCK)
         except TimeoutError:
             self._queue.put(_Work(drop=row.request))
             raise self._refused() from None
@@ -304,6 +303,24 @@ class Ledger:
                 with suppress(sqlite3.Error):
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             connection.close()
+
+
+async def within(future: asyncio.Future[None], seconds: float) -> None:
+    """Wait for a future of the ledger; a timer is all it costs.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _give_up, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
+
+
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 def reason(error: BaseException) -> str:

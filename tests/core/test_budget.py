@@ -41,6 +41,10 @@ def deny(accounts: Sequence[Account], amount: int, now: int = NOON) -> Refusal:
     return made
 
 
+def left(account: Account, now: int = NOON) -> int | None:
+    return budget.room(budget.bind([account], now), 0)
+
+
 def test_a_budget_for_ten_admits_ten_of_a_hundred_at_once() -> None:
     account = Account(BOX, Caps(day=10 * 7))
     made = [budget.reserve([account], 7, NOON) for _ in range(100)]
@@ -77,7 +81,7 @@ def test_a_second_settlement_books_nothing() -> None:
     held = take([account], 10)
     budget.settle(held, 4)
     budget.settle(held, 4)
-    assert budget.room([account], NOON, 0, 0) == 6
+    assert left(account) == 6
 
 
 def test_more_than_a_limit_can_never_be_held() -> None:
@@ -104,19 +108,19 @@ def test_an_extension_counts_against_the_request_as_a_whole() -> None:
     assert refusal is not None
     assert (refusal.kind, refusal.needed) == ("unsatisfiable", 11)
     assert budget.extend(held, 4) is None
-    assert budget.room([account], NOON, 0, 0) == 10
+    assert left(account) == 10
     budget.lessen(held, 4)
     budget.settle(held, 6)
-    assert account.counters[Window.DAY] == budget.Counter(NOON // 86400, spent=6, held=0)
+    assert account.current(NOON)[1] == budget.Counter(NOON // 86400, spent=6, held=0)
 
 
 def test_room_for_one_more_try_of_the_same_request() -> None:
     account = Account(BOX, Caps(request=10, day=100))
     held = take([account], 8)
     # Of the 8 held, 3 are spent by the first try: 5 of it and all that is free are there, the request's limit less 3.
-    assert budget.room([account], NOON, held.amount, 3) == 7
-    assert budget.room([Account(BOX, Caps(day=4))], NOON, 0, 0) == 4
-    assert budget.room([Account(BOX)], NOON, 0, 0) is None
+    assert budget.room(held, 3) == 7
+    assert left(Account(BOX, Caps(day=4))) == 4
+    assert left(Account(BOX)) is None
 
 
 MIDNIGHT = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())
@@ -130,7 +134,25 @@ def test_an_answer_that_ends_in_the_next_window_is_booked_in_the_one_it_began_in
     budget.settle(late, 10)
     assert deny([account], 1, MIDNIGHT).left == 0
     budget.settle(fresh, 4)
-    assert budget.room([account], MIDNIGHT, 0, 0) == 6
+    assert left(account, MIDNIGHT) == 6
+
+
+def test_what_was_admitted_before_midnight_is_held_and_booked_before_midnight() -> None:
+    account = Account(BOX, Caps(day=10))
+    early = budget.bind([account], MIDNIGHT - 1)
+    budget.settle(take([account], 7, MIDNIGHT), 7)
+    assert budget.extend(early, 10) is None
+    assert deny([account], 4, MIDNIGHT).left == 3
+    budget.settle(early, 10)
+    assert left(account, MIDNIGHT) == 3
+
+
+def test_a_ledger_is_remembered() -> None:
+    account = Account(BOX, Caps(day=10, credit=100))
+    account.remember(Window.DAY, index(Window.DAY, NOON), 8)
+    account.remember(Window.CREDIT, 0, 95)
+    assert left(account) == 2
+    assert left(account, NOON + 86400) == 5
 
 
 def test_credit_knows_no_window() -> None:
