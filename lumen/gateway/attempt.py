@@ -120,6 +120,11 @@ class Attempt:
             self._ok = None if unjudged else False
             raise
 
+    def adopt(self) -> None:
+        """Begun in a task of its own, read on by the calling one."""
+        if self._exchange is not None:
+            self._exchange.adopt()
+
     def close(self) -> None:
         """Over, however it ended. Drops the connection where the answer was not read to its end."""
         now = self.record.ended = self._loop.time()

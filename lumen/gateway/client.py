@@ -116,7 +116,12 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            # As `_wait`, without the coroutine: this runs for every chunk.
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         self._size = 0
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()

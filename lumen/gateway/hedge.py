@@ -33,7 +33,9 @@ async def first_of(
             await _one_good(first, second)
             if (not first.done() or first.exception() is not None) and second.done() and second.exception() is None:
                 winner = other
-        return winner, await (first if second is None or winner is attempt else second)
+        batch = await (first if second is None or winner is attempt else second)
+        winner.adopt()
+        return winner, batch
     finally:
         for task in (first, second):
             if task is not None and not task.done():

@@ -128,7 +128,7 @@ async def stream_reply(
         async for batch in batches:
             if not stream.opened:
                 stream.headers.update(headers())
-            if frames := b"".join([frame(event.data) if event.data else event.comment for event in batch]):
+            if frames := _frames(batch):
                 await stream.send(frames)
         await stream.send(DONE_FRAME)
         return await stream.end()
@@ -139,6 +139,14 @@ async def stream_reply(
         return stream.cut()
     finally:
         stream.stop()
+
+
+def _frames(batch: list[Event]) -> bytes:
+    """Whole events, ready to be written."""
+    if len(batch) == 1:
+        event = batch[0]
+        return b"data: " + event.data + b"\n\n" if event.data else event.comment
+    return b"".join([frame(event.data) if event.data else event.comment for event in batch])
 
 
 async def whole_reply(batches: AsyncIterator[list[Event]], headers: Callable[[], dict[str, str]]) -> Response:

@@ -125,6 +125,10 @@ class Exchange:
             self._lease.touch()
         return data
 
+    def adopt(self) -> None:
+        """A hedged exchange was begun in a task of its own; the calling task reads on."""
+        self._watch.adopt()
+
     async def refusal(self) -> bytes:
         """The body of an answer that is not 200, bounded."""
         body = b""

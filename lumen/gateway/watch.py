@@ -12,7 +12,7 @@ _NEVER = float("inf")
 
 
 class Watch:
-    """Cancels the waiting task when its wait is over. Belongs to the task that calls `wait`.
+    """Cancels the waiting task when its wait is over. Belongs to the task that made it, until another adopts it.
 
     try:
         watch.wait(due)
@@ -32,19 +32,21 @@ class Watch:
         self._due = _NEVER
         self._at = _NEVER
         self._handle: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
+        self._task = asyncio.current_task()
         self._fired = False
 
     def wait(self, due: float) -> None:
         """The caller's next await must end by `due` (loop time)."""
         self._due = due
-        # Every time: a hedged attempt is begun in one task and read on in another.
-        self._task = asyncio.current_task()
         if due < self._at:
             if self._handle is not None:
                 self._handle.cancel()
             self._at = due
             self._handle = self._loop.call_at(due, self._ring)
+
+    def adopt(self) -> None:
+        """The calling task is the one that waits from here on."""
+        self._task = asyncio.current_task()
 
     def rest(self) -> None:
         """Nothing is awaited under this watch for now."""
