@@ -35,7 +35,7 @@ _UNLIMITED = RateLimits()
 
 @dataclass(slots=True)
 class _Route:
-    """What money knows of a route. `lengths` outlives a reload."""
+    """What money knows of a route."""
 
     account: Account | None
     max_cost: int | None = None
@@ -69,6 +69,7 @@ class Billing:
         self._routes: dict[str, _Route] = {}
         self._gates: dict[str, Gate] = {}
         self._held: dict[str, tuple[Tab, int]] = {}
+        self._past: dict[str, list[int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self.lost = 0
@@ -109,9 +110,8 @@ class Billing:
             own = declared.budget if declared is not None else Budget()
             account = self._account(Scope("route", name))
             account.caps = _caps(own)
-            before = self._routes.get(name)
-            lengths = before.lengths if before is not None else Lengths()
-            routes[name] = _Route(account, own.max_cost, declared.max_output if declared is not None else None, lengths)
+            most = declared.max_output if declared is not None else None
+            routes[name] = _Route(account, own.max_cost, most, self._lengths(name))
         for name in self._routes.keys() - routes.keys():
             self._account(Scope("route", name)).caps = Caps()
         self._routes = routes
@@ -219,6 +219,8 @@ class Billing:
         """A tab was closed: its record is queued."""
         self._held.pop(tab.request_id, None)
         rows = [line.row(seq) for seq, line in enumerate(tab.lines, 1)]
+        # Lines know their tab: without this a request would be a cycle, and wait for the collector.
+        tab.lines.clear()
         if not rows and not tab.held:
             return None
         return self._ledger.settle(rows, tab.request_id if tab.held else None)
@@ -250,7 +252,18 @@ class Billing:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _account(self, scope: Scope) -> Account:
-        return self._accounts.setdefault(scope, Account(scope))
+        found = self._accounts.get(scope)
+        if found is None:
+            found = self._accounts[scope] = Account(scope)
+        return found
+
+    def _lengths(self, name: str) -> Lengths:
+        """How long a route's answers have been, those of earlier processes included; it outlives a reload."""
+        before = self._routes.get(name)
+        lengths = before.lengths if before is not None else Lengths()
+        for length in self._past.pop(name, ()):
+            lengths.add(length)
+        return lengths
 
     def _opened(self, opening: Opening) -> None:
         """Take over what the ledger remembers. Nothing was spent in this process before: it could not be written."""
@@ -258,6 +271,10 @@ class Billing:
         self.lost = opening.lost
         for scope, window, number, spent in opening.totals:
             self._account(scope).remember(window, number, spent)
+        for route, length in opening.lengths:
+            self._past.setdefault(route, []).append(length)
+        for name, known in self._routes.items():
+            known.lengths = self._lengths(name)
         self._ledger.start()
         self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
 

@@ -22,6 +22,11 @@ _LOST = f"""
     SELECT request, 0, key, route, target, provider, model, operation, booked, booked, booked, known, {ESTIMATED},
         '{LOST}' FROM holds
 """
+_NEWEST = 5000
+_LENGTHS = """
+    SELECT route, output FROM (SELECT route, output, outcome FROM attempts ORDER BY id DESC LIMIT ?)
+    WHERE outcome = 'ok' AND output IS NOT NULL
+"""
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
@@ -55,11 +60,12 @@ def prepare(connection: sqlite3.Connection) -> Opening:
         connection.execute("DELETE FROM holds")
         latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]
         found = list(_totals(connection, latest // _SECOND))
+        lengths = connection.execute(_LENGTHS, (_NEWEST,)).fetchall()
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    return Opening(found, latest, lost)
+    return Opening(found, latest, lost, lengths[::-1])
 
 
 def _totals(connection: sqlite3.Connection, now: int) -> Iterator[tuple[Scope, Window, int, int]]:

@@ -69,8 +69,10 @@ class Opening:
     """What a ledger remembers when it is opened: totals for the budgets, and what was under way when it ended.
 
     `latest`: the newest time in it. `lost`: holds of a dead gateway, now charged what was known of them.
+    `lengths`: (route, output tokens) of the newest complete answers, the oldest of them first.
     """
 
     totals: list[tuple[Scope, Window, int, int]] = field(default_factory=list)
     latest: int = 0
     lost: int = 0
+    lengths: list[tuple[str, int]] = field(default_factory=list)

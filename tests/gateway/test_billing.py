@@ -343,6 +343,23 @@ async def test_an_unset_max_tokens_is_bounded_where_money_is_limited_and_only_th
         tab.close("cancelled")
 
 
+async def test_how_long_answers_are_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db") as gate:
+        for _ in range(30):
+            await gate.serve(tokens=400, call=ask(None))
+    for configured_first in (True, False):
+        billing = Billing(tmp_path / "l.db")
+        config, ring = setup(route=Budget(daily=10**6))
+        if configured_first:
+            billing.configure(config, ring)
+        await billing.start()
+        billing.configure(config, ring)
+        tab = billing.open(f"again_{configured_first}", ring.keys[0], "fast", ask(None), 100, [PAID])
+        assert (await tab.begin(PAID)).call.request.max_tokens == 431 * 5 // 4 + 1  # type: ignore[union-attr]
+        tab.close("cancelled")
+        await billing.stop()
+
+
 async def test_the_last_of_a_budget_is_used_by_a_shorter_answer(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(credit=1000), most=700) as gate:
         tab = gate.open(PAID, call=ask(None))
