@@ -16,13 +16,17 @@ lib: Any = _raw
 
 log = logging.getLogger("lumen.worker.llama")
 
+# Said of every context as we make them: one cache for all sequences is longer than one sequence may be, and hidden states
+# are pooled here.
+_KNOWN = (b"possible training context overflow", b"model default pooling_type")
+
 _GGML_WARN = 3
 _GGML_ERROR = 4
 _GGML_CONT = 5  # the continuation of the line before it: progress dots, of no use in a log
 
 
 def _on_log(level: int, text: bytes | None, _user: Any) -> None:
-    if level in (_GGML_WARN, _GGML_ERROR) and text:
+    if level in (_GGML_WARN, _GGML_ERROR) and text and not any(known in text for known in _KNOWN):
         line = text.decode("utf-8", "replace").strip()
         log.log(logging.ERROR if level == _GGML_ERROR else logging.WARNING, "%s", line)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ class Shape:
     flash_attn: str = "auto"
     kv_type: str = "f16"
     embeddings: bool = False
+
+
+_ONE_THREAD = 0.004
+"""Seconds: a decode shorter than this on one thread is not spread over more. Their meeting after every operation then
+costs more than it gains, and takes the cores that the HTTP loop and the client need."""
 
 
 class NoRoom(Exception):
@@ -115,6 +121,8 @@ class Context:
         self.memory: int | None = lib.llama_get_memory(self._pointer)
         self.n_cells: int = lib.llama_n_ctx(self._pointer)
         self.batch = Batch(shape.n_batch)
+        self._threads = shape.threads
+        self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._candidates: NDArray[np.void] | None = None
 
     def _params(self, shape: Shape) -> Any:
@@ -154,7 +162,30 @@ class Context:
         self._run()
         return rows
 
+    def measure(self, chunk: Chunk) -> None:
+        """Decode `chunk` (one token) and learn from it when one thread will do. Warms everything up on the way."""
+        self.decode([chunk])
+        self._set_threads(1)
+        best = float("inf")
+        begun = time.perf_counter()
+        for _ in range(3):
+            self.cut(chunk.sequence.slot, chunk.start)
+            before = time.perf_counter()
+            self.decode([chunk])
+            best = min(best, time.perf_counter() - before)
+            if time.perf_counter() - begun > 0.1:
+                break
+        self._unit = best
+
+    def _set_threads(self, threads: int) -> None:
+        if threads != self._threads:
+            self._threads = threads
+            lib.llama_set_n_threads(self.pointer, threads, threads)
+
     def _run(self) -> None:
+        if self._unit:
+            small = self.batch.struct.n_tokens * self._unit < _ONE_THREAD
+            self._set_threads(1 if small else self.shape.threads)
         code: int = lib.llama_decode(self.pointer, self.batch.struct)
         if code == 1:
             raise NoRoom
