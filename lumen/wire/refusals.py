@@ -53,16 +53,18 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
             retry_after=retry_after,
         )
     if status in _CLIENTS_OWN:
-        return RefusedError(
+        error = RefusedError(
             told.get("message") or f"The target refused the request with status {status}.",
             phase="headers",
             upstream_status=status,
             status=status,
             type=told.get("type") or "invalid_request_error",
             param=told.get("param"),
-            code=told.get("code"),
             retry=Retry.NEVER,
         )
+        # Not the default of upstream errors: where the target names no code, there is none.
+        error.code = told.get("code")
+        return error
     return RefusedError(
         f"The target failed with status {status}.",
         phase="headers",
