@@ -16,7 +16,7 @@ lib: Any = _raw
 
 log = logging.getLogger("lumen.worker.llama")
 
-# Said of every context as we make them: one cache for all sequences is longer than one sequence may be, and hidden states
+# Said of every context as we make them: one cache for all sequences is longer than one may be, and hidden states
 # are pooled here.
 _KNOWN = (b"possible training context overflow", b"model default pooling_type")
 
