@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -62,4 +63,24 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     ended = {request: (cost, outcome) for request, cost, outcome in booked}
     assert held <= ended.keys()
     assert all(cost == 1 for cost, outcome in ended.values() if outcome == LOST)
+    consistent(path)
+
+
+def test_a_log_that_cannot_grow_and_then_can(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ledger.starved", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert 0 < told["admitted"] < 1000
+    assert told["sick"]
+    assert told["refused"] == 3
+    assert rows(path, "SELECT request, cost FROM attempts") == [("running", 7)]
+    held = {name for (name,) in rows(path, "SELECT request FROM holds")}
+    assert held == {"after", *(f"new{number}" for number in range(told["admitted"]))}
     consistent(path)

@@ -1,0 +1,228 @@
+"""Limits of money and rate around requests: who is let in, with what, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lumen.config.schema import Budget
+from lumen.core.errors import LumenError
+from lumen.gateway.billing import Billing
+from lumen.gateway.tab import Line, Tab
+from lumen.keys import KeyRing, Limits
+from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED
+from tests.gateway.billed import DEAR, FREE, PAID, SECOND, UNKNOWN, Clock, ask, bench, refusal, said, setup
+from tests.ledger.ledgers import consistent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_hundred_at_once_against_a_budget_for_ten(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", route=Budget(daily=100)) as gate:
+        done = await asyncio.gather(*(gate.serve(tokens=10) for _ in range(100)), return_exceptions=True)
+        served = [one for one in done if isinstance(one, Tab)]
+        codes = {(one.status, one.code) for one in done if isinstance(one, LumenError)}
+        assert len(served) == 10
+        assert codes == {(429, "insufficient_quota")}
+        assert gate.rows("SELECT sum(cost) FROM attempts") == [(100,)]
+    consistent(gate.path)
+
+
+@pytest.mark.parametrize("where", ["key", "route", "box"])
+@pytest.mark.parametrize("limit", ["daily", "monthly", "credit"])
+async def test_a_budget_for_ten_admits_ten_in_a_row(tmp_path: Path, where: str, limit: str) -> None:
+    money = {limit: 100}
+    limits = Limits(**money) if where == "key" else None
+    route = Budget(**money) if where == "route" else None
+    async with bench(tmp_path / "l.db", limits, route, Budget(**money) if where == "box" else None) as gate:
+        for _ in range(10):
+            await gate.serve(tokens=10)
+        error = await refusal(gate.serve(tokens=10))
+        assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "false"})
+        # What costs nothing goes on.
+        await gate.serve(FREE)
+
+
+async def test_limits_outlive_a_restart_and_count_what_came_before_them(tmp_path: Path) -> None:
+    path, clock = tmp_path / "l.db", Clock()
+    async with bench(path, start=clock) as gate:
+        for _ in range(5):
+            await gate.serve(tokens=10)
+        ring = KeyRing([gate.key])
+        gate.billing.configure(setup(route=Budget(credit=60))[0], ring)
+        await gate.serve(tokens=10)
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+    async with bench(path, None, Budget(credit=75), start=clock) as gate:
+        gate.count = 100
+        await gate.serve(tokens=10)
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+        assert gate.billing.status()["budgets"] == [
+            {"scope": "route", "name": "fast", "limit": "credit", "cap": 0, "spent": 0, "held": 0}
+        ]
+    consistent(path)
+
+
+async def test_days_end_also_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    path, clock = tmp_path / "l.db", Clock()
+    async with bench(path, None, Budget(daily=10), start=clock) as gate:
+        await gate.serve(tokens=10)
+        clock.wall -= 30 * 86_400 * SECOND
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+    # A new process knows only the wall clock and the ledger.
+    async with bench(path, None, Budget(daily=10), start=clock) as gate:
+        gate.count = 10
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+        clock.tick(2 * 86_400)
+        await gate.serve(tokens=10)
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+    assert gate.rows("SELECT count(DISTINCT booked / 86400000000) FROM attempts") == [(2,)]
+
+
+async def test_every_try_counts_against_the_same_limit(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(max_request=15)) as gate:
+        tab = gate.open(PAID, PAID)
+        first = await tab.begin(PAID)
+        for event in said(6)[:6]:
+            first.note(event)
+        first.end("upstream_disconnected")
+        error = await refusal(tab.begin(PAID))
+        assert error.code == "budget_unsatisfiable"
+        tab.close(error.code)
+    # An estimate of what was delivered: as many tokens as there were events.
+    assert gate.rows("SELECT seq, output, cost, flags, outcome FROM attempts") == [
+        (1, 6, 6, ESTIMATED, "upstream_disconnected")
+    ]
+
+
+async def test_a_failover_after_a_refusal_needs_no_more_than_one_hold(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(max_request=10)) as gate:
+        tab = gate.open(PAID, PAID)
+        (await tab.begin(PAID)).end("upstream_error")
+        line = await tab.begin(PAID)
+        line.resumed(3, "prefill")
+        for event in said(10):
+            line.note(event)
+        await tab.settle()
+        assert gate.rows("SELECT seq, input, cost, outcome, resumed_at, fidelity FROM attempts") == [
+            (1, None, 0, "upstream_error", None, None), (2, 7, 10, "ok", 3, "prefill"),
+        ]  # fmt: skip
+
+
+async def test_a_hedge_holds_for_both(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(daily=19)) as gate:
+        tab = gate.open(PAID, PAID)
+        await tab.begin(PAID)
+        assert (await refusal(tab.begin(PAID))).code == "budget_unsatisfiable"
+        tab.close("cancelled")
+    async with bench(tmp_path / "l2.db", None, Budget(daily=20)) as gate:
+        tab = gate.open(PAID, PAID)
+        one, other = await tab.begin(PAID), await tab.begin(PAID)
+        other.sent = True
+        for event in said(4):
+            one.note(event)
+        other.end("cancelled")
+        await tab.settle()
+        assert gate.rows("SELECT outcome, cost FROM attempts ORDER BY seq") == [("ok", 4), ("cancelled", 0)]
+
+
+async def test_targets_above_a_price_ceiling_are_left_out(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(max_cost=50), Budget(max_cost=60)) as gate:
+        assert gate.open(DEAR, PAID, UNKNOWN, FREE).offers == (PAID, FREE)
+        with pytest.raises(LumenError) as caught:
+            gate.open(DEAR, UNKNOWN)
+        assert (caught.value.status, caught.value.code) == (400, "budget_unsatisfiable")
+        assert "0.0001/1M" in caught.value.message
+        assert "0.00005/1M" in caught.value.message
+        # The ceiling of the whole server holds on every route.
+        assert gate.open(DEAR, PAID, route="p/m").offers == (PAID,)
+
+
+async def test_a_target_without_a_price_is_refused_only_where_money_is_limited(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db") as gate:
+        await gate.serve(UNKNOWN)
+        assert gate.rows("SELECT cost, flags, output FROM attempts") == [(0, UNPRICED, 10)]
+    async with bench(tmp_path / "l2.db", Limits(credit=5)) as gate:
+        with pytest.raises(LumenError, match="known price") as caught:
+            gate.open(UNKNOWN)
+        assert caught.value.code == "budget_unsatisfiable"
+        assert gate.open(UNKNOWN, FREE).offers == (FREE,)
+
+
+async def test_an_unset_max_tokens_is_bounded_where_money_is_limited_and_only_there(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(daily=10**6)) as gate:
+        tab = gate.open(PAID, call=ask(None))
+        line = await tab.begin(PAID)
+        assert isinstance(line, Line)
+        assert line.call.request.max_tokens == 4096  # type: ignore[union-attr]
+        tab.close("cancelled")
+        for _ in range(30):
+            await gate.serve(tokens=20, call=ask(None))
+        tab = gate.open(PAID, call=ask(None, n=3))
+        assert (await tab.begin(PAID)).call.request.max_tokens == 256  # type: ignore[union-attr]
+        assert gate.rows("SELECT amount FROM holds") == [(3 * 256,)]
+        tab.close("cancelled")
+        own = gate.open(PAID, call=ask(None, max_completion_tokens=9))
+        assert (await own.begin(PAID)).call is own.call
+        own.close("cancelled")
+    async with bench(tmp_path / "l2.db") as gate:
+        tab = gate.open(PAID, call=ask(None))
+        assert (await tab.begin(PAID)).call is tab.call
+        tab.close("cancelled")
+
+
+async def test_how_long_answers_are_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db") as gate:
+        for _ in range(30):
+            await gate.serve(tokens=400, call=ask(None))
+    for configured_first in (True, False):
+        billing = Billing(tmp_path / "l.db")
+        config, ring = setup(route=Budget(daily=10**6))
+        if configured_first:
+            billing.configure(config, ring)
+        await billing.start()
+        billing.configure(config, ring)
+        tab = billing.open(f"again_{configured_first}", ring.keys[0], "fast", ask(None), 100, [PAID])
+        assert (await tab.begin(PAID)).call.request.max_tokens == 431 * 5 // 4 + 1  # type: ignore[union-attr]
+        tab.close("cancelled")
+        await billing.stop()
+
+
+async def test_the_last_of_a_budget_is_used_by_a_shorter_answer(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(credit=1000), most=700) as gate:
+        tab = gate.open(PAID, call=ask(None))
+        assert (await tab.begin(PAID)).worst == 700
+        other = gate.open(PAID, call=ask(None))
+        assert (await other.begin(PAID)).call.request.max_tokens == 300  # type: ignore[union-attr]
+        third = gate.open(PAID, call=ask(None))
+        error = await refusal(third.begin(PAID))
+        assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "true"})
+        for one in (tab, other, third):
+            one.close("cancelled")
+
+
+async def test_a_target_that_bills_more_than_it_was_allowed_is_told_apart(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(credit=100)) as gate:
+        await gate.serve(tokens=150)
+        assert gate.rows("SELECT cost, flags FROM attempts") == [(150, BEYOND)]
+        assert (await refusal(gate.serve())).code == "insufficient_quota"
+
+
+async def test_rates_of_a_key(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", Limits(rpm=2, concurrency=1)) as gate:
+        tab = gate.open(FREE)
+        with pytest.raises(LumenError, match="1 requests at once") as caught:
+            gate.open(FREE)
+        assert (caught.value.status, caught.value.code, caught.value.retry_after) == (429, "rate_limit_exceeded", 1.0)
+        tab.close("cancelled")
+        await gate.serve(FREE)
+        with pytest.raises(LumenError, match="2 requests a minute") as caught:
+            gate.open(FREE)
+        assert caught.value.retry_after == 30.0
+        gate.clock.tick(30)
+        await gate.serve(FREE)
+    async with bench(tmp_path / "l2.db", Limits(tpm=1000)) as gate:
+        await gate.serve(FREE, call=ask(500))
+        # 17 tokens were used, not the 525 that were likely.
+        await gate.serve(FREE, call=ask(900))
