@@ -109,14 +109,18 @@ class Trace:
             self._texts.append(text)
             if not (actionable or reasoning):
                 return
-        elif not (actionable or reasoning):
-            self.whole_text = False
-        self.actionable = self.actionable or actionable
-        self.reasoning = self.reasoning or reasoning
-        if self.replayable:
-            self._keep(data)
+        self._other(text, actionable, reasoning, data)
 
-    def _keep(self, data: bytes) -> None:
+    def _other(self, text: str | None, actionable: bool, reasoning: bool, data: bytes) -> None:
+        """A part of the answer that is not, or not only, text of choice 0."""
+        if actionable:
+            self.actionable = True
+        if reasoning:
+            self.reasoning = True
+        if not (text or actionable or reasoning):
+            self.whole_text = False
+        if not self.replayable:
+            return
         self._kept += len(data)
         if self._kept > MAX_PARTS:
             self.replayable = False

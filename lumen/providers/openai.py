@@ -11,7 +11,7 @@ import msgspec
 
 from lumen.core.errors import BrokenError, MalformedError, UpstreamError
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
-from lumen.wire.answers import Choice, Chunk, Whole
+from lumen.wire.answers import Choice, Chunk, Usage, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.refusals import error_object, in_answer, refused, strings
@@ -110,15 +110,14 @@ class _StreamDecoder(StreamDecoder):
                 shown = self._rewritten(shown)[0]
             events.append(Event(shown, usage=chunk.usage))
             return
-        event = _event(chunk.choices)
-        self._left.difference_update(event.finished)
-        event.usage = chunk.usage
+        identity = None
         if self._rewrite:
-            payload, event.identity = self._rewritten(payload)
+            payload, identity = self._rewritten(payload)
         elif not self._identified:
-            event.identity = _identity(payload)
-        self._identified = True
-        event.data = payload
+            self._identified, identity = True, _identity(payload)
+        event = _event(chunk.choices, payload, chunk.usage, identity)
+        if event.finished:
+            self._left.difference_update(event.finished)
         events.append(event)
 
     def _rewritten(self, payload: bytes) -> tuple[bytes, tuple[str, int] | None]:
@@ -133,13 +132,16 @@ class _StreamDecoder(StreamDecoder):
         return _encode(whole), (whole.get("id", ""), whole.get("created", 0))
 
 
-def _event(choices: list[Choice]) -> Event:
-    """What a chunk's choices say, without the payload itself."""
-    text, actionable, reasoning, content, ids = None, False, False, False, None
+def _event(choices: list[Choice], payload: bytes, usage: Usage | None, identity: tuple[str, int] | None) -> Event:
+    """What a chunk says, in the terms of the path."""
+    text, ids = None, None
+    content = actionable = reasoning = False
     finished: tuple[int, ...] = ()
     for choice in choices:
-        delta, said = choice.delta, choice.text
-        if delta is not None:
+        delta = choice.delta
+        if delta is None:
+            said = choice.text
+        else:
             said = delta.content
             if delta.tool_calls or delta.refusal:
                 content = actionable = True
@@ -151,9 +153,9 @@ def _event(choices: list[Choice]) -> Event:
             ids = choice.token_ids
         if choice.finish_reason:
             finished += (choice.index,)
-    if len(choices) > 1 or choices[0].index:
+    if choice.index or len(choices) > 1:
         text = None
-    return Event(b"", content, finished, None, ids, None, text, actionable, reasoning)
+    return Event(payload, content, finished, usage, ids, identity, text, actionable, reasoning)
 
 
 def _identity(payload: bytes) -> tuple[str, int] | None:

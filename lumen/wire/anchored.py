@@ -9,6 +9,8 @@ from lumen.wire.matching import Diverged
 
 # Characters held at most while the repeated words are looked for, beyond their own length.
 MAX_HOLD = 400
+# Characters of remarks before the repeated words.
+MAX_PREAMBLE = 160
 # Shorter anchors must stand at the very beginning; at least this much of a longer one must be repeated.
 _MIN_ANYWHERE = 12
 _MIN_OVERLAP = 16
@@ -16,6 +18,7 @@ _MIN_OVERLAP = 16
 _MIN_WHOLE = 24
 # Characters before the anchor that may hold marks put around it.
 _MARKED = 12
+_ENDS = (".", "!", "?", ":", ",", ";", "\u2026")
 
 _MARKS = r"(?:\*{1,3}|_{1,3}|`{1,3}|[\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb])"
 _DOTS = r"(?:\.{3}|\u2026)"
@@ -33,8 +36,21 @@ class Anchored:
     its beginning, the hold may grow to the answer's length.
     """
 
-    __slots__ = ("_anchor", "_closing", "_folded", "_gap", "_held", "_limit", "_open", "_opener", "_sent", "_stray",
-                 "_whole", "settled")  # fmt: skip
+    __slots__ = (
+        "_anchor",
+        "_anywhere",
+        "_closing",
+        "_folded",
+        "_gap",
+        "_held",
+        "_limit",
+        "_open",
+        "_opener",
+        "_sent",
+        "_stray",
+        "_whole",
+        "settled",
+    )
 
     def __init__(self, delivered: str) -> None:
         sent, self._gap = split(delivered)
@@ -42,6 +58,8 @@ class Anchored:
         self._sent = sent
         self._anchor = Folded(mark).text
         self._whole = Folded(sent).text
+        # What is short, or was said more than once, is recognised only at the very beginning.
+        self._anywhere = len(self._anchor) >= _MIN_ANYWHERE and _once(self._whole, self._anchor)
         self._held = ""
         self._folded = Folded()
         # What is longer than this holds no anchor that would do.
@@ -75,7 +93,7 @@ class Anchored:
         start = folded.find(mark)
         lead = _LEADING.match(folded)
         begin = lead.end() if lead is not None else 0
-        if start >= 0 and (len(mark) >= _MIN_ANYWHERE or start in (0, begin)):
+        if start in (0, begin) or (start > 0 and self._anywhere and self._preamble(begin, start)):
             self._found(start, len(mark))
             return True
         said = folded[begin:]
@@ -88,15 +106,30 @@ class Anchored:
             raise Diverged("it did not repeat the last words")
         return False
 
+    def _preamble(self, begin: int, start: int) -> bool:
+        """Whether what stands before the anchor may be dropped: more of the repetition, or a remark and no answer."""
+        folded = self._folded.text
+        before = folded[begin:start]
+        if self._whole.endswith(before + self._anchor):
+            return True
+        raw = _OPENING.sub("", self._held[: self._folded.ends[start - 1]].rstrip())
+        ended = raw[-1:] in _ENDS or "\n" in self._held[len(raw.rstrip()) : self._folded.ends[start - 1]]
+        return len(raw) <= MAX_PREAMBLE and ended and before.strip() not in self._whole
+
     def _overlap(self, said: str) -> tuple[int, bool]:
-        """How many characters at the beginning of `said` are the anchor's end, and whether they may become more."""
+        """How many characters at the beginning of `said` are the anchor's end, and whether they may become more.
+
+        Only where the answer says them nowhere else: a repetition of the other place would look the same.
+        """
         mark = self._anchor
         pending = mark.startswith(said)
         for size in range(len(mark) - 1, _MIN_OVERLAP - 1, -1):
-            if not mark[-size - 1].isalnum() and not mark[-size].isspace():
-                if said.startswith(mark[-size:]):
-                    return size, pending
-                pending = pending or mark[-size:].startswith(said)
+            end = mark[-size:]
+            if mark[-size - 1].isalnum() or end[0] == " ":
+                continue
+            pending = pending or end.startswith(said)
+            if said.startswith(end):
+                return (size, pending) if _once(self._whole, end) else (0, pending)
         return 0, pending
 
     def _found(self, start: int, size: int) -> None:
@@ -162,3 +195,8 @@ class Anchored:
             odd = (text.count(self._stray) + self._open) % 2
             return odd - self._open
         return text.count(self._opener) - text.count(self._stray)
+
+
+def _once(whole: str, end: str) -> bool:
+    """Whether `whole`, which ends with `end`, says it nowhere else."""
+    return whole.find(end) == len(whole) - len(end)

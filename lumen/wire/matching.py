@@ -139,9 +139,13 @@ class Prefill:
         body = new.lstrip()
         if not body:
             # Whitespace alone: the rest of it may be still to come.
-            return self._settle(new) if final or (new and not self._gap) else ""
+            wait = self._gap or self._echoes or not new or (sent[:1].isspace() and sent.startswith(new))
+            return self._settle(new) if final or not wait else ""
         spaced = len(new) - len(body)
-        if spaced and not self._echoes and not self._abrupt(new[:spaced], body):
+        own = len(sent) - len(sent.lstrip())
+        alike = spaced > 1 and new[:spaced] == sent[:own]
+        again = self._echoes or (len(sent) >= MIN_ECHO and (alike or self._abrupt(new[:spaced], body)))
+        if spaced and not again:
             return self._settle(new)
         if not self._echoes and _repeats(sent, new):
             return self._settle(new)
