@@ -145,7 +145,7 @@ class Breaker:
 
     __slots__ = (
         "_bad", "_edge", "_good", "_in_a_row", "_past", "_probe", "_probes", "_slow_at",
-        "asked", "believed", "growth", "since", "slow", "state", "until", "why",
+        "asked", "believed", "growth", "since", "slow", "state", "transitions", "until", "why",
     )  # fmt: skip
     # Outcomes of the current slot of the window, when it began, and those of the slots before.
     _good: int
@@ -162,6 +162,8 @@ class Breaker:
         self.since = now
         self.until = now
         self.why = ""
+        # Grows with every event the table takes notice of but the counting of outcomes.
+        self.transitions = 0
         # How often the ejection has doubled.
         self.growth = 0
         # Whether it is out because it asked for that.
@@ -349,6 +351,7 @@ class Breaker:
 
     def _to(self, event: Event, now: float, why: str = "") -> None:
         before, self.state = self.state, NEXT[self.state][event]
+        self.transitions += 1
         self.since = self.until = now
         self.why = why[:_LONGEST_WHY] if why or self.state is _CLOSED else self.why
         self.asked = False

@@ -204,9 +204,9 @@ class Health:
         if ttft is not None:
             slow = target.latency.first_token(ttft, now, given.size)
             if slow or breaker.slow:
-                before = breaker.state
+                before = breaker.transitions
                 breaker.paced(now, given.began, slow=slow, draw=self._draw())
-                self.changes += breaker.state is not before
+                self.changes += breaker.transitions - before
         if breaker.state is not _CLOSED:
             self._succeeded(target, given, now)
 
@@ -247,13 +247,13 @@ class Health:
 
     def _succeeded(self, target: _Target, given: Pass, now: float) -> None:
         breaker = target.breaker
-        before = breaker.state
+        before = breaker.transitions
         breaker.succeeded(now, given.began, given.ticket)
-        self.changes += breaker.state is not before
+        self.changes += breaker.transitions - before
 
     def _failed(self, target: _Target, given: Pass, now: float, error: LumenError) -> None:
         breaker = target.breaker
-        before = breaker.since
+        before = breaker.transitions
         verdict = judge(error)
         why = _told(error)
         if isinstance(error, SilentError) and error.phase in ("headers", "first_token"):
@@ -264,7 +264,7 @@ class Health:
             breaker.asked_for(now, given.began, error.retry_after, why, draw=self._draw())
         # A probe that found out nothing is over all the same.
         breaker.released(given.ticket)
-        self.changes += breaker.since != before
+        self.changes += breaker.transitions - before
 
     # -- what history says -----------------------------------------------------------------------------------
 

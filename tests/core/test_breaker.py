@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.core.breaker import (
@@ -495,6 +495,7 @@ class Play:
         return ticket is not None
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_a_target_that_is_back_serves_within_fifteen_seconds(steps: list[tuple[str, float, float]]) -> None:
     play = Play()
@@ -511,6 +512,7 @@ def test_a_target_that_is_back_serves_within_fifteen_seconds(steps: list[tuple[s
     assert play.now - healthy <= 15.0
 
 
+@settings(deadline=None)
 @given(STEPS, st.floats(0.0, 1e6))
 def test_also_where_the_clock_steps_back(steps: list[tuple[str, float, float]], back: float) -> None:
     play = Play()
@@ -523,6 +525,7 @@ def test_also_where_the_clock_steps_back(steps: list[tuple[str, float, float]], 
         assert play.now - healthy <= 15.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["enter", "end", "again"]), st.floats(0.0, 3.0)), max_size=60))
 def test_never_two_probes_within_patience(steps: list[tuple[str, float]]) -> None:
     breaker = opened()

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.core.latency import (
@@ -36,6 +36,7 @@ def history(first: float = 0.0, gap: float = 0.0, count: int = 200, size: int = 
 # -- histogram -------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.001, 1000.0), min_size=8, max_size=400))
 def test_quantiles_are_close(times: list[float]) -> None:
     counted = Histogram(T)

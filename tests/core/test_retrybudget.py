@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.core.retrybudget import ONE_IN, RESERVE, WINDOW, RetryBudget
@@ -58,6 +58,7 @@ def test_the_clock_stepping_back_starts_anew() -> None:
     assert spent(budget, T - 3600 + WINDOW) == int(RESERVE)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 4.0)), max_size=300))
 def test_never_more_than_the_share_and_the_reserve(steps: list[tuple[bool, float]]) -> None:
     budget, now = RetryBudget(T), T
