@@ -37,7 +37,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.emulator.dialects import PROMPT_TOKENS, Anthropic, Gemini, OpenAI, Speaker
+from tests.emulator.dialects import PROMPT_TOKENS, Anthropic, Gemini, OpenAI, Speaker, event
 from tests.emulator.script import Script, conversation, parse, pieces
 
 _SILENCE = 30.0
@@ -120,7 +120,7 @@ class Emulator:
         if script.name == "reset":
             _transport(request).abort()
             return web.Response()
-        if refused := _refusal(speaker, script, seen, messages):
+        if refused := _refusal(speaker, script, seen, messages, stream):
             return refused
         seed = speaker.body.get("seed", speaker.body.get("generationConfig", {}).get("seed"))
         said = pieces(script, seed, messages)
@@ -164,7 +164,7 @@ class Emulator:
             await _endless(response)
         else:
             await response.write(body)
-            served.complete = True
+            served.complete = script.name not in ("garbage", "truncated", "nofinish")
         return response
 
     async def _stream(
@@ -196,7 +196,9 @@ class Emulator:
         return response
 
 
-def _refusal(speaker: Speaker, script: Script, seen: int, messages: Sequence[tuple[str, str]]) -> web.Response | None:
+def _refusal(
+    speaker: Speaker, script: Script, seen: int, messages: Sequence[tuple[str, str]], stream: bool
+) -> web.Response | None:
     """The answer of a script that does not begin to answer; `seen`: requests for this model, with this one."""
 
     def told(status: int, code: str = "scripted", **headers: str) -> web.Response:
@@ -216,13 +218,20 @@ def _refusal(speaker: Speaker, script: Script, seen: int, messages: Sequence[tup
             return told(400, "context_length_exceeded")
         case "filter":
             if isinstance(speaker, Gemini):
-                return web.json_response(speaker.blocked())
+                return _blocked(speaker, stream)
             return told(400, "content_filter")
         case "html":
             return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
     if script.prefill == "noprefill" and messages and messages[-1][0] in ("assistant", "model"):
         return told(400, "prefill")
     return None
+
+
+def _blocked(speaker: Gemini, stream: bool) -> web.Response:
+    """How this API tells of a refused prompt: with a good status, in the form that was asked for."""
+    if stream:
+        return web.Response(body=event(speaker.blocked()), content_type="text/event-stream")
+    return web.json_response(speaker.blocked())
 
 
 async def _break(request: web.Request, response: web.StreamResponse, speaker: Speaker, script: Script) -> None:
@@ -236,8 +245,8 @@ async def _break(request: web.Request, response: web.StreamResponse, speaker: Sp
     elif script.name == "garbage":
         await response.write(b"data: {not json}\n\n")
     elif script.name == "truncated":
-        event = speaker.piece("word", 0) or speaker.close(1)
-        await response.write(event[: len(event) // 2])
+        cut = speaker.piece("word", 0) or speaker.close(1)
+        await response.write(cut[: len(cut) // 2])
     elif script.name == "endless":
         await _endless(response)
 
