@@ -39,12 +39,16 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the gateway saw of an attempt: bytes sent and received as text, token ids and events with content."""
+    """What the gateway saw of an attempt: bytes sent and received as text, token ids and events with content.
+
+    `input_tokens`: what another target has counted in the same input; nearer than any guess from bytes.
+    """
 
     input_bytes: int = 0
     output_bytes: int = 0
     token_ids: int = 0
     pieces: int = 0
+    input_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def bill(price: Price, reported: Tokens | None, seen: Seen, micros: int = 0) -> 
     input_tokens, output_tokens = believable(told.input), believable(told.output)
     estimated = input_tokens is None or output_tokens is None
     if input_tokens is None:
-        input_tokens = estimate_input(seen.input_bytes)
+        input_tokens = estimate_input(seen.input_bytes) if seen.input_tokens is None else seen.input_tokens
     if output_tokens is None:
         output_tokens = max(seen.token_ids, seen.pieces, -(-seen.output_bytes // _BYTES_PER_TOKEN))
     cached = min(believable(told.cached) or 0, input_tokens)

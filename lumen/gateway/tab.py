@@ -64,10 +64,10 @@ class Need:
 class Line:
     """One try at one target. `call`: what to send, its answer bounded where money is; `note` every event."""
 
-    __slots__ = ("_bytes", "_carried", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab", "began", "bill",
-                 "call", "ended", "first", "offer", "outcome", "sent", "usage", "worst")  # fmt: skip
+    __slots__ = ("_bytes", "_carried", "_extra", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab",
+                 "began", "bill", "call", "ended", "first", "offer", "outcome", "sent", "usage", "worst")  # fmt: skip
 
-    def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int) -> None:
+    def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int, extra: int) -> None:
         self._tab = tab
         self.offer = offer
         self.call = call
@@ -80,7 +80,7 @@ class Line:
         self.usage: Usage | None = None
         # Set it once the target has the request: a cancelled try is charged its input from then on.
         self.sent = False
-        self._carried = carried
+        self._carried, self._extra = carried, extra
         self._pieces = self._bytes = self._ids = 0
         self._least = 1 << 62
         self._resumed_at: int | None = None
@@ -112,7 +112,17 @@ class Line:
             self.ended = self._tab.elapsed()
             self.bill = self.so_far()
 
-    def so_far(self) -> Bill:
+    def reported_input(self) -> int | None:
+        """The input tokens that its target counted, where it said."""
+        told = self._reported()
+        return told.input if told is not None else None
+
+    def correct(self, input_tokens: int) -> None:
+        """Another target has counted the same input: where this one did not, its estimate becomes that."""
+        if self.bill.estimated and self.reported_input() is None and not self._extra:
+            self.bill = self.so_far(input_tokens)
+
+    def so_far(self, input_tokens: int | None = None) -> Bill:
         """What it has come to until now.
 
         Charged is a try that gave something or finished, and one that a client's going away ended while the target
@@ -123,7 +133,7 @@ class Line:
             return NOTHING
         price = self.offer.price or FREE
         micros = (self.ended or self._tab.elapsed()) - self.began
-        return bill(price, self._reported(), self._seen(), micros)
+        return bill(price, self._reported(), self._seen(input_tokens), micros)
 
     def row(self, seq: int) -> AttemptRow:
         tab, offer, tokens = self._tab, self.offer, self.bill.tokens
@@ -156,11 +166,11 @@ class Line:
             reasoning=after.reasoning_tokens if after else None,
         )
 
-    def _seen(self) -> Seen:
+    def _seen(self, input_tokens: int | None) -> Seen:
         # Events are JSON around some text; the smallest of them is nearly all frame.
         frame = _AROUND if self._pieces == 1 else self._least - 1
         text = max(self._bytes - self._pieces * frame, 0) if self._pieces else 0
-        return Seen(self._tab.need.input_bytes, text, self._ids, self._pieces)
+        return Seen(self._tab.need.input_bytes + self._extra, text, self._ids, self._pieces, input_tokens)
 
 
 class Tab:
@@ -220,7 +230,7 @@ class Tab:
         if price is not None and not price.free:
             call, amount = self._fit(offer, price, extra_bytes)
             await self._cover(offer, price, amount)
-        line = Line(self, offer, call, amount, carried)
+        line = Line(self, offer, call, amount, carried, extra_bytes)
         self.lines.append(line)
         return line
 
@@ -244,6 +254,10 @@ class Tab:
         self.closed = True
         for line in self.lines:
             line.end(outcome)
+        counted = next((told for line in self.lines if (told := line.reported_input()) is not None), None)
+        if counted is not None and len(self.lines) > 1:
+            for line in self.lines:
+                line.correct(counted)
         budget.settle(self._reservation, sum([line.bill.cost for line in self.lines]))
         used = self._learn()
         if self._gate is not None:

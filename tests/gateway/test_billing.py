@@ -254,3 +254,20 @@ async def test_an_embedding_costs_its_input(tmp_path: Path) -> None:
         line.note(Event(b"{}", content=True, usage=Usage(prompt_tokens=3, completion_tokens=0, total_tokens=3)))
         await tab.settle()
         assert gate.rows("SELECT input, output, cost, flags FROM attempts") == [(3, 0, 3, 0)]
+
+
+async def test_an_input_that_one_target_counted_is_the_estimate_for_another(tmp_path: Path) -> None:
+    priced = Offer("p/in", "p", "in", Price(input=1))
+    async with bench(tmp_path / "l.db") as gate:
+        tab = gate.open(priced, body=400)
+        for extra in (0, 40):
+            line = await tab.begin(priced, extra_bytes=extra)
+            line.note(said(1)[0])
+            line.end("upstream_disconnected")
+        line = await tab.begin(priced)
+        line.note(said(1)[-1])
+        await tab.settle()
+        # What was sent more of is not what was counted: (400 + 40) / 4.
+        assert gate.rows("SELECT input, cost, flags FROM attempts ORDER BY seq") == [
+            (7, 7, ESTIMATED), (110, 110, ESTIMATED), (7, 7, 0),
+        ]  # fmt: skip

@@ -1,0 +1,123 @@
+"""Money seen from outside: a whole gateway before an emulated provider with prices."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumen.config.schema import Budget, Route, Target
+from lumen.core.money import Price
+from lumen.gateway.table import Origin, Origins, Table
+from lumen.keys import KeyRing, Limits
+from tests.gateway.conftest import Up, fake
+from tests.ledger.ledgers import consistent, rows
+
+pytestmark = pytest.mark.anyio
+
+PRICE = Price(input=1000, output=1_000_000)
+WORDS = 5
+COST = 7 * 1000 + WORDS * 1_000_000
+
+
+def limited(up: Up, budget: Budget | None = None, limits: Limits | None = None) -> None:
+    """Prices for everything, a route `paid`, and limits on it or on the key."""
+    upstream = up.state.table._origins.remote["fake"].upstream
+
+    def priced(model: str) -> Any:
+        dialect, can, offer = fake(model)
+        return dialect, can, replace(offer, price=PRICE)
+
+    paid = Route((Target(f"fake/words-{WORDS}"),), budget=budget or Budget())
+    broken = Route((Target("fake/cut-3"), Target(f"fake/words-{WORDS}")), policy="ordered")
+    config = replace(up.state.config, routes={"paid": paid, "broken": broken})
+    assert up.state.ring is not None
+    ring = KeyRing([replace(up.state.ring.keys[0], limits=limits or Limits())])
+    up.state.config, up.state.ring = config, ring
+    up.state.table = Table(config, Origins({}, {"fake": Origin(upstream, priced)}), 1)
+    up.state.billing.configure(config, ring)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"model": "paid", "messages": [{"role": "user", "content": "hi"}], "max_tokens": WORDS, **more}
+
+
+def ledger(up: Up) -> Path:
+    return up.state.billing._ledger._path
+
+
+async def test_a_hundred_at_once_against_a_budget_for_ten(up: Up) -> None:
+    size = len(str(body()).encode())
+    worst = (size + 600) * 1000 + WORDS * 1_000_000
+    limited(up, Budget(daily=10 * worst))
+    answers = await asyncio.gather(*(up.post("/v1/chat/completions", body()) for _ in range(100)))
+    served = [answer for answer in answers if answer[0] == 200]
+    assert len(served) >= 9
+    refused = [answer for answer in answers if answer[0] != 200]
+    assert {(status, text["error"]["code"]) for status, text, _ in refused} == {(429, "insufficient_quota")}
+    spent = rows(ledger(up), "SELECT count(*), sum(cost) FROM attempts")
+    assert spent == [(len(served), len(served) * COST)]
+    assert spent[0][1] <= 10 * worst
+    assert rows(ledger(up), "SELECT count(*) FROM holds") == [(0,)]
+    consistent(ledger(up))
+
+
+async def test_spent_credit_is_not_to_be_retried(up: Up) -> None:
+    limited(up, limits=Limits(credit=COST * 2))
+    assert (await up.post("/v1/chat/completions", body()))[0] == 200
+    status, answer, headers = await up.post("/v1/chat/completions", body())
+    if status == 200:
+        status, answer, headers = await up.post("/v1/chat/completions", body())
+    assert (status, answer["error"]["code"], answer["error"]["type"]) == (
+        429, "insufficient_quota", "insufficient_quota",
+    )  # fmt: skip
+    assert "Retry-After" not in headers
+
+
+async def test_a_price_ceiling_says_what_would_have_been_needed(up: Up) -> None:
+    limited(up, Budget(max_cost=999_999))
+    status, answer, _ = await up.post("/v1/chat/completions", body())
+    assert (status, answer["error"]["code"]) == (400, "budget_unsatisfiable")
+    assert "needs a limit of 1/1M" in answer["error"]["message"]
+    assert not up.emulator.requests
+
+
+async def test_a_rate_says_when_to_come_back(up: Up) -> None:
+    limited(up, limits=Limits(rpm=1))
+    assert (await up.post("/v1/chat/completions", body()))[0] == 200
+    status, answer, headers = await up.post("/v1/chat/completions", body())
+    assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(headers["Retry-After"]) <= 60
+
+
+async def test_a_stream_whose_end_was_seen_is_in_the_ledger(up: Up) -> None:
+    limited(up)
+    for number in range(1, 4):
+        status, text, _ = await up.stream(body())
+        assert status == 200
+        assert text.endswith("data: [DONE]\n\n")
+        assert rows(ledger(up), "SELECT count(*), sum(cost) FROM attempts") == [(number, number * COST)]
+    assert rows(ledger(up), "SELECT DISTINCT input, output, flags, outcome FROM attempts") == [(7, WORDS, 0, "ok")]
+
+
+async def test_both_halves_of_an_answer_are_billed(up: Up) -> None:
+    limited(up)
+    status, text, _ = await up.stream(body(model="broken", max_tokens=50))
+    assert status == 200
+    assert "[DONE]" in text
+    found = rows(ledger(up), "SELECT seq, target, outcome, output > 0, cost > 0 FROM attempts ORDER BY seq")
+    assert [row[0] for row in found] == list(range(1, len(found) + 1))
+    assert found[0][1:3] == ("fake/cut-3", "upstream_disconnected")
+    assert found[-1][1:] == (f"fake/words-{WORDS}", "ok", 1, 1)
+    assert rows(ledger(up), "SELECT count(DISTINCT request) FROM attempts") == [(1,)]
+    consistent(ledger(up))
+
+
+async def test_an_unset_limit_is_clamped_on_the_way_upstream(up: Up) -> None:
+    limited(up, Budget(daily=10**13))
+    assert (await up.post("/v1/chat/completions", body(max_tokens=None)))[0] == 200
+    sent = up.emulator.requests[-1]
+    assert sent.get("max_tokens") == 4096 or sent.get("max_completion_tokens") == 4096
