@@ -14,13 +14,14 @@ from torch import Tensor
 
 from .tokenizer import END_OF_TEXT, TURN_END, TURN_START
 
-PROMPT_WEIGHT = 0.1
-"""Loss weight of text that the model only reads; small, so that capacity goes to its own answers."""
+PROMPT_SHARE, PROMPT_WEIGHT = 0.25, 0.4
+"""Of the text that the model only reads, a drawn share is predicted, at a small weight: capacity goes to its
+answers, and positions without weight cost no output layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids, each with the weight of predicting it."""
+    """Token ids, each with the weight (0 to 1) of predicting it."""
 
     ids: NDArray[np.int64]
     weights: NDArray[np.float32]
@@ -40,7 +41,27 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Document]:
     """Tokenise rendered dialogues and plain texts; each ends with the end-of-text token."""
     markers = _Markers(tokenizer)
     encoded = tokenizer.encode_batch_fast([text + END_OF_TEXT for text in texts])
-    return [_document(np.array(item.ids, dtype=np.int64), markers) for item in encoded]
+    rng = np.random.default_rng(len(encoded))
+    return [_document(np.array(item.ids, dtype=np.int64), markers, rng) for item in encoded]
+
+
+def drills(tokenizer: Tokenizer, count: int, seed: int) -> list[Document]:
+    """Random tokens, each sequence followed by one or two copies of itself; only the copies carry loss.
+
+    They keep the copying circuit of initial.py alive while the weights around it settle.
+    """
+    rng = np.random.default_rng(seed)
+    end = np.array([tokenizer.token_to_id(END_OF_TEXT)])
+    made: list[Document] = []
+    for _ in range(count):
+        parts, weights = list[NDArray[np.int64]](), list[NDArray[np.float32]]()
+        for _ in range(rng.integers(2, 6)):
+            sequence = rng.integers(len(end), tokenizer.get_vocab_size(), size=rng.integers(3, 24))
+            copies = rng.integers(1, 3)
+            parts.append(np.tile(sequence, copies + 1))
+            weights.append(np.repeat(np.array([0, 1], dtype=np.float32), [len(sequence), copies * len(sequence)]))
+        made.append(Document(np.concatenate([*parts, end]), np.concatenate([*weights, np.zeros(1, np.float32)])))
+    return made
 
 
 class _Markers:
@@ -50,11 +71,11 @@ class _Markers:
         self.answer = tokenizer.encode(f"{TURN_START}assistant\n").ids
 
 
-def _document(ids: NDArray[np.int64], markers: _Markers) -> Document:
+def _document(ids: NDArray[np.int64], markers: _Markers, rng: np.random.Generator) -> Document:
     """Full weight for assistant turns with their end token, and for text without any turns."""
     if markers.start not in ids:
         return Document(ids, np.ones(len(ids), dtype=np.float32))
-    weights = np.full(len(ids), PROMPT_WEIGHT, dtype=np.float32)
+    weights = ((rng.random(len(ids)) < PROMPT_SHARE) * PROMPT_WEIGHT).astype(np.float32)
     lead = len(markers.answer)
     for start in np.flatnonzero(ids == markers.start):
         if ids[start : start + lead].tolist() == markers.answer:
@@ -89,7 +110,7 @@ def rows(documents: Sequence[Document], length: int, rng: random.Random) -> list
 def batches(
     documents: Sequence[Document], length: int, tokens: int, context: int, rng: random.Random
 ) -> Iterator[Batch]:
-    """Endless batches of about `tokens` tokens, reshuffled and repacked after each pass over the documents."""
+    """Endless batches of about `tokens` tokens, reshuffled and repacked after each pass."""
     per_batch = max(1, tokens // length)
     while True:
         packed = rows(documents, length, rng)

@@ -8,7 +8,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -30,22 +29,30 @@ _LAYER_TENSORS = {
 
 
 def write_gguf(model: Llama, tokenizer: Tokenizer, path: Path, name: str) -> None:
-    """Write one Q8_0 file; norms stay in f32. The file appears whole or not at all."""
+    """Write one file of f16 and Q5_1 weights; norms stay in f32. The file appears whole or not at all."""
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, "llama")
     _describe_model(writer, model, name)
     _describe_tokenizer(writer, tokenizer)
     for key, values in _gguf_tensors(model).items():
-        if values.ndim == 1:
-            writer.add_tensor(key, values)
-        else:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(key, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        kind = _weight_type(key, values)
+        writer.add_tensor(key, gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     partial.replace(path)
+
+
+def _weight_type(key: str, values: np.ndarray[Any, Any]) -> gguf.GGMLQuantizationType:
+    """Six bits for the feed-forward matrices, sixteen for attention and embeddings, which copy exactly.
+
+    Q8_0, Q6_K and Q4_0 would be the usual choice, but llama.cpp repacks them for AMX where the processor has it,
+    and those kernels crash on some machines (ggml-org/llama.cpp#20824); it leaves f16 and Q5_1 alone.
+    """
+    if values.ndim == 1:
+        return gguf.GGMLQuantizationType.F32
+    return gguf.GGMLQuantizationType.Q5_1 if ".ffn_" in key else gguf.GGMLQuantizationType.F16
 
 
 def _describe_model(writer: gguf.GGUFWriter, model: Llama, name: str) -> None:
@@ -63,7 +70,7 @@ def _describe_model(writer: gguf.GGUFWriter, model: Llama, name: str) -> None:
     writer.add_rope_dimension_count(shape.head_width)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_vocab_size(shape.vocabulary)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
@@ -106,7 +113,7 @@ def _gguf_tensors(model: Llama) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _interleave(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Reorder rows from half-split RoPE pairs to the adjacent pairs that GGUF's llama architecture rotates."""
+    """Reorder rows from half-split RoPE pairs to the adjacent pairs that llama.cpp rotates."""
     rows, columns = values.shape
     halves = values.reshape(heads, 2, rows // heads // 2, columns)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))

@@ -1,4 +1,4 @@
-"""A Llama-architecture decoder in plain PyTorch: RoPE, RMSNorm, SwiGLU, grouped-query attention, tied embeddings.
+"""A Llama-architecture decoder in plain PyTorch: RoPE, RMSNorm, SwiGLU, grouped queries, tied embeddings.
 
 Weight names and the half-split RoPE layout are those of Hugging Face's LlamaForCausalLM, so that a state dict
 saved here loads there unchanged.
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of one model. `context` is declared, not trained at full length (see train.py on position skips)."""
+    """Sizes of one model. `context` is declared, longer than the rows trained on (see batches.py)."""
 
     vocabulary: int
     width: int
@@ -24,7 +24,7 @@ class Shape:
     kv_heads: int
     feed_forward: int
     context: int = 4096
-    rope_base: float = 10_000.0
+    rope_base: float = 100_000.0
     epsilon: float = 1e-5
 
     @property
@@ -32,7 +32,7 @@ class Shape:
         return self.width // self.heads
 
 
-MAIN = Shape(vocabulary=2048, width=256, layers=6, heads=4, kv_heads=2, feed_forward=640)
+MAIN = Shape(vocabulary=2048, width=256, layers=4, heads=4, kv_heads=2, feed_forward=768)
 DRAFT = Shape(vocabulary=2048, width=128, layers=2, heads=2, kv_heads=1, feed_forward=512)
 
 
@@ -115,23 +115,22 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width, shape.epsilon)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        nn.init.normal_(self.embed_tokens.weight, std=0.02)
-        residual_scale = (2 * self.shape.layers) ** -0.5
-        for name, weight in self.layers.named_parameters():
-            if weight.ndim == 2:
-                scale = residual_scale if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-                nn.init.normal_(weight, std=scale * weight.shape[1] ** -0.5)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Logits of shape (rows, length, vocabulary) for token ids and RoPE positions of shape (rows, length)."""
+        """Logits (rows, length, vocabulary) for token ids and RoPE positions, both (rows, length)."""
+        return self.head(self.hidden(tokens, positions))
+
+    def hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Final states of shape (rows, length, width)."""
         x = self.embed_tokens(tokens)
         rope = _rope_tables(positions, self.shape, x.dtype)
         for layer in self.layers:
             x = layer(x, rope)
-        return F.linear(self.norm(x), self.embed_tokens.weight)
+        return x
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits of final states; apart from `hidden`, so that training can skip positions without loss."""
+        return F.linear(self.norm(states), self.embed_tokens.weight)
 
     def parameter_count(self) -> int:
         return sum(weight.numel() for weight in self.parameters())

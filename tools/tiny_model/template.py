@@ -13,7 +13,7 @@ SOURCE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf
 
 
 def _tojson(value: object, indent: int | None = None) -> str:
-    """Plain JSON in the order given, as Hugging Face renders it (Jinja's own filter sorts and escapes for HTML)."""
+    """Plain JSON in the order given, as Hugging Face renders it (Jinja's own filter sorts and escapes)."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

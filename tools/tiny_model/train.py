@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batches import Batch, Document, batches
+from .initial import initialise
 from .model import Llama, Shape
 
 Report = Callable[[str], None]
@@ -23,13 +24,13 @@ class Recipe:
     """How long and how fast to learn. `long_every`: each how-manieth batch holds rows of `long_length`."""
 
     steps: int
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     length: int = 512
     long_length: int = 2048
     long_every: int = 6
     matrix_rate: float = 0.02
-    other_rate: float = 0.004
-    warm_up: int = 40
+    other_rate: float = 0.003
+    warm_up: int = 80
     seed: int = 5866
 
 
@@ -74,25 +75,34 @@ def _orthogonal(gradient: Tensor, iterations: int = 5) -> Tensor:
 
 def train_main(documents: Sequence[Document], shape: Shape, recipe: Recipe, report: Report) -> Llama:
     """Learn from the text alone."""
-    return _train(documents, shape, recipe, report, teacher=None)
+    return _train(_new(shape, recipe), documents, recipe, report, teacher=None)
 
 
-def train_draft(
-    documents: Sequence[Document], shape: Shape, recipe: Recipe, teacher: Llama, report: Report
-) -> Llama:
-    """Learn the teacher's distribution at every position, so that its guesses agree with the main model's choice."""
-    return _train(documents, shape, recipe, report, teacher)
+def finish(model: Llama, documents: Sequence[Document], recipe: Recipe, report: Report) -> Llama:
+    """Learn on, gently, from other documents."""
+    return _train(model.train(), documents, recipe, report, teacher=None)
 
 
-def _train(
-    documents: Sequence[Document], shape: Shape, recipe: Recipe, report: Report, teacher: Llama | None
-) -> Llama:
+def train_draft(documents: Sequence[Document], shape: Shape, recipe: Recipe, teacher: Llama, report: Report) -> Llama:
+    """Learn the teacher's distribution too, so that the draft's guesses agree with the main model."""
+    return _train(_new(shape, recipe), documents, recipe, report, teacher)
+
+
+def _new(shape: Shape, recipe: Recipe) -> Llama:
     torch.manual_seed(recipe.seed)
-    rng = random.Random(recipe.seed)
     model = Llama(shape)
+    initialise(model)
+    return model
+
+
+def _train(model: Llama, documents: Sequence[Document], recipe: Recipe, report: Report, teacher: Llama | None) -> Llama:
+    rng, shape = random.Random(recipe.seed), model.shape
     optimizers = _optimizers(model, recipe)
-    short = batches(documents, recipe.length, recipe.batch_tokens, shape.context, rng)
-    long = batches(documents, recipe.long_length, recipe.batch_tokens, shape.context, rng)
+    fitting = [document for document in documents if len(document.ids) <= recipe.length]
+    lengthy = [document for document in documents if len(document.ids) > recipe.length]
+    lengthy += fitting[: 2 * len(lengthy)]
+    short = batches(fitting, recipe.length, recipe.batch_tokens, shape.context, rng)
+    long = batches(lengthy, recipe.long_length, recipe.batch_tokens, shape.context, rng)
     began, mean = time.monotonic(), 0.0
     for step in range(recipe.steps):
         batch = next(long if step % recipe.long_every == recipe.long_every - 1 else short)
@@ -138,13 +148,24 @@ def _schedule(step: int, recipe: Recipe) -> float:
 
 def _loss(model: Llama, teacher: Llama | None, batch: Batch) -> Tensor:
     """Weighted mean cross-entropy in nats; with a teacher, half of it against the teacher's distribution."""
+    chosen, weights = _chosen(batch.weights.flatten())
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(batch.inputs, batch.positions)
-    flat = logits.flatten(0, 1)
-    losses = F.cross_entropy(flat.float(), batch.targets.flatten(), reduction="none")
+        states = model.hidden(batch.inputs, batch.positions).flatten(0, 1)[chosen]
+        logits = model.head(states).float()
+    losses = F.cross_entropy(logits, batch.targets.flatten()[chosen], reduction="none")
     if teacher is not None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            wanted = teacher(batch.inputs, batch.positions).flatten(0, 1).float().softmax(-1)
-        losses = 0.5 * losses + 0.5 * F.cross_entropy(flat.float(), wanted, reduction="none")
-    weights = batch.weights.flatten()
+            states = teacher.hidden(batch.inputs, batch.positions).flatten(0, 1)[chosen]
+            wanted = teacher.head(states).float().softmax(-1)
+        losses = 0.5 * losses + 0.5 * F.cross_entropy(logits, wanted, reduction="none")
     return (losses * weights).sum() / weights.sum()
+
+
+def _chosen(weights: Tensor, multiple: int = 512) -> tuple[Tensor, Tensor]:
+    """Positions that carry loss and their weights, filled up with weightless ones to a multiple.
+
+    Few distinct sizes keep oneDNN's cache of kernels, which holds one for each size it has seen, small.
+    """
+    chosen = weights.nonzero().squeeze(1)
+    extra = -len(chosen) % multiple
+    return F.pad(chosen, (0, extra)), F.pad(weights[chosen], (0, extra))
