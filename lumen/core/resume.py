@@ -97,11 +97,6 @@ def rungs(trace: Trace, asked: Asked, at: Place, splices: int) -> tuple[Rung, ..
     return tuple(found) or NOTHING
 
 
-def below(ladder: tuple[Rung, ...], failed: Rung) -> tuple[Rung, ...]:
-    """What is left of a target's rungs after one did not hold: its text diverged, or the target refused."""
-    return ladder[ladder.index(failed) + 1 :] or NOTHING
-
-
 def moves_down(rung: Rung, status: int) -> bool:
     """Whether a target's refusal means only that it does not do this rung. Such a refusal is never told to a client."""
     return rung in _CHANGED and status in _NOT_UNDERSTOOD

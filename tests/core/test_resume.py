@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from lumen.core.resume import MAX_SPLICES, NOTHING, Asked, Place, Rung, below, moves_down, rungs
+from lumen.core.resume import MAX_SPLICES, NOTHING, Asked, Place, Rung, moves_down, rungs
 from lumen.core.trace import MAX_PARTS, Trace
 
 CHANNELS = ("text", "blank", "reasoning", "text and reasoning", "tool", "text and tool", "other choice")
@@ -63,12 +63,6 @@ def test_a_choice_that_ended_is_not_begun_again() -> None:
     trace = delivered("reasoning", exact=False, replayable=False, answers=2)
     trace.add(False, (1,), None, None)
     assert rungs(trace, Asked(True, True, 2, False, None, None), Place(False, False, True, True), 0) == NOTHING
-
-
-def test_down_the_ladder() -> None:
-    ladder = (Rung.REPLAY_EXACT, Rung.PREFILL, Rung.ANCHORED)
-    assert below(ladder, Rung.REPLAY_EXACT) == (Rung.PREFILL, Rung.ANCHORED)
-    assert below(ladder, Rung.ANCHORED) == NOTHING
 
 
 @pytest.mark.parametrize("rung", list(Rung))
