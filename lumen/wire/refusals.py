@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from lumen.core.errors import RefusedError, Retry
+from lumen.core.errors import LumenError, RefusedError, Retry
 
 # Statuses after which the same target may be asked once more.
 _TRANSIENT = frozenset({500, 502, 503, 504, 520, 529})
@@ -63,7 +63,7 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
             retry=Retry.NEVER,
         )
         # Not the default of upstream errors: where the target names no code, there is none.
-        error.code = told.get("code")
+        cast(LumenError, error).code = told.get("code")
         return error
     return RefusedError(
         f"The target failed with status {status}.",
