@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from lumen.config.schema import Budget
+from lumen.core.budget import BOX, Scope
 from lumen.core.errors import LumenError, UpstreamError
 from lumen.core.money import MICRO, Price
-from lumen.gateway.billing import needed
+from lumen.gateway.billing import Billing, needed
 from lumen.gateway.tab import Offer, bounded
 from lumen.keys import Limits
 from lumen.ledger.rows import ESTIMATED
@@ -271,3 +273,48 @@ async def test_an_input_that_one_target_counted_is_the_estimate_for_another(tmp_
         assert gate.rows("SELECT input, cost, flags FROM attempts ORDER BY seq") == [
             (7, 7, ESTIMATED), (110, 110, ESTIMATED), (7, 7, 0),
         ]  # fmt: skip
+
+
+async def test_memory_and_ledger_agree_whatever_was_cancelled(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    offers = (PAID, FREE, Offer("p/in", "p", "in", Price(input=3, output=5, per_request=7)))
+    async with bench(tmp_path / "l.db", Limits(credit=10**6, concurrency=40), Budget(daily=10**6, credit=5000)) as gate:
+
+        async def one(number: int) -> None:
+            tab = gate.open(*offers, call=ask(draw.choice([None, 20])))
+            try:
+                for _ in range(draw.randrange(1, 4)):
+                    line = await tab.begin(draw.choice(tab.offers))
+                    line.sent = True
+                    for event in said(draw.randrange(30), usage=draw.random() < 0.7):
+                        line.note(event)
+                        if draw.random() < 0.1:
+                            await asyncio.sleep(0)
+                    if draw.random() < 0.5:
+                        line.end("upstream_disconnected")
+                await tab.settle()
+            finally:
+                tab.close("cancelled")
+
+        for wave in range(30):
+            tasks = [asyncio.create_task(one(number)) for number in range(20)]
+            for _ in range(draw.randrange(12)):
+                await asyncio.sleep(0)
+            for task in draw.sample(tasks, wave % 20):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        counters = [counter for account in gate.billing._accounts.values() for counter in account.current(0)]
+        assert {counter.held for counter in counters} == {0}
+        spent = {account.scope: account.current(0)[3].spent for account in gate.billing._accounts.values()}
+        await gate.serve(FREE)
+        assert gate.rows("SELECT count(*) FROM holds") == [(0,)]
+        ((booked,),) = gate.rows("SELECT sum(cost) FROM attempts")
+        assert booked > 0
+        assert {spent[scope] for scope in (BOX, Scope("key", gate.key.id), Scope("route", "fast"))} == {booked}
+    again = Billing(gate.path)
+    await again.start()
+    assert {account.scope: account.current(0)[3].spent for account in again._accounts.values()} == {
+        scope: amount for scope, amount in spent.items() if amount
+    }
+    await again.stop()
+    consistent(gate.path)
