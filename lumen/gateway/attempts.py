@@ -45,10 +45,11 @@ async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], Non
             continue
         try:
             attempt, batch = await _first(errand, course, attempt, leg)
-            if broke is not None and batch:
-                batch = [_gone_on(errand, attempt, leg, broke), *batch]
-                broke = None
             while batch:
+                # What a seam still holds is no continuation yet: it may turn out to be another answer.
+                if broke is not None and any(event.data for event in batch):
+                    batch = [_gone_on(errand, attempt, leg, broke), *batch]
+                    broke = None
                 yield batch
                 batch = await attempt.batch()
             await errand.tab.settle()

@@ -1,0 +1,70 @@
+"""Every fault, in every kind of answer, before every kind of next target, while healthy streams run beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lumen.config.schema import Route, Target
+from tests.gateway.failover_cells import Seen, cells
+from tests.gateway.failover_rig import HEALTHY, matrix, rig
+from tests.gateway.failover_table import PAGE, committed, table
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_fault_of_every_answer_before_every_next_target(tmp_path: Path, anyio_backend: str) -> None:
+    outcomes, wrong, healthy = await matrix(cells(), tmp_path, "openai")
+    assert wrong == []
+    assert healthy >= HEALTHY
+    assert table(outcomes) == committed(PAGE.read_text()), "run: python -m tests.gateway.failover_table --write"
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "gemini"])
+async def test_streams_of_the_other_dialects(dialect: str, tmp_path: Path, anyio_backend: str) -> None:
+    streamed = [cell for cell in cells() if cell.stream]
+    outcomes, wrong, healthy = await matrix(streamed, tmp_path, dialect)
+    assert wrong == [] and len(outcomes) == len(streamed)
+    assert healthy >= HEALTHY
+
+
+HEDGED = {"fast": Route((Target("openai/slow-1-0"), Target("openai/words-3")), policy="ordered", hedge="p95")}
+ASK = {"model": "fast", "messages": [{"role": "user", "content": "go"}]}
+
+
+async def test_a_late_first_token_is_hedged_and_both_legs_are_on_the_bill(tmp_path: Path, anyio_backend: str) -> None:
+    late = Route((Target("openai/headers-1"), Target("openai/words-3")), policy="ordered", hedge="p95")
+    async with rig({"late": late}, tmp_path) as up:
+        now = asyncio.get_running_loop().time()
+        for _ in range(30):
+            # What was learned of the first target: it used to answer within 20 ms.
+            given = up.state.health.begin("openai/headers-1", now - 0.02, 100)
+            assert given is not None
+            up.state.health.serving(given, now, 0.02)
+            up.state.health.ended(given, now, True)
+        status, text, headers = await up.stream({**ASK, "model": "late"})
+        seen = Seen.of(status, text)
+        assert (status, seen.said, seen.done, seen.splices) == (200, "word0 word1 word2 ", True, [])
+        assert headers["x-lumen-target"] == "openai/words-3"
+        async with asyncio.timeout(2):
+            while up.emulator.open:
+                await asyncio.sleep(0.01)
+        assert up.emulator.closed_early == 1
+        path = up.ledger
+    with closing(sqlite3.connect(path)) as ledger:
+        rows = ledger.execute("SELECT seq, target, outcome, output, cost FROM attempts ORDER BY seq").fetchall()
+    assert [row[:3] for row in rows] == [(1, "openai/headers-1", "hedged"), (2, "openai/words-3", "ok")]
+    assert rows[1][3] == 3 and rows[1][4] > 0
+
+
+async def test_no_hedge_before_enough_is_known(tmp_path: Path, anyio_backend: str) -> None:
+    async with rig(HEDGED, tmp_path) as up:
+        for _ in range(5):
+            status, text, headers = await up.stream(ASK)
+            assert (status, headers["x-lumen-target"]) == (200, "openai/slow-1-0")
+            assert Seen.of(status, text).said == "word0 "
+        assert len(up.emulator.requests) == 5
