@@ -98,7 +98,7 @@ class Service:
             ),
             draw=draw,
             health=health,
-            billing=Billing(where.state_dir / "ledger.db", told=_ledger_told),
+            billing=Billing(where.ledger_file, told=_ledger_told),
         )
 
     @property
@@ -165,7 +165,9 @@ class Service:
             names = list(dict.fromkeys((*wanted, *config.models)))
             table = Table(config, self._upstreams.of(config, names, opened), int(time.time()))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
-            await self._supervisor.apply(wanted)
+            # What a model costs is not what a process runs.
+            processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
+            await self._supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}
             notice = TINY_NOTICE if set(sources) == {TINY} else None
             self._served = Served(config, sources, missing, notice, TINY_SOURCE)
@@ -240,7 +242,7 @@ class Service:
         return self.state.health.recent_failovers()
 
     def routes(self) -> list[dict[str, Any]]:
-        return overview.routes(self.state.table)
+        return overview.routes(self.state.table, self._served.config.routes)
 
     def models(self) -> list[dict[str, Any]]:
         return overview.names(self._served, self._supervisor.states(), self.state.table)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from lumen.core.errors import LumenError, Retry, SilentError, UpstreamError
+from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, UpstreamError
 from lumen.core.resume import Rung
 from lumen.core.trace import Trace
 from lumen.gateway.course import Leg
@@ -72,7 +72,7 @@ class Attempt:
     """Made only with a pass and a line in hand; `close` it, whatever happens."""
 
     __slots__ = ("_before", "_decoder", "_due_first", "_errand", "_error", "_exchange", "_gap", "_last", "_leg",
-                 "_limits", "_line", "_loop", "_ok", "_pass", "_pieces", "_seam", "_window", "progressed",
+                 "_limits", "_line", "_loop", "_ok", "_pass", "_pieces", "_seam", "_sent", "_window", "progressed",
                  "record")  # fmt: skip
 
     def __init__(self, errand: Errand, leg: Leg, given: Pass, line: Line) -> None:
@@ -89,7 +89,7 @@ class Attempt:
         self._ok: bool | None = None
         self._error: LumenError | None = None
         self._due_first: float | None = now + self._limits.first_token
-        self._last = self._window = now
+        self._last = self._window = self._sent = now
         self._gap = 0.0
         # Parts of the answer, in all and up to the beginning of the window in which the rate is looked at.
         self._pieces = self._before = 0
@@ -115,9 +115,9 @@ class Attempt:
         except LumenError as error:
             self._error = error
             self.record.outcome = error.code or error.type
-            # What the target refused as nonsense, and what never reached it, says nothing about its health.
-            unjudged = not isinstance(error, UpstreamError) or error.retry is Retry.NEVER or isinstance(error, Diverged)
-            self._ok = None if unjudged else False
+            # What the target refused as nonsense, and a text that does not fit, say nothing about its health.
+            told = isinstance(error, UpstreamError | UnavailableError) and not isinstance(error, Diverged)
+            self._ok = False if told and getattr(error, "retry", None) is not Retry.NEVER else None
             raise
 
     def adopt(self) -> None:
@@ -131,6 +131,9 @@ class Attempt:
         if self._exchange is not None:
             self._exchange.close(self._ok)
         self._line.end(self.record.outcome)
+        if isinstance(self._error, SilentError) and self._error.phase == "stream":
+            # The silence that was given up on counts, or the limit that was too short would stay too short.
+            self._gap = max(self._gap, now - self._last)
         first = self.record.first_token
         per_token = (now - first) / self._pieces if first is not None and self._pieces > 1 else None
         self._errand.health.ended(
@@ -155,6 +158,9 @@ class Attempt:
             if exchange.status != 200:
                 raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
             kind = exchange.headers.get("content-type", "").lower()
+            # Waiting for a replica to be ready is not the target's time.
+            self._sent = exchange.sent
+            self._due_first = exchange.sent + self._limits.first_token
             return exchange, target.dialect.decoder(call, kind, resume)
         except BaseException:
             # Not read from any more, but `close` must find it.
@@ -163,7 +169,12 @@ class Attempt:
 
     async def _next(self, exchange: Exchange, decoder: Decoder) -> list[Event]:
         held: list[Event] = []
-        while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._due_first):
+        while True:
+            # From here, so that a client that reads slowly is not taken for a target that sends slowly.
+            self._last = now = self._loop.time()
+            data = await exchange.read(now + _CLOSING if decoder.done else self._due_first)
+            if not data:
+                break
             events = self._taken(decoder.feed(data))
             held = held + events if held else events
             # Nothing goes out before the first token: until then another target can take over unseen.
@@ -193,11 +204,10 @@ class Attempt:
     def _arrived(self, now: float) -> None:
         if self._due_first is not None:
             self._due_first, self.record.first_token = None, now
-            self._errand.health.serving(self._pass, now, now - self.record.started if self._line.call.stream else None)
+            self._errand.health.serving(self._pass, now, now - self._sent if self._line.call.stream else None)
             self._window = now
         elif now - self._last > self._gap:
             self._gap = now - self._last
-        self._last = now
         if self._limits.min_rate and now - self._window >= _RATE_WINDOW:
             if self._pieces - self._before < self._limits.min_rate * (now - self._window):
                 raise SilentError("The target is slower than this route allows.", phase="stream")

@@ -96,6 +96,7 @@ class Billing:
             self._opening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._opening
+        self._ledger.flush()
         await asyncio.to_thread(self._ledger.close)
 
     def configure(self, config: Config, ring: KeyRing | None) -> None:
@@ -222,6 +223,9 @@ class Billing:
         # Lines know their tab: without this a request would be a cycle, and wait for the collector.
         tab.lines.clear()
         if not rows and not tab.held:
+            return None
+        if not tab.held and not any(row.cost for row in rows):
+            self._ledger.later(rows)
             return None
         return self._ledger.settle(rows, tab.request_id if tab.held else None)
 

@@ -7,7 +7,7 @@ is asked on which rungs of the failover ladder it could go on, and the best rung
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lumen.core.errors import LumenError, SilentError, UnavailableError, UpstreamError
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
@@ -104,10 +104,12 @@ class Course:
         if decision.next is Next.LARGER:
             self._larger_than = max(leg.target.offer.context or 0, self._larger_than or 0)
             return 0.0
-        if not self._health.retries.retry(self._clock()):
-            raise error
-        if decision.next is Next.SAME:
-            self._again = leg
+        # Every further attempt is taken from the budget, but only asking the same target again hangs on it: a target
+        # that died under fifty requests must not cost all but a few of them their answer elsewhere.
+        allowed = self._health.retries.retry(self._clock())
+        if decision.next is not Next.SAME or not allowed:
+            return 0.0
+        self._again = replace(leg, forced=len(self._plan) == 1)
         return decision.pause
 
     def _broke(self, leg: Leg, error: UpstreamError, progressed: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lumen.config.schema import Config
+from lumen.config.schema import Config, Route
 from lumen.gateway.state import Counters
 from lumen.gateway.table import Table
 from lumen.workers.supervisor import ReplicaState
@@ -47,8 +47,8 @@ def requests_status(counters: Counters) -> dict[str, int]:
     return asdict(counters)
 
 
-def routes(table: Table) -> list[dict[str, Any]]:
-    """The effective routes, limits resolved."""
+def routes(table: Table, declared: Mapping[str, Route]) -> list[dict[str, Any]]:
+    """The effective routes, limits resolved; `declared`: those of the configuration."""
     return [
         {
             "name": entry.name,
@@ -57,6 +57,7 @@ def routes(table: Table) -> list[dict[str, Any]]:
             "policy": entry.order.__module__.rpartition(".")[2],
             "defaults": dict(entry.defaults),
             "timeouts": asdict(entry.limits),
+            "budget": asdict(declared[entry.name].budget) if entry.name in declared else None,
         }
         for entry in table.entries()
     ]

@@ -77,7 +77,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     tab: Tab | None = None
     state.counters.in_flight += 1
     try:
-        tab = state.billing.open(request_id, key, entry.name, call, len(body), [target.offer for target, _ in plan])
+        tab = state.billing.open(request_id, key, entry.account, call, len(body), [target.offer for target, _ in plan])
         errand = Errand(request_id, call, entry, len(body), state.health, tab, journey)
         async with aclosing(run(errand, course)) as batches:
             if call.stream:
@@ -90,7 +90,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         return response
     except LumenError as error:
         outcome = error.code or error.type
-        error.headers = told()
+        error.headers |= told()
         raise
     finally:
         if tab is not None:

@@ -33,6 +33,7 @@ class Target:
 class Entry:
     """A route, ready to serve.
 
+    `account`: the route whose budget it spends; an alias has its own name but no budget of its own.
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
@@ -40,6 +41,7 @@ class Entry:
     """
 
     name: str
+    account: str
     targets: tuple[Target, ...]
     candidates: tuple[Candidate, ...]
     order: Policy
@@ -113,6 +115,7 @@ class Table:
         targets = tuple(self._target(target.model) for target in route.targets)
         return Entry(
             name=name,
+            account=name,
             targets=targets,
             candidates=tuple(Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets)),
             order=policy(route.policy),
@@ -150,4 +153,4 @@ def _limits(base: Timeouts, own: Timeouts) -> Limits:
     for field in fields(Timeouts):
         value = getattr(own, field.name)
         picked[field.name] = getattr(base, field.name) if value is None else value
-    return Limits(**picked)
+    return Limits(**picked, ready=picked["first_token"])

@@ -25,7 +25,7 @@ Encode = Callable[[str], HttpCall]
 class Limits:
     """Seconds; resolved when the configuration loads. `headers`, `first_token`, `gap` bind streams only.
 
-    `min_rate`: tokens per second.
+    `min_rate`: tokens per second. `ready`: how long a replica may take to be ready.
     """
 
     connect: float
@@ -34,12 +34,13 @@ class Limits:
     gap: float
     total: float
     min_rate: float = 0.0
+    ready: float = 60.0
 
 
 class Exchange:
     """One request under way. `close` must be called; it drops the connection unless the answer was read whole."""
 
-    __slots__ = ("_connection", "_deadline", "_gap", "_lease", "_loop", "_origin", "_stream", "_watch")
+    __slots__ = ("_connection", "_deadline", "_gap", "_lease", "_loop", "_origin", "_stream", "_watch", "sent")
 
     def __init__(self, origin: Origin, lease: Lease | None, limits: Limits, stream: bool) -> None:
         self._loop = asyncio.get_running_loop()
@@ -47,7 +48,9 @@ class Exchange:
         self._lease = lease
         self._stream = stream
         self._gap = limits.gap
-        self._deadline = self._loop.time() + limits.total
+        # When the request went out, in loop time.
+        self.sent = self._loop.time()
+        self._deadline = self.sent + limits.total
         self._watch = Watch(self._loop)
         self._connection: Connection | None = None
 
@@ -204,8 +207,13 @@ class Local:
         self._origins: dict[tuple[str, str | None], Origin] = {}
 
     async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
-        lease = await self._supervisor.acquire(self._model, limits.first_token)
-        return await _sent(Exchange(self._to(lease), lease, limits, stream), encode(lease.served), limits)
+        lease = await self._supervisor.acquire(self._model, limits.ready)
+        try:
+            call = encode(lease.served)
+        except BaseException:
+            lease.release()
+            raise
+        return await _sent(Exchange(self._to(lease), lease, limits, stream), call, limits)
 
     async def alive(self) -> int | None:
         # The supervisor looks after its replicas itself.

@@ -27,6 +27,8 @@ from lumen.ledger import opening
 from lumen.ledger.rows import AttemptRow, HoldRow, Opening
 
 # Operations of one commit at most, so that its wait stays bounded however many are queued.
+# Seconds that rows of free requests are gathered for one commit.
+_FREE_EVERY = 0.05
 _GROUP = 1024
 # Seconds between tries while the file cannot be written.
 _RETRY = 0.2
@@ -121,6 +123,9 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trouble: str | None = "the ledger is not open yet"
+        # Rows of free requests, until the next flush.
+        self._free: list[AttemptRow] = []
+        self._timer: asyncio.TimerHandle | None = None
         self.waiting = 0
         self.dropped = 0
 
@@ -206,6 +211,30 @@ class Ledger:
         future = self._future()
         self._queue.put(_Work(rows=rows, drop=held, future=future))
         return future
+
+    def flush(self) -> None:
+        """Queue the rows that cost nothing. On the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._free:
+            rows, self._free = self._free, []
+            future = self._future()
+            # Nobody waits for it; trouble is told by `told`.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._queue.put(_Work(rows=rows, future=future))
+
+    def later(self, rows: Sequence[AttemptRow]) -> None:
+        """Queue the attempts of a request that cost nothing: many are written together, a moment later.
+
+        A kill -9 in that moment loses them, which changes no sum.
+        """
+        if self.waiting + len(self._free) >= self._most:
+            self.dropped += len(rows)
+            return
+        self._free.extend(rows)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FREE_EVERY, self.flush)
 
     def know(self, pairs: Iterable[tuple[int, str]]) -> None:
         """Update what is charged for requests under way should this process die: (pico-dollars, request)."""
