@@ -71,7 +71,7 @@ class Errand:
 class Attempt:
     """Made only with a pass and a line in hand; `close` it, whatever happens."""
 
-    __slots__ = ("_before", "_decoder", "_due_first", "_errand", "_error", "_exchange", "_gap", "_last", "_leg",
+    __slots__ = ("_before", "_decoder", "_due_first", "_errand", "_error", "_exchange", "_gap", "_leg",
                  "_limits", "_line", "_loop", "_ok", "_pass", "_pieces", "_seam", "_sent", "_window", "progressed",
                  "record")  # fmt: skip
 
@@ -89,7 +89,7 @@ class Attempt:
         self._ok: bool | None = None
         self._error: LumenError | None = None
         self._due_first: float | None = now + self._limits.first_token
-        self._last = self._window = self._sent = now
+        self._window = self._sent = now
         self._gap = 0.0
         # Parts of the answer, in all and up to the beginning of the window in which the rate is looked at.
         self._pieces = self._before = 0
@@ -111,7 +111,15 @@ class Attempt:
         try:
             if self._decoder is None or self._exchange is None:
                 self._exchange, self._decoder = await self._open()
-            return await self._next(self._exchange, self._decoder)
+            exchange, decoder = self._exchange, self._decoder
+            held: list[Event] = []
+            while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._due_first):
+                events = self._taken(decoder.feed(data), exchange)
+                held = held + events if held else events
+                # Nothing goes out before the first token: until then another target can take over unseen.
+                if held and self._due_first is None:
+                    return self._note(held)
+            return self._note(held + self._finished(decoder, exchange))
         except LumenError as error:
             self._error = error
             self.record.outcome = error.code or error.type
@@ -133,7 +141,8 @@ class Attempt:
         self._line.end(self.record.outcome)
         if isinstance(self._error, SilentError) and self._error.phase == "stream":
             # The silence that was given up on counts, or the limit that was too short would stay too short.
-            self._gap = max(self._gap, now - self._last)
+            waited_from = self._exchange.waited_from if self._exchange is not None else now
+            self._gap = max(self._gap, now - waited_from)
         first = self.record.first_token
         per_token = (now - first) / self._pieces if first is not None and self._pieces > 1 else None
         self._errand.health.ended(
@@ -167,57 +176,56 @@ class Attempt:
             self._exchange = exchange
             raise
 
-    async def _next(self, exchange: Exchange, decoder: Decoder) -> list[Event]:
-        held: list[Event] = []
-        while True:
-            # From here, so that a client that reads slowly is not taken for a target that sends slowly.
-            self._last = now = self._loop.time()
-            data = await exchange.read(now + _CLOSING if decoder.done else self._due_first)
-            if not data:
-                break
-            events = self._taken(decoder.feed(data))
-            held = held + events if held else events
-            # Nothing goes out before the first token: until then another target can take over unseen.
-            if self._due_first is None and held:
-                return self._note(held)
-        return self._note(held + self._finished(decoder))
-
-    def _taken(self, events: list[Event]) -> list[Event]:
+    def _taken(self, events: list[Event], exchange: Exchange) -> list[Event]:
         """Book what the target sent, look at the clock, and pass it through the seam."""
-        line, now = self._line, self._loop.time()
-        content = False
+        note = self._line.note
+        parts, ended = self._pieces, False
         for event in events:
-            line.note(event)
-            if event.usage is not None:
-                self.record.usage = event.usage
-                if self._leg.rung is None and self._errand.journey.trace.prompt_tokens is None:
-                    self._errand.journey.trace.prompt_tokens = event.usage.prompt_tokens
+            note(event)
             if event.content:
-                content = True
                 self._pieces += 1
             elif event.finished:
-                content = True
-        if content:
-            self._arrived(now)
+                ended = True
+            if event.usage is not None:
+                self._counted(event.usage)
+        if ended or self._pieces > parts:
+            now = self._loop.time()
+            # From when it was waited for: a client that reads slowly is not a target that sends slowly.
+            if now - exchange.waited_from > self._gap or self._due_first is not None:
+                self._arrived(now, exchange)
+            if now - self._window >= _RATE_WINDOW:
+                self._look_at_rate(now)
         return events if self._seam is None else self._seam.feed(events)
 
-    def _arrived(self, now: float) -> None:
-        if self._due_first is not None:
-            self._due_first, self.record.first_token = None, now
-            self._errand.health.serving(self._pass, now, now - self._sent if self._line.call.stream else None)
-            self._window = now
-        elif now - self._last > self._gap:
-            self._gap = now - self._last
-        if self._limits.min_rate and now - self._window >= _RATE_WINDOW:
-            if self._pieces - self._before < self._limits.min_rate * (now - self._window):
-                raise SilentError("The target is slower than this route allows.", phase="stream")
-            self._window, self._before = now, self._pieces
+    def _counted(self, usage: Usage) -> None:
+        self.record.usage = usage
+        trace = self._errand.journey.trace
+        if self._leg.rung is None and trace.prompt_tokens is None:
+            trace.prompt_tokens = usage.prompt_tokens
 
-    def _finished(self, decoder: Decoder) -> list[Event]:
+    def _arrived(self, now: float, exchange: Exchange) -> None:
+        """The first token, or one that took longer than any before it."""
+        if self._due_first is None:
+            self._gap = now - exchange.waited_from
+            return
+        self._due_first, self.record.first_token = None, now
+        self._errand.health.serving(self._pass, now, now - self._sent if self._line.call.stream else None)
+        self._window = now
+
+    def _look_at_rate(self, now: float) -> None:
+        """Raises:
+        SilentError: over the last ten seconds it was slower than the route allows.
+        """
+        least = self._limits.min_rate
+        if least and self._pieces - self._before < least * (now - self._window):
+            raise SilentError("The target is slower than this route allows.", phase="stream")
+        self._window, self._before = now, self._pieces
+
+    def _finished(self, decoder: Decoder, exchange: Exchange) -> list[Event]:
         """What the end of the connection completes, once."""
         if self._ok:
             return []
-        events = self._taken(decoder.finish())
+        events = self._taken(decoder.finish(), exchange)
         self.record.outcome, self._ok = "ok", True
         return events
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lumen.core.errors import LumenError, SilentError, UnavailableError, UpstreamError
+from lumen.core.errors import BrokenError, ConnectError, LumenError, SilentError, UnavailableError, UpstreamError
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
 from lumen.core.retry import Next, after
 from lumen.core.trace import Trace
 from lumen.gateway.health import Health
 from lumen.gateway.table import Target
 
+# Seconds between tries at a local model whose process has ended, until its supervisor has noticed.
+_LOOKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _RANK = {rung: rank for rank, rung in enumerate(Rung)}
 
 
@@ -61,6 +63,7 @@ class Course:
         self._fresh = health.steps([target.name for target, _ in plan], clock)
         self._again: Leg | None = None
         self._tries = 0
+        self._looks = 0
         self._larger_than: int | None = None
         self._ways: Iterator[Leg] | None = None
         self.splices = 0
@@ -93,6 +96,9 @@ class Course:
         Raises:
             LumenError: nothing else may be tried.
         """
+        if not progressed and (pause := self._unnoticed(leg, error)) is not None:
+            self._again = replace(leg, forced=True)
+            return pause
         if self._trace.delivered:
             self._broke(leg, error, progressed)
             return 0.0
@@ -111,6 +117,21 @@ class Course:
             return 0.0
         self._again = replace(leg, forced=len(self._plan) == 1)
         return decision.pause
+
+    def _unnoticed(self, leg: Leg, error: UpstreamError) -> float | None:
+        """Seconds to wait for the supervisor where a local model's process is gone and only it does not know yet.
+
+        Then another replica, or the process started again, takes the same leg.
+        """
+        gone = isinstance(error, ConnectError) or (
+            # A connection kept from before, or one that nobody took up any more. Where nothing was delivered, it may be
+            # this request that ends the process.
+            isinstance(error, BrokenError) and error.phase == "headers" and leg.rung is not None and not self._looks
+        )
+        if not (gone and leg.target.can.local) or self._looks == len(_LOOKS):
+            return None
+        self._looks += 1
+        return _LOOKS[self._looks - 1]
 
     def _broke(self, leg: Leg, error: UpstreamError, progressed: bool) -> None:
         """After something was delivered: the next way on, unless the client must be told."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError, UpstreamError
 from lumen.gateway.client import BadAnswer, Connection, ConnectionBroke, Origin, address
-from lumen.gateway.watch import Watch
+from lumen.gateway.watch import NEVER, Watch
 from lumen.providers.base import HttpCall
 from lumen.workers.supervisor import Lease, Supervisor
 
@@ -40,7 +40,18 @@ class Limits:
 class Exchange:
     """One request under way. `close` must be called; it drops the connection unless the answer was read whole."""
 
-    __slots__ = ("_connection", "_deadline", "_gap", "_lease", "_loop", "_origin", "_stream", "_watch", "sent")
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_gap",
+        "_lease",
+        "_loop",
+        "_origin",
+        "_stream",
+        "_watch",
+        "sent",
+        "waited_from",
+    )
 
     def __init__(self, origin: Origin, lease: Lease | None, limits: Limits, stream: bool) -> None:
         self._loop = asyncio.get_running_loop()
@@ -49,7 +60,7 @@ class Exchange:
         self._stream = stream
         self._gap = limits.gap
         # When the request went out, in loop time.
-        self.sent = self._loop.time()
+        self.sent = self.waited_from = self._loop.time()
         self._deadline = self.sent + limits.total
         self._watch = Watch(self._loop)
         self._connection: Connection | None = None
@@ -106,11 +117,17 @@ class Exchange:
             BrokenError: the connection broke.
         """
         assert self._connection is not None
+        self.waited_from = now = self._loop.time()
         due = self._deadline
         if self._stream:
-            due = min(due, self._loop.time() + self._gap if first_by is None else first_by)
+            own = now + self._gap if first_by is None else first_by
+            if own < due:
+                due = own
         watch = self._watch
-        watch.wait(due)
+        # As `wait` and `rest`, without the calls: this runs for every chunk.
+        watch.due = due
+        if due < watch.rings:
+            watch.arm()
         try:
             data = await self._connection.read()
         except asyncio.CancelledError:
@@ -123,7 +140,7 @@ class Exchange:
         except BadAnswer:
             raise MalformedError("The target's answer is not HTTP.", phase="stream") from None
         finally:
-            watch.rest()
+            watch.due = NEVER
         if self._lease is not None:
             self._lease.touch()
         return data

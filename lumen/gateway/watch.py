@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-_NEVER = float("inf")
+NEVER = float("inf")
 
 
 class Watch:
@@ -25,24 +25,29 @@ class Watch:
         watch.rest()
     """
 
-    __slots__ = ("_at", "_due", "_fired", "_handle", "_loop", "_task")
+    # `due`: when the wait under way must have ended. `rings`: when the timer will look.
+    __slots__ = ("_fired", "_handle", "_loop", "_task", "due", "rings")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due = _NEVER
-        self._at = _NEVER
+        self.due = NEVER
+        self.rings = NEVER
         self._handle: asyncio.TimerHandle | None = None
         self._task = asyncio.current_task()
         self._fired = False
 
     def wait(self, due: float) -> None:
         """The caller's next await must end by `due` (loop time)."""
-        self._due = due
-        if due < self._at:
-            if self._handle is not None:
-                self._handle.cancel()
-            self._at = due
-            self._handle = self._loop.call_at(due, self._ring)
+        self.due = due
+        if due < self.rings:
+            self.arm()
+
+    def arm(self) -> None:
+        """Ring at `due`, which is earlier than the timer would."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.rings = self.due
+        self._handle = self._loop.call_at(self.due, self._ring)
 
     def adopt(self) -> None:
         """The calling task is the one that waits from here on."""
@@ -50,7 +55,7 @@ class Watch:
 
     def rest(self) -> None:
         """Nothing is awaited under this watch for now."""
-        self._due = _NEVER
+        self.due = NEVER
 
     def expired(self) -> bool:
         """Whether the cancellation just caught was this watch's own, and no one else's as well."""
@@ -61,19 +66,19 @@ class Watch:
 
     def close(self) -> None:
         """The exchange is over."""
-        self._due = _NEVER
+        self.due = NEVER
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _ring(self) -> None:
         self._handle = None
-        self._at = _NEVER
-        if self._due == _NEVER:
+        self.rings = NEVER
+        if self.due == NEVER:
             return
-        if self._loop.time() < self._due:
-            self._at = self._due
-            self._handle = self._loop.call_at(self._due, self._ring)
+        if self._loop.time() < self.due:
+            self.rings = self.due
+            self._handle = self._loop.call_at(self.due, self._ring)
         elif self._task is not None:
             self._fired = True
             self._task.cancel()
