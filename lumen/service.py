@@ -253,7 +253,10 @@ class Service:
         Raises:
             RequestError: no such action.
         """
+        known = {target.name for entry in self.state.table.entries() for target in entry.targets}
         now, health = asyncio.get_running_loop().time(), self.state.health
+        if name not in known and name.partition("/")[0] not in self._served.config.providers:
+            raise RequestError(f"There is no target '{name[:128]}'; see: lumen target ls", status=404, param="target")
         match action:
             case "eject":
                 health.eject(name, now, None, "by the operator")

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("rm", "Remove a model file from this disk."),
     "provider": ("provider", "Add, list, test and remove providers and their keys."),
     "route": ("route", "Set, list, show and remove routes."),
+    "target": ("target", "How targets stand; take one out or back by hand."),
     "key": ("key", "Add, change, list and revoke keys."),
     "usage": ("usage", "What was used and what it cost, by key, route, model, provider or day."),
     "invoice": ("invoice", "A month's statement over all providers and this machine."),

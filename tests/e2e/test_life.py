@@ -188,3 +188,18 @@ def test_interrupted_client_thread_pool(fresh: Box) -> None:
     client.close()
     until(lambda: fresh.status()["requests"]["in_flight"] == 0, "no request under way", 10)
     until(lambda: psutil.Process(pid).num_fds() <= before + 40, "descriptors to come back", 20)
+
+
+def test_status_tells_how_targets_stand_and_one_can_be_taken_out(fresh: Box) -> None:
+    fresh.up()
+    client = fresh.client()
+    client.chat.completions.create(model="lumen-tiny", messages=HI, max_tokens=2)
+    assert "lumen-tiny  closed" in " ".join(fresh.lumen("status").stdout.split()).replace(" closed", "  closed")
+    fresh.lumen("target", "drain", "lumen-tiny")
+    assert json.loads(fresh.lumen("target", "ls", "--json").stdout)[0]["state"] == "drained"
+    with pytest.raises(openai.InternalServerError) as out:
+        client.chat.completions.create(model="lumen-tiny", messages=HI, max_tokens=2)
+    assert out.value.status_code == 503
+    fresh.lumen("target", "restore", "lumen-tiny")
+    assert client.chat.completions.create(model="lumen-tiny", messages=HI, max_tokens=2).choices
+    assert "no target 'nobody'" in fresh.lumen("target", "eject", "nobody", check=False).stderr

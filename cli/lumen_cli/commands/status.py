@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from lumen.paths import paths as find_paths
+from lumen_cli import standing
 from lumen_cli.client import Admin
 from lumen_cli.errors import FAILED, NotRunning
 from lumen_cli.output import JSON, ago, command, note, print_json, say, size, table
@@ -44,6 +45,7 @@ def _draw(found: dict[str, Any]) -> None:
     if found.get("routes"):
         say()
         say("routes: " + ", ".join(found["routes"]))
+    standing.draw(found)
     if found.get("notice"):
         note(str(found["notice"]))
 
