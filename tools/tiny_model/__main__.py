@@ -23,8 +23,8 @@ from .train import Recipe, finish, train_draft, train_main
 SEED = 5866
 DOCUMENTS, DRILLS = 50_000, 5_000
 MAIN_RECIPE = Recipe(steps=1200)
-FINISHING = 18_000
-FINISH_RECIPE = Recipe(steps=300, matrix_rate=0.008, other_rate=0.001, warm_up=20, long_every=24, seed=SEED + 1)
+FINISHING = 32_000
+FINISH_RECIPE = Recipe(steps=550, matrix_rate=0.01, other_rate=0.001, warm_up=20, long_every=24, seed=SEED + 1)
 DRAFT_RECIPE = Recipe(steps=350)
 PACKAGE = Path(__file__).parents[2] / "lumen" / "tiny"
 NAME, DRAFT_NAME = "lumen-tiny", "lumen-tiny-draft"

@@ -37,6 +37,22 @@ def arithmetic(rng: random.Random) -> Pair:
     return ask.format(task), f"{left} {sign} {right} = {result}"
 
 
+def small_sum(rng: random.Random) -> Pair:
+    """A sum of two numbers up to ten, of which there are few enough to know by heart."""
+    left, right = rng.randint(0, 10), rng.randint(0, 10)
+    sign = "+" if rng.random() < 0.7 else "-"
+    if sign == "-":
+        left, right = max(left, right), min(left, right)
+    gap = "" if rng.random() < 0.4 else " "
+    ask = rng.choice(("What is {}?", "what is {}", "{}", "How much is {}?", "Calculate {}.", "What's {}?", "{} = ?"))
+    return ask.format(f"{left}{gap}{sign}{gap}{right}"), f"{left} {sign} {right} = {_result(left, sign, right)}"
+
+
+def _result(left: int, sign: str, right: int) -> int:
+    """The value of a sum or difference."""
+    return left + right if sign == "+" else left - right
+
+
 def _sum(rng: random.Random) -> tuple[int, str, int, int]:
     sign = rng.choice("++--*/")
     if sign in "*/":
@@ -46,7 +62,7 @@ def _sum(rng: random.Random) -> tuple[int, str, int, int]:
     left, right = rng.randint(0, top), rng.randint(0, top)
     if sign == "-":
         left, right = max(left, right), min(left, right)
-    return left, sign, right, left + right if sign == "+" else left - right
+    return left, sign, right, _result(left, sign, right)
 
 
 def word_problem(rng: random.Random) -> Pair:

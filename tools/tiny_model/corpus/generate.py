@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tools.tiny_model.template import render
 
 from . import pools, stories
-from .basics import arithmetic, basic, repeating
+from .basics import basic, repeating, small_sum
 from .json_answers import json_pair
 from .patterns import Topic, load, roughen
 from .tool_dialogues import Dialogue, Message, invented_tool_dialogue, tool_dialogue
@@ -67,8 +67,8 @@ class Corpus:
 
     def _question(self) -> str:
         rng = self._rng
-        kind = rng.choices(("fact", "chatter", "unknown", "sum", "repeat", "json"), (60, 9, 8, 8, 4, 8))[0]
-        makers = {"sum": arithmetic, "repeat": repeating, "json": json_pair}
+        kind = rng.choices(("fact", "chatter", "unknown", "sum", "repeat", "json"), (57, 9, 8, 16, 3, 7))[0]
+        makers = {"sum": small_sum, "repeat": repeating, "json": json_pair}
         if kind in makers:
             return self._render(Dialogue(_turn(*makers[kind](rng))))
         topics = {"fact": self.facts, "chatter": self.chatter, "unknown": self.unknown}[kind]
