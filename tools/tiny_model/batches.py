@@ -59,7 +59,8 @@ def drills(tokenizer: Tokenizer, count: int, seed: int) -> list[Document]:
             sequence = rng.integers(len(end), tokenizer.get_vocab_size(), size=rng.integers(3, 24))
             copies = rng.integers(1, 3)
             parts.append(np.tile(sequence, copies + 1))
-            weights.append(np.repeat(np.array([0, 1], dtype=np.float32), [len(sequence), copies * len(sequence)]))
+            weights.append(np.ones(len(parts[-1]), dtype=np.float32))
+            weights[-1][: len(sequence)] = 0
         made.append(Document(np.concatenate([*parts, end]), np.concatenate([*weights, np.zeros(1, np.float32)])))
     return made
 

@@ -141,7 +141,7 @@ def write_hugging_face(model: Llama, tokenizer: Tokenizer, folder: Path) -> None
     )
 
 
-def _config(shape: Shape, eos: int, pad: int) -> dict[str, object]:
+def _config(shape: Shape, eos: int | None, pad: int | None) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

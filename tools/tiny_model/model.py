@@ -126,7 +126,8 @@ class Llama(nn.Module):
         rope = _rope_tables(positions, self.shape, x.dtype)
         for layer in self.layers:
             x = layer(x, rope)
-        return x
+        states: Tensor = x
+        return states
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of final states; apart from `hidden`, so that training can skip positions without loss."""

@@ -70,7 +70,8 @@ def _orthogonal(gradient: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).to(gradient.dtype)
+    turned: Tensor = x.T if tall else x
+    return turned.to(gradient.dtype)
 
 
 def train_main(documents: Sequence[Document], shape: Shape, recipe: Recipe, report: Report) -> Llama:
@@ -110,7 +111,7 @@ def _train(model: Llama, documents: Sequence[Document], recipe: Recipe, report: 
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * _schedule(step, recipe)
         loss = _loss(model, teacher, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()

@@ -192,4 +192,5 @@ GENERATORS: tuple[tuple[Callable[[random.Random], Pair], float], ...] = (
 def basic(rng: random.Random) -> Pair:
     """One pair from any of the generators."""
     makers, weights = zip(*GENERATORS, strict=True)
-    return rng.choices(makers, weights)[0](rng)
+    pair: Pair = rng.choices(makers, weights)[0](rng)
+    return pair
