@@ -231,18 +231,9 @@ class Attempt:
 
     def _note(self, events: list[Event]) -> list[Event]:
         """Write down what is about to go to the client."""
-        trace = self._errand.journey.trace
-        for event in events:
-            if event.content:
+        add = self._errand.journey.trace.add
+        for e in events:
+            if e.content:
                 self.progressed = True
-            trace.add(
-                event.content,
-                event.finished,
-                event.token_ids,
-                event.identity,
-                event.text,
-                event.actionable,
-                event.reasoning,
-                event.data,
-            )
+            add(e.content, e.finished, e.token_ids, e.identity, e.text, e.actionable, e.reasoning, e.data)
         return events

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError
@@ -41,7 +42,10 @@ class EventStream:
         self._loop = asyncio.get_running_loop()
         self._response: StreamResponse | None = None
         self._opening = asyncio.Lock()
-        self._last = self._loop.time()
+        self._writer: AbstractStreamWriter | None = None
+        # Writes so far, those the last beat saw, and how long there has been no other since.
+        self._writes = self._seen = 0
+        self._quiet = 0.0
         self._writing = False
         self._beating: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -62,19 +66,21 @@ class EventStream:
 
     async def send(self, data: bytes) -> None:
         """Write whole events; returns when the client has taken enough of them."""
-        response = self._response or await self._open()
+        writer = self._writer or await self._open()
+        self._writes += 1
         self._writing = True
         try:
-            await response.write(data)
+            await writer.write(data)
         finally:
             self._writing = False
-            self._last = self._loop.time()
 
     async def end(self) -> StreamResponse:
         """Close the body the HTTP way; an answer without this is cut short for the client, on purpose."""
-        response = self._response or await self._open()
-        await response.write_eof()
-        return response
+        if self._response is None:
+            await self._open()
+        assert self._response is not None
+        await self._response.write_eof()
+        return self._response
 
     def cut(self) -> StreamResponse:
         """Flush, then close without the body's end: nobody may take what came for a complete answer."""
@@ -83,33 +89,36 @@ class EventStream:
             self._request.transport.close()
         return self._response
 
-    async def _open(self) -> StreamResponse:
+    async def _open(self) -> AbstractStreamWriter:
         async with self._opening:
-            if self._response is None:
+            if self._writer is None:
                 response = StreamResponse(headers=_STREAM_HEADERS | self.headers)
-                await response.prepare(self._request)
-                self._response = response
-            return self._response
+                writer = await response.prepare(self._request)
+                if writer is None:
+                    raise ConnectionResetError("the client has gone")
+                self._response, self._writer = response, writer
+            return self._writer
 
     def _beat(self) -> None:
-        """Runs on a timer, not per chunk: is the stream silent, or the client stuck?"""
-        idle = self._loop.time() - self._last
-        if self._writing:
-            if idle > self._stall and self._request.transport is not None:
-                self._request.transport.abort()
-                return
-        elif idle >= self._keepalive and (self._beating is None or self._beating.done()):
-            self._beating = self._loop.create_task(self._comment())
-            idle = 0.0
-        wait = self._keepalive if self._writing else max(self._keepalive - idle, 0.05)
-        self._timer = self._loop.call_later(wait, self._beat)
+        """Runs on a timer, not per chunk: has the stream been silent since the last beat, or the client stuck?"""
+        self._timer = self._loop.call_later(self._keepalive, self._beat)
+        if self._writes != self._seen:
+            self._seen, self._quiet = self._writes, 0.0
+            return
+        self._quiet += self._keepalive
+        if not self._writing:
+            if self._beating is None or self._beating.done():
+                self._beating = self._loop.create_task(self._comment())
+        elif self._quiet > self._stall and self._request.transport is not None:
+            self._request.transport.abort()
 
     async def _comment(self) -> None:
         try:
             await self.send(KEEPALIVE_FRAME)
+            self._seen = self._writes
         except ConnectionError:
             # The handler's own next write, or its cancellation, ends the request.
-            self._last = self._loop.time()
+            return
 
 
 async def stream_reply(
