@@ -125,8 +125,9 @@ class Line:
     def so_far(self, input_tokens: int | None = None) -> Bill:
         """What it has come to until now.
 
-        Charged is a try that gave something or finished, and one that a client's going away, or another target's
-        being faster, ended while the target had it (its input). A target that refused, was silent or could not be reached has done nothing to charge.
+        Charged is a try that gave something or finished, and one that a client's going away, or another target's being
+        faster, ended while the target had it (its input). A target that refused, was silent or could not be reached
+        has done nothing to charge.
         """
         worked = self._pieces > 0 or self.usage is not None or self.outcome == "ok"
         if not worked and not (self.sent and self.outcome in ("cancelled", "hedged")):

@@ -76,7 +76,7 @@ def run(work: Coroutine[Any, Any, None], limit: float = 40.0) -> None:
 async def until(done: Callable[[], object], limit: float = 20.0) -> None:
     """Look again and again, within a limit: what is waited for happens in another process."""
     async with asyncio.timeout(limit):
-        while not done():  # noqa: ASYNC110
+        while not done():
             await asyncio.sleep(0.01)
 
 

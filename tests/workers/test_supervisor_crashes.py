@@ -166,7 +166,7 @@ def test_a_suspect_that_answers_is_cleared(run_dir: Path) -> None:
             (pid,) = supervisor.pids()
             (await supervisor.acquire("m", 1)).release(ok=False)
             async with asyncio.timeout(10):
-                while (await ask(lease, "/"))["probes"] == before:  # noqa: ASYNC110
+                while (await ask(lease, "/"))["probes"] == before:
                     await asyncio.sleep(0.01)
             assert supervisor.pids() == [pid]
             lease.release()
