@@ -37,7 +37,7 @@ class Delta(Struct, gc=False):
     tool_calls: list[Any] | None = None
 
 
-class Choice(Struct):
+class Choice(Struct, gc=False):
     index: int = 0
     delta: Delta | None = None
     text: str | None = None
@@ -45,7 +45,7 @@ class Choice(Struct):
     token_ids: list[int] | None = None
 
 
-class Chunk(Struct):
+class Chunk(Struct, gc=False):
     """One event of a stream. `error` is set where the upstream reports a failure inside the stream."""
 
     choices: list[Choice] | None = None
@@ -54,7 +54,7 @@ class Chunk(Struct):
     prompt_token_ids: list[int] | None = None
 
 
-class WholeChoice(Struct):
+class WholeChoice(Struct, gc=False):
     index: int = 0
     finish_reason: str | None = None
 

@@ -68,9 +68,11 @@ def test_a_broken_one_ends_with_status_1_and_says_how_to_mend_it(lumen: Callable
 
 
 def test_the_engine_is_tried_in_a_process_of_its_own(patient: Patient) -> None:
+    # Another test of this process may have loaded it.
+    before = "llama_cpp" in sys.modules
     (found,) = findings(install.engine, patient)
     assert found.level == "ok" and "llama-cpp-python" in found.what
-    assert "llama_cpp" not in sys.modules
+    assert ("llama_cpp" in sys.modules) == before
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def test_embeddings(box: Box) -> None:
 
 
 def test_n_and_seed(box: Box) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "messages": WHAT, "n": 3, "seed": 11, "temperature": 1.2, "max_tokens": 24}
+    story = [{"role": "user", "content": "Tell me a long story about anything."}]
+    asked: dict[str, Any] = {"model": MODEL, "messages": story, "n": 3, "seed": 11, "temperature": 2, "max_tokens": 24}
     client = box.client()
     first = [c.message.content for c in client.chat.completions.create(**asked).choices]
     again = [c.message.content for c in client.chat.completions.create(**asked).choices]
