@@ -98,8 +98,11 @@ def test_an_idle_worker_ends_at_once() -> None:
 
 def test_a_full_queue_is_a_429() -> None:
     with Worker("--slots", "1", "--queue", "2") as worker:
-        sockets = [worker.open(PATH, **LONG) for _ in range(3)]
-        until(lambda: worker.metric("requests_running") == 1 and worker.metric("requests_waiting") == 2)
+        sockets = [worker.open(PATH, **LONG)]
+        # Only then: a request that is not yet admitted takes a place in the queue itself.
+        until(lambda: worker.metric("requests_running") == 1, 30)
+        sockets += [worker.open(PATH, **LONG) for _ in range(2)]
+        until(lambda: worker.metric("requests_waiting") == 2, 30)
         refused = worker.complete("Once", max_tokens=1)
         assert (refused.status, refused.error["type"], refused.error["code"]) == (429, "rate_limit_error", "queue_full")
         for raw in sockets:
