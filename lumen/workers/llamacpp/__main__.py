@@ -128,6 +128,8 @@ def main() -> None:
     # Without this an abort inside the library first starts a debugger and waits for it.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # After each decode the engine's thread needs a lock the HTTP thread may hold: not for the usual 5 ms.
+    sys.setswitchinterval(0.0002)
     if settings.parent_pid is not None:
         die_with_parent(settings.parent_pid)
     try:
