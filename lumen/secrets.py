@@ -134,7 +134,7 @@ class Vault:
 
     def _change(self, change: Any) -> Any:
         if not self.path.parent.exists():
-            self.path.parent.mkdir(mode=0o700, parents=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(self.path):
             entries = self._read()
             before = json.dumps(entries)
