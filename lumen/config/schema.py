@@ -183,8 +183,8 @@ class Target:
 class Route:
     """The public model name a client asks for.
 
-    `ttft`: targets that are known to take longer to their first token are left out. `max_output`: the most tokens of
-    an answer whose request names no limit, where money is limited; without it the route's own answers decide.
+    `ttft`: the wanted time to the first token; kept, but planning does not act on it yet. `max_output`: the most
+    tokens of an answer whose request names no limit, where money is limited; without it the route's own answers decide.
     """
 
     targets: tuple[Target, ...]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 GIB = 1024**3
 
@@ -57,6 +56,3 @@ class Hardware:
             times = f"{count} × " if count > 1 else ""
             parts.append(f"{times}{name} with {memory / GIB:.0f} GiB")
         return ", ".join(parts)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)

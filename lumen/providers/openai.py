@@ -15,7 +15,7 @@ from lumen.wire.answers import Choice, Chunk, Usage, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.refusals import error_object, in_answer, refused, strings
-from lumen.wire.requests import LOCAL_ONLY, ContinuedChat, EmbeddingRequest, StreamOptions
+from lumen.wire.requests import LOCAL_ONLY, ChatRequest, ContinuedChat, EmbeddingRequest, StreamOptions
 from lumen.wire.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
@@ -54,6 +54,8 @@ class OpenAI:
                         setattr(request, name, None)
                 if isinstance(request, ContinuedChat):
                     request.continue_final_message = going_on or None
+            if isinstance(request, ChatRequest):
+                self._name_limit(request)
             if call.stream and self.can.stream_usage:
                 # Metering needs the counts whether or not the client does.
                 request.stream_options = _WITH_USAGE
@@ -64,6 +66,14 @@ class OpenAI:
                 request.resume_exact = resume.exact or None
         accept = "text/event-stream" if call.stream else "application/json"
         return HttpCall(call.operation.value, _encode(request), accept)
+
+    def _name_limit(self, request: ChatRequest) -> None:
+        """Write the answer's limit in the one field that the target knows, whichever the client used."""
+        most = request.max_completion_tokens or request.max_tokens
+        if self.can.max_tokens_field == "max_tokens":
+            request.max_tokens, request.max_completion_tokens = most, None
+        elif self.can.max_tokens_field == "max_completion_tokens":
+            request.max_tokens, request.max_completion_tokens = None, most
 
     def decoder(self, call: Call, content_type: str, resume: Resume | None) -> Decoder:
         check_kind(content_type, stream=call.stream)

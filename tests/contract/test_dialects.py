@@ -288,3 +288,11 @@ def test_whole_answers_that_are_none(name: str, body: bytes) -> None:
     decoder.feed(body)
     with pytest.raises(UpstreamError):
         decoder.finish()
+
+
+@pytest.mark.parametrize("given_as", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_openai_writes_the_limit_in_the_field_the_target_knows(given_as: str, field: Any) -> None:
+    made = module("openai").make(Capabilities(max_tokens_field=field))
+    sent = json.loads(made.encode(call(**{given_as: 7}), "m", None).body)
+    assert {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} == {field: 7}

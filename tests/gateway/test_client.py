@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -36,9 +36,8 @@ async def server(script: Script) -> AsyncIterator[Origin]:
         assert task is not None
         tasks.add(task)
         try:
-            await script(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await script(reader, writer)
         finally:
             writer.close()
             tasks.discard(task)

@@ -39,7 +39,7 @@ def set_(
     monthly: str | None = MONTHLY,
     credit: str | None = CREDIT,
     ttft: str | None = typer.Option(
-        None, metavar="TIME", help="Leaves out targets known to take longer to their first token, such as 300ms."
+        None, metavar="TIME", help="Wanted time to the first token, such as 300ms. Kept, but not acted on yet."
     ),
     max_output: str | None = typer.Option(
         None, metavar="TOKENS", help="The longest answer where a request names no limit and money is limited."

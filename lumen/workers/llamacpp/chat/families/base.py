@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ class ToolFamily(Protocol):
         a response_format binds the answer); None for "none" or no tools. Raises BadSchema."""
 
 
-class MarkedFamily:
+class MarkedFamily(ABC):
     """What families share whose calls one CallStyle describes. A subclass says how a call is written (`style` to read,
     `body` to enforce) and what gives one away (`triggers`)."""
 
@@ -59,13 +60,13 @@ class MarkedFamily:
     special_texts: tuple[str, ...] = ()
     style: CallStyle
 
+    @abstractmethod
     def body(self, rules: Rules, functions: Sequence[dict[str, Any]], parallel: bool) -> str:
         """Expression of an answer that consists of calls."""
-        raise NotImplementedError
 
+    @abstractmethod
     def triggers(self, functions: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Patterns and token texts at which a lazy grammar begins to bind."""
-        raise NotImplementedError
 
     def adapt(self, messages: Messages, tools: Tools, tool_choice: ToolChoice, parallel: bool, source: str) -> Messages:
         return messages
