@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,11 +22,52 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of a start: `load`, `warm`, `ready` …; `pct`: how much of it is done, 0 to 100, where it is known."""
+
+    name: str
+    pct: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request without a body, sent to where a running engine listens; 200 means done."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeping:
+    """How a running engine gives its device memory back and takes it again, its process living on.
+
+    `sleep` and `wake` are answered once it is so. `asleep` answers `{"is_sleeping": true}` or false. An engine that
+    sleeps answers no inference, a probe included, and must have none running when it is told to.
+    """
+
+    sleep: Request
+    wake: Request
+    asleep: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Why a start failed, in words for an operator; `model`: what asks for less and is worth one more try."""
+
+    why: str
+    model: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One process to start, and where it will answer.
 
     `socket`: the UNIX socket it listens on, or `None` where it listens on the loopback port in `base_url`.
     `phases`: its standard output carries one JSON line a start-up phase, the last one `{"phase": "ready"}`.
+    `said`: what one line of its log says of its start; for engines that write no such JSON.
+    `remedy`: what the last lines of its log, and the model that was started, say of a start that failed.
+    `sleeping`: how this process sleeps and wakes; `None`: it does not.
     `health`: a path that answers 200 once the model is loaded; `None`: being connectable is the sign.
     `fixed_port`: it always listens on this one port, so a second one cannot run beside it.
     """
@@ -36,6 +77,9 @@ class Launch:
     base_url: str = "http://localhost"
     env: Mapping[str, str] = field(default_factory=dict)
     phases: bool = False
+    said: Callable[[str], Phase | None] | None = None
+    remedy: Callable[[Sequence[str], Model], Remedy | None] | None = None
+    sleeping: Sleeping | None = None
     health: str | None = None
     fixed_port: int | None = None
     grace: float = 30.0  # seconds between SIGTERM and SIGKILL

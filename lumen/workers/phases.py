@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+
+from lumen.engines.base import Phase
+
+__all__ = ["Phase", "PhaseReader"]
 
 _LONGEST_LINE = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One phase: `load`, `warm`, `ready` …; `pct`: how much of it is done, 0 to 100, where it is known."""
-
-    name: str
-    pct: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PhaseReader:
