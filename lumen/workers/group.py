@@ -88,7 +88,7 @@ class Group:
         ready = [replica for replica in self.replicas if replica.ready]
         if ready and not self._waiters:
             self._check_load(ready)
-            return min(ready, key=_busyness).lease()
+            return min(ready, key=_preference).lease()
         if self._hopeless():
             raise self._unready(self._reason())
         if len(self._waiters) >= self._queue:
@@ -114,7 +114,7 @@ class Group:
 
     def _serve_waiters(self) -> None:
         while self._waiters and (ready := [replica for replica in self.replicas if replica.ready]):
-            self._waiters.popleft().set_result(min(ready, key=_busyness).lease())
+            self._waiters.popleft().set_result(min(ready, key=_preference).lease())
 
     def _refuse(self, reason: str) -> None:
         while self._waiters:
@@ -151,5 +151,6 @@ class Group:
         return UnavailableError(message, code="model_not_ready", retry_after=max(left, 1.0))
 
 
-def _busyness(replica: Replica) -> tuple[int, int]:
-    return replica.load.in_flight, replica.index
+def _preference(replica: Replica) -> tuple[bool, int, int]:
+    """The least busy first; one whose last request failed comes after all others, until a probe has cleared it."""
+    return replica.load.suspect, replica.load.in_flight, replica.index

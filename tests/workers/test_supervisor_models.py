@@ -147,6 +147,27 @@ def test_requests_go_to_the_least_busy_and_waiters_are_served_in_turn(run_dir: P
     run(work())
 
 
+def test_a_replica_that_just_failed_a_request_is_asked_only_where_no_other_is_ready(run_dir: Path) -> None:
+    async def work() -> None:
+        async with supervising(run_dir) as supervisor:
+            await supervisor.apply(wanted(m=fake_model(replicas=2, queue=100)))
+            await until(lambda: supervisor.count("ready") == 2)
+            first = await supervisor.acquire("m", 0)
+            # No wait between here and the last line: the probe that clears or restarts it has not run yet.
+            first.release(ok=False)
+            # The other one is busier with each, and still the better choice.
+            leases = [await supervisor.acquire("m", 0) for _ in range(5)]
+            assert {lease.replica for lease in leases} == {1 - first.replica}
+            leases[0].release(ok=False)
+            # Now both are suspect: the least busy again.
+            last = await supervisor.acquire("m", 0)
+            assert last.replica == first.replica
+            for lease in (*leases, last):
+                lease.release()
+
+    run(work())
+
+
 def test_the_queue_of_waiters_is_bounded_and_those_who_leave_free_their_place(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
