@@ -10,7 +10,7 @@ after midnight is booked on the day it began, and a window's total never depends
 | is above a limit itself, so that it can never be held | 400 `budget_unsatisfiable`, with what was needed |
 | does not fit this minute | 429 `rate_limit_exceeded`, `Retry-After` the next minute |
 | does not fit beside what is spent this day, month or of the credit | 429 `insufficient_quota`, not to be retried |
-| fits beside what is spent, but not beside what is held for others | 429 `insufficient_quota`, `Retry-After: 1` |
+| fits beside what is spent, but not beside what is held for others | the same, with `Retry-After: 1` |
 """
 
 from __future__ import annotations
@@ -254,16 +254,19 @@ class Steady:
 
 
 class QuotaError(LumenError):
-    """Money or a rate stands in the way. `retry`: whether the client should try again; `None`: as it likes."""
+    """Money stands in the way: 429, never to be tried again by a client of its own accord.
+
+    Where only holds are in the way it has a `retry_after`, for those who want to wait. It is no invitation: a crowd
+    that tries again every second would be refused as often, while a hold may last as long as an answer.
+    """
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
 
-    def __init__(self, message: str, *, retry: bool | None = False, **rest: Any) -> None:
+    def __init__(self, message: str, **rest: Any) -> None:
         super().__init__(message, **rest)
-        if retry is not None:
-            self.headers["x-should-retry"] = "true" if retry else "false"
+        self.headers["x-should-retry"] = "false"
 
 
 def refused(refusal: Refusal) -> LumenError:
@@ -281,7 +284,6 @@ def refused(refusal: Refusal) -> LumenError:
         return QuotaError(
             f"This request could cost up to {needed}; of {limit} only {left} is neither spent nor held for requests "
             "under way. Try again shortly.",
-            retry=True,
             retry_after=refusal.retry_after,
         )
     return QuotaError(f"This request could cost up to {needed}, and {left} is left of {limit}.")
@@ -292,9 +294,9 @@ def unsatisfiable(message: str) -> LumenError:
     return LumenError(message, status=400, type="invalid_request_error", code="budget_unsatisfiable")
 
 
-def rate_error(message: str, retry_after: float) -> QuotaError:
+def rate_error(message: str, retry_after: float) -> LumenError:
     """429 `rate_limit_exceeded`: `retry_after` seconds help."""
-    return QuotaError(message, retry=None, type="requests", code="rate_limit_exceeded", retry_after=retry_after)
+    return LumenError(message, status=429, type="requests", code="rate_limit_exceeded", retry_after=retry_after)
 
 
 def _begin(text: str) -> str:

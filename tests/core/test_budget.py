@@ -196,7 +196,8 @@ def test_answers_to_the_client() -> None:
     held = answer(Refusal("held", BOX, "day", 5 * DOLLAR, DOLLAR, 0, 1))
     assert isinstance(held, QuotaError)
     assert (held.status, held.code, held.retry_after) == (429, "insufficient_quota", 1)
-    assert held.headers == {"x-should-retry": "true"}
+    # Set aside is not spent, but a client that tries again at once finds the same: it is told when to.
+    assert held.headers == {"x-should-retry": "false"}
     minute = answer(Refusal("minute", BOX, "minute", 5 * DOLLAR, DOLLAR, 0, 42))
     assert (minute.status, minute.code, minute.retry_after) == (429, "rate_limit_exceeded", 42)
     assert minute.headers == {}

@@ -198,7 +198,7 @@ async def test_the_last_of_a_budget_is_used_by_a_shorter_answer(tmp_path: Path) 
         assert (await other.begin(PAID)).call.request.max_tokens == 300  # type: ignore[union-attr]
         third = gate.open(PAID, call=ask(None))
         error = await refusal(third.begin(PAID))
-        assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "true"})
+        assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "false"})
         for one in (tab, other, third):
             one.close("cancelled")
 
