@@ -37,7 +37,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     Raises:
         RequestError: 400, with `param` such as `messages[0].role`.
     """
-    request = _decode(_chat, body)
+    request = decode_body(_chat, body)
     _check_sampling(request)
     _check_messages(request)
     if request.top_logprobs is not None and not request.logprobs:
@@ -54,7 +54,7 @@ def parse_completion(body: bytes) -> CompletionRequest:
     Raises:
         RequestError: 400.
     """
-    request = _decode(_completion, body)
+    request = decode_body(_completion, body)
     _check_sampling(request)
     _check_texts_or_ids("prompt", request.prompt, allow_empty=True)
     if request.echo or request.suffix is not None:
@@ -70,7 +70,7 @@ def parse_embedding(body: bytes) -> EmbeddingRequest:
     Raises:
         RequestError: 400.
     """
-    request = _decode(_embedding, body)
+    request = decode_body(_embedding, body)
     _check_texts_or_ids("input", request.input, allow_empty=False)
     return request
 
@@ -80,7 +80,7 @@ _completion = msgspec.json.Decoder(CompletionRequest).decode
 _embedding = msgspec.json.Decoder(EmbeddingRequest).decode
 
 
-def _decode(decode: Callable[[bytes], _R], body: bytes) -> _R:
+def decode_body(decode: Callable[[bytes], _R], body: bytes) -> _R:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
