@@ -230,29 +230,6 @@ def room(reservation: Reservation, committed: int) -> int | None:
     return max(min(found), 0) if found else None
 
 
-class Steady:
-    """A clock that never goes back, in microseconds since 1970, from one that may and one that may not.
-
-    Where the wall clock was set back, this one goes on at half its pace until it is caught up with: no window is
-    entered twice, none is refilled early, and no step however large stops it.
-    """
-
-    __slots__ = ("_mono", "_now")
-
-    def __init__(self, wall: int, mono: int, latest: int = 0) -> None:
-        """`latest`: the latest time that is known to have been used."""
-        self._now = max(wall, latest)
-        self._mono = mono
-
-    def now(self, wall: int, mono: int) -> int:
-        passed = max(mono - self._mono, 0)
-        if wall >= self._now + passed // 2:
-            self._now, self._mono = max(wall, self._now), max(mono, self._mono)
-        elif passed > 1:
-            self._now, self._mono = self._now + passed // 2, mono
-        return self._now
-
-
 class QuotaError(LumenError):
     """Money stands in the way: 429, never to be tried again by a client of its own accord.
 

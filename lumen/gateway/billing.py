@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lumen.config.schema import Budget, Config
-from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, Steady, rate_error, unsatisfiable
+from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, rate_error, unsatisfiable
 from lumen.core.lengths import Lengths
 from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
 from lumen.core.money import format_rate, micro
 from lumen.core.rate import Gate, RateLimits
+from lumen.core.steady import Steady
 from lumen.gateway.tab import Need, Offer, Tab
 from lumen.keys import Key, KeyRing, Limits
 from lumen.ledger.rows import HoldRow, Opening
@@ -31,6 +32,7 @@ from lumen.wire.requests import ChatRequest, EmbeddingRequest, FilePart, ImagePa
 # Seconds between checkpoints of what requests under way have cost; also between tries to open a ledger.
 _CHECKPOINT = 1.0
 _UNLIMITED = RateLimits()
+_SET_BACK = "the machine's clock was set back"
 
 
 @dataclass(slots=True)
@@ -48,7 +50,8 @@ class Billing:
 
     Args:
         path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not.
-        told: called with a reason when the ledger fails and with `None` when it is well again.
+        told: called with a reason when what costs money is refused, because the ledger fails or the clock was set
+            back, and with `None` when that is over.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class Billing:
         self._wall = wall
         self._mono = mono
         self._told = told
-        self._ledger = Ledger(path, told=told)
+        self._trouble: str | None = None
+        self._ledger = Ledger(path, told=self._tell)
         self._clock = Steady(wall() // 1000, mono() // 1000)
         self._accounts: dict[Scope, Account] = {BOX: Account(BOX)}
         self._box = _Route(self._accounts[BOX])
@@ -85,7 +89,7 @@ class Billing:
         try:
             self._opened(await asyncio.to_thread(self._ledger.open))
         except LedgerError:
-            self._told(self._ledger.trouble)
+            self._tell(self._ledger.trouble)
             self._opening = asyncio.create_task(self._keep_opening())
 
     async def stop(self) -> None:
@@ -210,8 +214,14 @@ class Billing:
         """Make a hold durable.
 
         Raises:
-            LedgerError: it cannot be written now.
+            LedgerError: it cannot be written now, or the machine's clock was set back a moment ago.
         """
+        self._look()
+        if left := self._clock.unsettled(self.mono()):
+            raise LedgerError(
+                "Requests that cost money are refused for now, because this machine's clock was set back.",
+                retry_after=float(-(-left // 1_000_000)),
+            )
         await self._ledger.hold(row)
         if not tab.closed:
             self._held[tab.request_id] = (tab, row.known)
@@ -235,8 +245,8 @@ class Billing:
         """How the ledger stands and what is left of every limit, in micro-dollars."""
         return {
             "ledger": {
-                "healthy": self._ledger.healthy,
-                "why": self._ledger.trouble,
+                "healthy": self._why(self._ledger.trouble) is None,
+                "why": self._why(self._ledger.trouble),
                 "waiting": self._ledger.waiting,
                 "dropped": self._ledger.dropped,
                 "lost_holds": self.lost,
@@ -288,11 +298,28 @@ class Billing:
             with suppress(LedgerError):
                 opening = await asyncio.to_thread(self._ledger.open)
                 self._opened(opening)
-                self._told(None)
+                self._tell(None)
                 return
+
+    def _why(self, ledger: str | None) -> str | None:
+        """Why what costs money is refused now; `ledger`: what is wrong with that."""
+        return ledger or (_SET_BACK if self._clock.unsettled(self.mono()) else None)
+
+    def _tell(self, ledger: str | None) -> None:
+        """Tell of trouble, and of its end, once."""
+        why = self._why(ledger)
+        if why != self._trouble:
+            self._trouble = why
+            self._told(why)
+
+    def _look(self) -> None:
+        """Notice that the clock was set back, or that this is over, also where nobody asks."""
+        self.now()
+        self._tell(self._ledger.trouble)
 
     def _checkpoint(self) -> None:
         """Once a second: what requests under way have cost, so that a crash forgets a second of each at most."""
+        self._look()
         changed = []
         for request_id, (tab, before) in self._held.items():
             known = tab.known()

@@ -16,7 +16,6 @@ from lumen.core.budget import (
     Refusal,
     Reservation,
     Scope,
-    Steady,
     Window,
     begins,
     index,
@@ -201,36 +200,3 @@ def test_answers_to_the_client() -> None:
     minute = answer(Refusal("minute", BOX, "minute", 5 * DOLLAR, DOLLAR, 0, 42))
     assert (minute.status, minute.code, minute.retry_after) == (429, "rate_limit_exceeded", 42)
     assert minute.headers == {}
-
-
-SECOND = 1_000_000
-
-
-def test_a_clock_set_back_goes_on_at_half_its_pace_until_it_is_caught_up_with() -> None:
-    clock = Steady(wall=1000 * SECOND, mono=0)
-    assert clock.now(1010 * SECOND, 10 * SECOND) == 1010 * SECOND
-    # Back by 100 s.
-    assert clock.now(910 * SECOND, 10 * SECOND) == 1010 * SECOND
-    assert clock.now(1010 * SECOND, 110 * SECOND) == 1060 * SECOND
-    assert clock.now(1110 * SECOND, 210 * SECOND) == 1110 * SECOND
-    assert clock.now(1200 * SECOND, 300 * SECOND) == 1200 * SECOND
-
-
-def test_a_clock_starts_no_earlier_than_the_ledger_ended() -> None:
-    clock = Steady(wall=1000, mono=0, latest=5000)
-    assert clock.now(1000, 0) == 5000
-    assert clock.now(6000, 5000) == 7500
-    assert clock.now(9000, 8000) == 9000
-
-
-@given(st.lists(st.tuples(st.integers(-(10**9), 10**9), st.integers(0, 10**6)), max_size=50))
-def test_it_never_goes_back_and_never_outruns_both_clocks(steps: list[tuple[int, int]]) -> None:
-    wall, mono = 10**12, 0
-    clock, before = Steady(wall, mono), 10**12
-    highest = wall
-    for step, passed in steps:
-        wall, mono = wall + passed + step, mono + passed
-        highest = max(highest + passed, wall)
-        now = clock.now(wall, mono)
-        assert max(before, wall) <= now <= highest
-        before = now

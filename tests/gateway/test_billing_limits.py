@@ -80,6 +80,51 @@ async def test_days_end_also_when_the_clock_is_set_back(tmp_path: Path) -> None:
     assert gate.rows("SELECT count(DISTINCT booked / 86400000000) FROM attempts") == [(2,)]
 
 
+async def test_a_clock_set_back_stops_what_costs_money_for_a_minute_at_most(tmp_path: Path) -> None:
+    path, clock = tmp_path / "l.db", Clock()
+    async with bench(path, None, Budget(daily=1000), start=clock) as gate:
+        running = gate.open(PAID)
+        line = await running.begin(PAID)
+        clock.tick(10)
+        clock.wall -= 3600 * SECOND
+        error = await refusal(gate.serve())
+        assert (error.status, error.code, error.retry_after) == (503, "ledger_unavailable", 60)
+        assert "clock was set back" in error.message
+        assert gate.told == ["the machine's clock was set back"]
+        ledger = gate.billing.status()["ledger"]
+        assert (ledger["healthy"], ledger["why"]) == (False, "the machine's clock was set back")
+        # What runs is finished and booked, what is free is served, and nothing of the refused one stays held.
+        for event in said(8):
+            line.note(event)
+        await running.settle()
+        await gate.serve(FREE)
+        assert gate.billing.status()["budgets"][0]["held"] == 0
+        assert gate.rows("SELECT cost FROM attempts WHERE request = 'req_1'") == [(8,)]
+        clock.tick(59)
+        assert (await refusal(gate.serve())).retry_after == 1
+        clock.tick(1)
+        await gate.serve()
+        gate.billing._look()
+        assert gate.told[1:] == [None]
+    consistent(path)
+
+
+async def test_a_clock_that_is_put_right_again_costs_no_more_than_that(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(daily=1000), start=(clock := Clock())) as gate:
+        clock.wall -= 3600 * SECOND
+        # Noticed by itself, once a second.
+        gate.billing._look()
+        clock.tick(1)
+        assert (await refusal(gate.serve())).retry_after == 59
+        clock.wall += 3600 * SECOND
+        await gate.serve()
+        # As by a time server.
+        clock.wall -= 2 * SECOND
+        await gate.serve()
+        gate.billing._look()
+        assert gate.told == ["the machine's clock was set back", None]
+
+
 async def test_every_try_counts_against_the_same_limit(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(max_request=15)) as gate:
         tab = gate.open(PAID, PAID)
@@ -174,11 +219,11 @@ async def test_an_unset_max_tokens_is_bounded_where_money_is_limited_and_only_th
 
 
 async def test_how_long_answers_are_is_known_after_a_restart(tmp_path: Path) -> None:
-    async with bench(tmp_path / "l.db") as gate:
+    async with bench(tmp_path / "l.db", start=(clock := Clock())) as gate:
         for _ in range(30):
             await gate.serve(tokens=400, call=ask(None))
     for configured_first in (True, False):
-        billing = Billing(tmp_path / "l.db")
+        billing = Billing(tmp_path / "l.db", wall=lambda: clock.wall, mono=lambda: clock.mono)
         config, ring = setup(route=Budget(daily=10**6))
         if configured_first:
             billing.configure(config, ring)
