@@ -294,7 +294,7 @@ class AlreadyRunning(LumenError):
 
 
 def _ledger_told(why: str | None) -> None:
-    say("money is accounted for again" if why is None else f"requests that cost money are refused: {why}")
+    say("the ledger is well again" if why is None else f"the ledger is in trouble, paid requests are refused: {why}")
 
 
 def say(text: str) -> None:
