@@ -1,0 +1,26 @@
+"""Who gets the candidate: a stable share of conversations. Pure."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+_SPACE = float(2**64)
+
+
+def place(rollout: str, conversation: bytes) -> float:
+    """Where a conversation stands in a rollout, in [0, 100): the same each time, and anew for each rollout.
+
+    A conversation whose place is below the share gets the candidate. As the share only grows, nobody who has the
+    candidate loses it before the end.
+    """
+    digest = blake2b(conversation, digest_size=8, key=rollout.encode()[:64]).digest()
+    return int.from_bytes(digest, "big") / _SPACE * 100.0
+
+
+def conversation(key: str | None, first: bytes, tag: str | None = None) -> bytes:
+    """What makes two requests one conversation: whose they are, and how they begin, or the client's own tag for it.
+
+    `first`: the beginning of the conversation up to and including the user's first message.
+    """
+    told = tag.encode() if tag is not None else first
+    return (key or "").encode() + b"\0" + told
