@@ -55,6 +55,8 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Model, "context"): (1, 2**31 - 1),
     (Model, "slots"): (1, 1024),
     (Model, "replicas"): (1, 256),
+    (Model, "min_replicas"): (0, 256),
+    (Model, "max_replicas"): (1, 256),
     (Model, "threads"): (1, 4096),
     (Model, "gpu_layers"): (-1, 100_000),
     (Model, "queue"): (0, 1_000_000),
@@ -186,6 +188,24 @@ def _model(name: str, model: Model, at: At) -> None:
             raise at.error((*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo")
     if model.price is not None:
         _price(model.price, (*path, "price"), at)
+    _residency(name, model, at)
+
+
+def _residency(name: str, model: Model, at: At) -> None:
+    """When it may sleep or end, and how many of it there may be, must not contradict each other."""
+    path = ("models", name)
+    least, most = model.min_replicas, model.max_replicas
+    if least is not None and least > (most if most is not None else model.replicas):
+        bound = "max_replicas" if most is not None else "replicas"
+        raise at.error((*path, "min_replicas"), f"models.{name}.min_replicas is more than {bound}")
+    if most is not None and most < model.replicas:
+        raise at.error((*path, "max_replicas"), f"models.{name}.max_replicas is less than replicas")
+    if model.idle_after is not None and model.keep_alive is not None and model.idle_after < model.keep_alive:
+        raise at.error((*path, "idle_after"), f"models.{name}.idle_after is shorter than keep_alive")
+    if model.pinned and (model.idle_after is not None or model.min_replicas == 0):
+        raise at.error((*path, "pinned"), f"models.{name} is pinned: it cannot go when idle as well")
+    if len(set(model.gpus)) < len(model.gpus) or any(not 0 <= gpu < 256 for gpu in model.gpus):
+        raise at.error((*path, "gpus"), f"models.{name}.gpus: expected numbers of cards, each once")
 
 
 def _provider(name: str, provider: Provider, config: Config, at: At) -> None:
@@ -285,6 +305,8 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
         raise at.error((*path, "targets"), f"every weight of route {name!r} is 0; one must be more")
     if len({target.model for target in route.targets}) < len(route.targets):
         raise at.error((*path, "targets"), f"route {name!r} names a target twice; add up the weights")
+    if route.cover and len(route.targets) < 2:
+        raise at.error((*path, "cover"), f"route {name!r} has no second target that could cover for the first")
     for key, value in route.defaults.items():
         _default(key, value, (*path, "defaults", key), at)
 

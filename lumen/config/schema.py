@@ -65,14 +65,29 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One local model. `source`: `builtin:tiny`, a path to a GGUF file, or `hf://org/repo[:quant]`."""
+    """One local model. `source`: `builtin:tiny`, a path to a GGUF file, or `hf://org/repo[:quant]`.
+
+    `gpus`: the cards it may use, divided among its replicas; empty: where there is room. `replicas`: how many it
+    starts with; load and idleness move their number between `min_replicas` and `max_replicas` (default: not at all).
+    `keep_alive`: seconds without a request until it sleeps, `idle_after`: until it is off; `None`: never.
+    `min_residency`: seconds that a loaded model is not sent away, however much another one needs its memory.
+    `pinned`: it never makes room for another. `prewarm`: load it before the hours in which it is usually asked for.
+    """
 
     source: str
     engine: str = "llamacpp"
     draft: str | None = None
     context: int | None = None
     slots: int | None = None
+    gpus: tuple[int, ...] = ()
     replicas: int = 1
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    keep_alive: Duration | None = None
+    idle_after: Duration | None = None
+    min_residency: Duration = 5.0
+    pinned: bool = False
+    prewarm: bool = False
     threads: int | None = None
     gpu_layers: int | None = None
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
@@ -160,9 +175,11 @@ class Provider:
 class Timeouts:
     """Limits of one request, each on its own. `None`: the server's default for that limit.
 
-    `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
+    `ready`: how long a request may wait for a local model that starts or wakes; a route that sets `first_token` alone
+    means this wait as well. `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
     """
 
+    ready: Duration | None = None
     connect: Duration | None = None
     headers: Duration | None = None
     first_token: Duration | None = None
@@ -183,8 +200,9 @@ class Target:
 class Route:
     """The public model name a client asks for.
 
-    `ttft`: the wanted time to the first token; kept, but planning does not act on it yet. `max_output`: the most
-    tokens of an answer whose request names no limit, where money is limited; without it the route's own answers decide.
+    `cover`: while a local target starts or wakes, the next target answers. `ttft`: the wanted time to the first token;
+    kept, but planning does not act on it yet. `max_output`: the most tokens of an answer whose request names no limit,
+    where money is limited; without it the route's own answers decide.
     """
 
     targets: tuple[Target, ...]
@@ -194,6 +212,7 @@ class Route:
     exact: bool = False
     hedge: Literal["off", "p95"] = "off"
     content_filter: Literal["stop", "next"] = "stop"
+    cover: bool = False
     budget: Budget = field(default_factory=Budget)
     ttft: Duration | None = None
     max_output: int | None = None
@@ -226,7 +245,7 @@ class Config:
     routes: Mapping[str, Route] = field(default_factory=dict)
     timeouts: Timeouts = field(
         default_factory=lambda: Timeouts(
-            connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
+            ready=120.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
         )
     )
     logging: Logging = field(default_factory=Logging)

@@ -153,4 +153,8 @@ def _limits(base: Timeouts, own: Timeouts) -> Limits:
     for field in fields(Timeouts):
         value = getattr(own, field.name)
         picked[field.name] = getattr(base, field.name) if value is None else value
-    return Limits(**picked, ready=picked["first_token"])
+    if own.ready is None and own.first_token is not None:
+        picked["ready"] = own.first_token
+    if picked["ready"] is None:
+        picked["ready"] = picked["first_token"]
+    return Limits(**picked)

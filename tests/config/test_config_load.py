@@ -50,7 +50,7 @@ def test_a_whole_file() -> None:
         timeouts=Timeouts(first_token=0.3),
     )
     assert config.timeouts == Timeouts(
-        total=600.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05
+        total=600.0, ready=120.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05
     )
 
 
@@ -128,6 +128,18 @@ WRONG: list[tuple[str, int, str]] = [
     ("a: 1\n---\nb: 2\n", 2, "a second document begins here"),
     ("server:\n  port: 1\n" + "a: " + "[" * 100 + "\n", 3, "nested deeper than 24 levels"),
     ("a:\n" + "  - 1\n" * 60_000, 49_998, "too many entries"),
+    (
+        "models:\n  m: {source: x.gguf, min_replicas: 3, max_replicas: 2}\n",
+        2,
+        "models.m.min_replicas is more than max_replicas",
+    ),
+    ("models:\n  m: {source: x.gguf, min_replicas: 2}\n", 2, "models.m.min_replicas is more than replicas"),
+    ("models:\n  m: {source: x, replicas: 3, max_replicas: 2}\n", 2, "max_replicas is less than replicas"),
+    ("models:\n  m: {source: x, keep_alive: 2m, idle_after: 1m}\n", 2, "idle_after is shorter than keep_alive"),
+    ("models:\n  m: {source: x, pinned: true, idle_after: 1m}\n", 2, "pinned: it cannot go when idle"),
+    ("models:\n  m: {source: x, pinned: true, min_replicas: 0}\n", 2, "pinned: it cannot go when idle"),
+    ("models:\n  m: {source: x, gpus: [0, 0]}\n", 2, "numbers of cards, each once"),
+    ("models:\n  m: {source: x}\nroutes:\n  r: {targets: [m], cover: true}\n", 4, "no second target"),
 ]  # fmt: skip
 
 
