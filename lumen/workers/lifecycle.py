@@ -78,6 +78,7 @@ class Timing:
     first_probe: float = 120.0  # a first inference may compile kernels
     probe_pause: float = 0.5  # between two tries while starting
     poll: float = 0.05  # how often a starting process is looked at
+    follow: float = 0.25  # how often the log of a starting process is looked at
     watch: float = 15.0  # silence after which a ready replica is asked again
     watch_limit: float = 15.0  # how long it may take to answer that
     strikes: int = 2  # unanswered probes in a row that make a hang

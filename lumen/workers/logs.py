@@ -8,8 +8,11 @@ import shutil
 from pathlib import Path
 
 LARGEST = 10 * 1024 * 1024
-_TAIL_LINES = 30
-_TAIL_BYTES = 16 * 1024
+SHOWN = 30
+# Enough for the traces of several processes that fail one after the other: the cause stands in the first.
+READ = 1000
+_LINE_BYTES = 512
+_CHUNK = 64 * 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -48,15 +51,28 @@ def trim(path: Path, largest: int = LARGEST) -> bool:
     return True
 
 
-def tail(path: Path, since: int) -> tuple[str, ...]:
-    """The last lines written after offset `since`, bounded in lines and bytes."""
+def tail(path: Path, since: int, lines: int = SHOWN) -> tuple[str, ...]:
+    """The last `lines` written after offset `since`; bounded in bytes too, by half a kilobyte for each."""
+    most = lines * _LINE_BYTES
     try:
         with path.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             # Trimmed meanwhile: everything there is newer.
-            start = max(since if since <= size else 0, size - _TAIL_BYTES)
+            start = max(since if since <= size else 0, size - most)
             log.seek(start)
-            text = log.read(_TAIL_BYTES).decode("utf-8", "replace")
+            text = log.read(most).decode("utf-8", "replace")
     except OSError:
         return ()
-    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-_TAIL_LINES:]
+    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-lines:]
+
+
+def read_from(path: Path, offset: int) -> tuple[bytes, int]:
+    """What was written after `offset`, at most 64 KiB of it, and the offset to go on from."""
+    try:
+        with path.open("rb") as log:
+            # Trimmed meanwhile: it begins anew.
+            log.seek(offset if offset <= log.seek(0, os.SEEK_END) else 0)
+            data = log.read(_CHUNK)
+            return data, log.tell()
+    except OSError:
+        return b"", offset

@@ -41,6 +41,11 @@ class Process:
     def alive(self) -> bool:
         return self._child.returncode is None
 
+    @property
+    def log(self) -> tuple[Path, int]:
+        """Where its messages go, and the offset at which they begin."""
+        return self._log, self._offset
+
     async def wait(self) -> int:
         """Wait for the end; the exit status, negative for a signal. May be awaited by several."""
         return await self._child.wait()

@@ -16,9 +16,10 @@ from typing import Any
 
 from lumen.core.errors import ConfigError
 from lumen.engines.base import Launch, Place
+from lumen.workers.follow import follow
 from lumen.workers.lifecycle import Action, Event, Life, State, expiry, step
 from lumen.workers.load import Lease, Load
-from lumen.workers.logs import log_path, trim
+from lumen.workers.logs import READ, log_path, tail, trim
 from lumen.workers.phases import Phase
 from lumen.workers.ports import free_port, is_free
 from lumen.workers.probe import Address, answers, until_listening
@@ -52,6 +53,8 @@ class Replica:
         self._process: Process | None = None
         self._phase: Phase | None = None
         self._trouble: str | None = None
+        # What is started: the model as it is wanted, or, where that did not fit, one that asks for less.
+        self._model = spec.model
         self._end_by = float("inf")
         self._load = Load(self._nudge.set, self._clock)
         self._helpers: set[asyncio.Task[None]] = set()
@@ -192,7 +195,7 @@ class Replica:
             problem = spec.engine.missing()
             if problem is not None:
                 raise ConfigError(problem)
-            launch = spec.engine.launch(spec.files, spec.model, place)
+            launch = spec.engine.launch(spec.files, self._model, place)
             if launch.fixed_port is not None and not is_free(launch.fixed_port):
                 raise ConfigError(f"port {launch.fixed_port} is taken by another program")
             self._launch, self._address = launch, Address(launch.socket, launch.base_url)
@@ -207,6 +210,12 @@ class Replica:
             self._help(self._exit(self._process))
             if not launch.phases:
                 self._help(self._wait_listening(self._address, launch.health))
+            if launch.said is not None:
+                told, loads = self._phased(number), (State.STARTING, State.PROBING)
+                follows = follow(
+                    *self._process.log, launch.said, told, lambda: self._life.state in loads, home.timing.follow
+                )
+                self._help(follows)
 
     def _phased(self, number: int) -> Callable[[Phase], None]:
         def on_phase(phase: Phase) -> None:
@@ -282,8 +291,23 @@ class Replica:
     async def _mend(self) -> None:
         if self._process is not None:
             self._lines = await self._process.last_lines()
+            if self._life.failed_starts:
+                await self._learn(self._process)
         await self._clear()
         _logger.warning("replica %s/%d: %s", self.spec.name, self.index, self.why)
+
+    async def _learn(self, process: Process) -> None:
+        """What the log says of a start that failed. What asks for less is tried, once in the life of a replica."""
+        remedy = self._launch.remedy if self._launch is not None else None
+        if remedy is None:
+            return
+        found = remedy(await asyncio.to_thread(tail, *process.log, READ), self._model)
+        if found is None:
+            return
+        self.why = found.why
+        if found.model is not None and self._model is self.spec.model:
+            self._model = found.model
+        self._changed(self)
 
     async def _drain(self) -> None:
         await self._until(lambda: not self._load.in_flight, lambda: self._end_by)
