@@ -14,6 +14,8 @@ MAX_PREAMBLE = 160
 # Shorter anchors must stand at the very beginning; at least this much of a longer one must be repeated.
 _MIN_ANYWHERE = 12
 _MIN_OVERLAP = 16
+# Characters of a repetition that may begin in the middle of a word: so many in common are no accident.
+MID_WORD = 32
 # Characters of repetition from the answer's beginning that show that all of it is being repeated.
 _MIN_WHOLE = 24
 # Characters before the anchor that may hold marks put around it.
@@ -32,7 +34,8 @@ class Anchored:
 
     Words before the anchor ("Sure, …") are dropped, and so are quotes, emphasis and ellipses put around it.
     Whitespace, letter case and the form of quotes and dashes do not matter to the match. Where the target repeats less
-    than it was asked to, `_MIN_OVERLAP` characters at the very beginning will do; where it repeats the answer from
+    than it was asked to, `_MIN_OVERLAP` characters at the very beginning will do, `MID_WORD` where they begin in the
+    middle of a word; where it repeats the answer from
     its beginning, the hold may grow to the answer's length.
     """
 
@@ -125,7 +128,7 @@ class Anchored:
         pending = mark.startswith(said)
         for size in range(len(mark) - 1, _MIN_OVERLAP - 1, -1):
             end = mark[-size:]
-            if mark[-size - 1].isalnum() or end[0] == " ":
+            if end[0] == " " or (size < MID_WORD and mark[-size - 1].isalnum()):
                 continue
             pending = pending or end.startswith(said)
             if said.startswith(end):

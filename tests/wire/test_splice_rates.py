@@ -118,7 +118,7 @@ def rates(behaviour: str, texts: dict[str, str]) -> tuple[float, float]:
         ("prefill, starts over", (0, 1), (0.5, 1)),
         ("anchored, repeats more", (0, 0), (0.12, 0.2)),
         ("anchored, repeats all", (0, 0), (0.02, 0.2)),
-        ("anchored, repeats nothing", (0.005, 1), (0.2, 1)),
+        ("anchored, repeats nothing", (0.005, 1), (0.3, 1)),
     ],
 )
 def test_wrong_seams(behaviour: str, ordinary: tuple[float, float], loops: tuple[float, float]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lumen.core.resume import Rung
 from lumen.wire.anchor import ANCHOR, MAX_ANCHOR, Folded, anchor, join, split
-from lumen.wire.anchored import MAX_HOLD, Anchored
+from lumen.wire.anchored import MAX_HOLD, MID_WORD, Anchored
 from lumen.wire.matching import MIN_ECHO, Diverged, Fresh, Matcher, Prefill, Replay
 from tests.wire.splicing import resumed
 
@@ -202,6 +202,44 @@ class TestAnchored:
             sent, _ = split(before)
             for start in [0, *(i + 1 for i in range(len(sent) - 16) if sent[i] == " ")]:
                 assert before + run(Anchored(before), chunks(FULL[start:], [size])) == FULL, (before, start)
+
+    @pytest.mark.parametrize("size", [1, 4, 500])
+    @pytest.mark.parametrize("lead", ["", " ", "\u2026", "..."])
+    def test_from_the_middle_of_a_word(self, size: int, lead: str) -> None:
+        for cut in range(ANCHOR + 20, len(FULL)):
+            before = FULL[:cut]
+            sent, _ = split(before)
+            for start in range(len(sent) - 16):
+                matcher, new = Anchored(before), chunks(lead + FULL[start:], [size])
+                word = start == 0 or FULL[start].isspace() or not FULL[start - 1].isalnum()
+                if word or len(sent) - start >= MID_WORD:
+                    assert before + run(matcher, new) == FULL, (before, start)
+                else:
+                    nothing_of(matcher, new)
+
+    @given(cuts(), st.integers(16, 60), sizes)
+    def test_any_part_repeated_fits_or_gives_nothing(self, cut: tuple[str, str], part: int, pieces: list[int]) -> None:
+        full, before = cut
+        sent, _ = split(before)
+        start = max(len(sent) - part, 0)
+        mark, whole = Folded(sent[start:]).text, Folded(sent).text
+        # What was said more than once, or begins like another mark around it, is not this test's.
+        assume(whole.count(mark) == 1 and mark[:1].isalnum() and full[len(sent) :].strip()[:1].isalnum())
+        matcher = Anchored(before)
+        try:
+            got = run(matcher, chunks(full[start:], pieces))
+        except Diverged:
+            assert len(mark) < MID_WORD
+            return
+        assert before + got == full
+
+    @given(st.integers(2, MID_WORD - 1), st.text(max_size=60), sizes)
+    def test_what_is_changed_in_the_repetition_gives_nothing(self, at: int, rest: str, pieces: list[int]) -> None:
+        """So much is right at its end, too little to know it by, and something before that is not."""
+        part = FULL[-(MID_WORD + 6) :]
+        new = part[:-at] + "#" + part[-at + 1 :] + rest
+        assume(Folded(anchor(FULL)).text not in Folded(new).text)
+        nothing_of(Anchored(FULL), chunks(new, pieces))
 
     @pytest.mark.parametrize("preamble", PREAMBLES)
     @pytest.mark.parametrize("size", [1, 7, 500])
