@@ -1,0 +1,174 @@
+"""What Prometheus reads. Requests are counted in plain numbers; the text is made when it is asked for.
+
+Names and buckets follow the OpenTelemetry semantic conventions for generative AI where those have one (metrics
+`gen_ai.server.*` and `gen_ai.client.token.usage`), written as Prometheus writes them. Cardinality is bounded: routes
+and targets come from the configuration, and beyond `MOST_SERIES` sets of labels everything is counted as `other`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lumen.core.histogram import Histogram
+from lumen.gateway.settled import Settled
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+MOST_SERIES = 500
+_OTHER = "other"
+_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS = tuple(float(4**power) for power in range(14))
+_PICO = 1e-12
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+
+# Operation, route, target: the labels every request is counted under.
+Labels = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Series:
+    """What one set of labels came to."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    duration: Histogram = field(default_factory=lambda: Histogram(_DURATION))
+    first: Histogram = field(default_factory=lambda: Histogram(_FIRST))
+    per_token: Histogram = field(default_factory=lambda: Histogram(_PER_TOKEN))
+    input: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
+    output: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
+    cached: int = 0
+    cost: int = 0
+
+
+class Metrics:
+    """Counts requests as they are settled; one event loop writes and reads."""
+
+    def __init__(self) -> None:
+        self._series: dict[Labels, _Series] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
+        self._splices: dict[str, int] = {}
+
+    def add(self, settled: Settled) -> None:
+        """Count one request."""
+        series = self._of(settled.operation, settled.route, settled.target)
+        outcomes = series.outcomes
+        outcomes[settled.outcome] = outcomes.get(settled.outcome, 0) + 1
+        series.duration.add(settled.seconds)
+        first = settled.first_token
+        if first is not None:
+            series.first.add(first)
+        usage = settled.usage
+        if usage is not None:
+            output = usage.completion_tokens or 0
+            series.input.add(usage.prompt_tokens)
+            series.output.add(output)
+            if usage.prompt_tokens_details is not None:
+                series.cached += usage.prompt_tokens_details.cached_tokens or 0
+            if first is not None and output > 1:
+                series.per_token.add((settled.seconds - first) / (output - 1))
+        series.cost += settled.cost
+        for attempt in settled.attempts:
+            self._count(attempt.target, attempt.outcome)
+            if attempt.rung is not None:
+                self._splices[attempt.rung] = self._splices.get(attempt.rung, 0) + 1
+
+    def _of(self, operation: str, route: str, target: str) -> _Series:
+        labels = (operation, route, target)
+        found = self._series.get(labels)
+        if found is None:
+            if len(self._series) >= MOST_SERIES:
+                labels = (operation, _OTHER, _OTHER)
+            found = self._series.setdefault(labels, _Series())
+        return found
+
+    def _count(self, target: str, outcome: str) -> None:
+        key = (target, outcome)
+        if key not in self._attempts and len(self._attempts) >= MOST_SERIES:
+            key = (_OTHER, outcome)
+        self._attempts[key] = self._attempts.get(key, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything counted, as the client library's families."""
+        from prometheus_client.core import CounterMetricFamily
+
+        names = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model")
+        requests = CounterMetricFamily("lumen_requests", "Requests by how they ended.", labels=(*names, "outcome"))
+        cached = CounterMetricFamily("lumen_cached_tokens", "Prompt tokens that a cache gave.", labels=names)
+        cost = CounterMetricFamily("lumen_cost_dollars", "What requests cost, in dollars.", labels=names)
+        for labels, series in self._series.items():
+            for outcome, count in series.outcomes.items():
+                requests.add_metric((*labels, outcome), count)
+            cached.add_metric(labels, series.cached)
+            cost.add_metric(labels, series.cost * _PICO)
+        yield from (requests, cached, cost)
+        yield from self._histograms(names)
+        attempts = CounterMetricFamily("lumen_attempts", "Tries at a target.", labels=("target", "outcome"))
+        for pair, count in self._attempts.items():
+            attempts.add_metric(pair, count)
+        splices = CounterMetricFamily("lumen_splices", "Answers that went on elsewhere.", labels=("rung",))
+        for rung, count in self._splices.items():
+            splices.add_metric((rung,), count)
+        yield from (attempts, splices)
+
+    def _histograms(self, names: tuple[str, ...]) -> Iterator[Metric]:
+        told: Iterable[tuple[str, str, Callable[[_Series], Histogram]]] = (
+            ("gen_ai_server_request_duration_seconds", "Request to end.", lambda s: s.duration),
+            ("gen_ai_server_time_to_first_token_seconds", "Request to first token.", lambda s: s.first),
+            ("gen_ai_server_time_per_output_token_seconds", "Time per token after the first.", lambda s: s.per_token),
+        )
+        for name, help, of in told:
+            yield _family(name, help, names, {labels: of(series) for labels, series in self._series.items()})
+        kinds: dict[tuple[str, ...], Histogram] = {}
+        for labels, series in self._series.items():
+            kinds[(*labels, "input")] = series.input
+            kinds[(*labels, "output")] = series.output
+        yield _family("gen_ai_client_token_usage", "Tokens of a request.", (*names, "gen_ai_token_type"), kinds)
+
+
+class Gauges:
+    """What is read off the running gateway when it is asked for.
+
+    Args:
+        read: name → help, label names, and a value for each set of labels.
+    """
+
+    def __init__(
+        self, read: Callable[[], Mapping[str, tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]]]
+    ) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        for name, (help, names, values) in self._read().items():
+            family = GaugeMetricFamily(name, help, labels=names)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
+
+
+def _family(name: str, help: str, names: tuple[str, ...], found: Mapping[tuple[str, ...], Histogram]) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(name, help, labels=names)
+    for labels, histogram in found.items():
+        if histogram.count:
+            buckets = [("+Inf" if bound == float("inf") else f"{bound:g}", n) for bound, n in histogram.cumulative()]
+            family.add_metric(labels, buckets, sum_value=histogram.sum)
+    return family
+
+
+def exposition(*collectors: Any) -> bytes:
+    """The text that a scrape gets, the process's own figures included."""
+    # Imported when first scraped: a gateway that nobody scrapes does not carry the library.
+    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    return generate_latest(registry)

@@ -1,0 +1,60 @@
+"""What is known of a request once it is over: the one value that logs, metrics and the dashboard are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lumen.gateway.attempt import Record
+from lumen.wire.answers import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One request. Times are seconds: `at` of the wall clock, `started` and `ended` of the event loop's.
+
+    `outcome`: ok, cancelled, or the code of the error. `status`: what the client's status line said, 200 for a stream
+    that had begun. `cost`: pico-dollars. `key`: the id of the key, never the key.
+    """
+
+    id: str
+    operation: str
+    route: str
+    key: str | None
+    at: float
+    started: float
+    ended: float
+    outcome: str
+    stream: bool
+    attempts: tuple[Record, ...]
+    cost: int = 0
+
+    @property
+    def target(self) -> str:
+        """The target that answered last."""
+        return self.attempts[-1].target if self.attempts else ""
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.attempts[-1].usage if self.attempts else None
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds from the request to the first part of the answer."""
+        first = next((a.first_token for a in self.attempts if a.first_token is not None), None)
+        return None if first is None else first - self.started
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.started
+
+    @property
+    def splices(self) -> list[str]:
+        """The rungs on which the answer went on elsewhere."""
+        return [attempt.rung for attempt in self.attempts if attempt.rung is not None]
+
+
+class Observer(Protocol):
+    """Told of every request that is over, on the event loop: what takes time belongs elsewhere."""
+
+    def add(self, settled: Settled) -> None: ...

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lumen.gateway.attempt import Record
+from lumen.gateway.metrics import MOST_SERIES, Gauges, Metrics, exposition
+from lumen.gateway.settled import Settled
+from lumen.wire.answers import PromptDetails, Usage
+
+
+def settled(route: str = "r", target: str = "t", outcome: str = "ok", rung: str | None = None) -> Settled:
+    usage = Usage(100, 11, 111, PromptDetails(60)) if outcome == "ok" else None
+    first = 10.05 if outcome == "ok" else None
+    last = Record(target, "only", 10.0, rung=rung, first_token=first, outcome=outcome, usage=usage)
+    before = [Record("dead", "first", 10.0, outcome="upstream_timeout")] if rung else []
+    attempts = (*before, last)
+    return Settled("req_1", "chat/completions", route, "k", 1e9, 10.0, 11.05, outcome, True, attempts, 2_500_000)
+
+
+def samples(*collectors: object) -> dict[tuple[str, tuple[str, ...]], float]:
+    text = exposition(*collectors).decode()
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_requests_tokens_times_and_money_are_counted() -> None:
+    metrics = Metrics()
+    for outcome in ("ok", "ok", "upstream_timeout"):
+        metrics.add(settled(outcome=outcome))
+    found = samples(metrics)
+    labels = ("chat/completions", "r", "t")
+    assert found["lumen_requests_total", (*labels, "ok")] == 2
+    assert found["lumen_requests_total", (*labels, "upstream_timeout")] == 1
+    assert found["gen_ai_server_request_duration_seconds_count", labels] == 3
+    assert found["gen_ai_server_time_to_first_token_seconds_bucket", (*labels, "0.06")] == 2
+    assert found["gen_ai_server_time_to_first_token_seconds_bucket", (*labels, "0.04")] == 0
+    assert found["gen_ai_server_time_per_output_token_seconds_sum", labels] == pytest.approx(0.2)
+    assert found["gen_ai_client_token_usage_sum", (*labels, "input")] == 200
+    assert found["gen_ai_client_token_usage_sum", (*labels, "output")] == 22
+    assert found["lumen_cached_tokens_total", labels] == 120
+    assert found["lumen_cost_dollars_total", labels] == pytest.approx(7.5e-6)
+
+
+def test_every_try_and_every_seam_counts() -> None:
+    metrics = Metrics()
+    metrics.add(settled(rung="prefill"))
+    found = samples(metrics)
+    assert found["lumen_attempts_total", ("upstream_timeout", "dead")] == 1
+    assert found["lumen_attempts_total", ("ok", "t")] == 1
+    assert found["lumen_splices_total", ("prefill",)] == 1
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    metrics = Metrics()
+    for i in range(3 * MOST_SERIES):
+        metrics.add(settled(route=f"r{i}", target=f"t{i}"))
+    found = samples(metrics)
+    requests = {labels: value for (name, labels), value in found.items() if name == "lumen_requests_total"}
+    assert sum(requests.values()) == 3 * MOST_SERIES
+    assert len(requests) == MOST_SERIES + 1
+    assert requests["chat/completions", "other", "other", "ok"] == 2 * MOST_SERIES
+
+
+def test_gauges_are_read_when_asked_for_and_the_process_tells_of_itself() -> None:
+    value = 1.0
+    gauges = Gauges(lambda: {"lumen_target_up": ("Whether it is asked.", ("target",), {("t",): value})})
+    assert samples(gauges)["lumen_target_up", ("t",)] == 1.0
+    value = 0.0
+    found = samples(gauges)
+    assert found["lumen_target_up", ("t",)] == 0.0
+    assert found["process_resident_memory_bytes", ()] > 0
