@@ -92,8 +92,8 @@ class Ledger:
             raise ValueError("bytes cannot be negative")
         missing = {}
         for device, size in wants.items():
-            short = size - max(self.free(device, draws=draws, owner=owner), self._charge(owner, device))
-            if size and short > 0:
+            short = size - self.free(device, draws=draws, owner=owner)
+            if short > 0 and size > self._charge(owner, device):
                 missing[device] = short
         if missing:
             return self._shortage(owner, missing)
