@@ -10,7 +10,8 @@
 | none | an honest error |
 
 Plain text: no tool call or refusal was begun, no JSON was asked for, no reasoning was delivered. Two halves of such
-answers by two models must not be put together. At most two splices an answer.
+answers by two models must not be put together. What was put together so, by prefill, anchored or restart, is no
+model's answer as a whole: neither exact rung holds for it any more. At most two splices an answer.
 """
 
 from __future__ import annotations
@@ -71,17 +72,18 @@ class Place:
     seed: bool
 
 
-def rungs(trace: Trace, asked: Asked, at: Place, splices: int) -> tuple[Rung, ...]:
+def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = False) -> tuple[Rung, ...]:
     """The rungs that hold, best first; `(Rung.NONE,)` where none does.
 
     Args:
         trace: what the client has; not complete.
         splices: continuations already made of this answer.
+        mixed: one of them was another model's own text, which no model gives again.
     """
     if not asked.stream or splices >= MAX_SPLICES:
         return NOTHING
     found = []
-    if at.same_model:
+    if at.same_model and not mixed:
         if at.token_ids and asked.answers == 1 and trace.exact and trace.token_ids:
             found.append(Rung.TOKEN_EXACT)
         if (asked.temperature == 0 or (asked.seed is not None and at.seed)) and _checkable(trace):

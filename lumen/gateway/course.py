@@ -66,6 +66,7 @@ class Course:
         self._looks = 0
         self._larger_than: int | None = None
         self._ways: Iterator[Leg] | None = None
+        self._mixed = False
         self.splices = 0
         self.failure: LumenError | None = None
 
@@ -144,8 +145,8 @@ class Course:
         self.splices += leg.rung is not None
         self.failure = error
         if leg.rung not in (None, Rung.TOKEN_EXACT, Rung.REPLAY_EXACT):
-            # What the client has is now two models' work: no token of it can be replayed.
-            self._trace.exact = False
+            # What the client has is now two models' work: none of it can be replayed.
+            self._mixed = True
         self._ways = iter(self._ladder(leg.target, silent=isinstance(error, SilentError)))
 
     def _ladder(self, broke: Target, *, silent: bool) -> list[Leg]:
@@ -162,7 +163,7 @@ class Course:
                 prefill=target.can.prefill != "none",
                 seed=target.can.seed,
             )
-            for rung in rungs(self._trace, self._asked, at, self.splices):
+            for rung in rungs(self._trace, self._asked, at, self.splices, mixed=self._mixed):
                 if rung is not Rung.NONE:
                     leg = Leg(target, f"continues {broke.name}, {rung.value}", rung, forced=True)
                     found.append((_RANK[rung], -1 if same else place, leg))

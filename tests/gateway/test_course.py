@@ -1,0 +1,191 @@
+"""The way of one request through its plan: what is tried again, what next, and how what broke off goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lumen.core.errors import BrokenError, ConnectError, LumenError, RefusedError, Retry, SilentError, UpstreamError
+from lumen.core.resume import Asked, Rung
+from lumen.core.retry import QUICK_RETRY
+from lumen.core.trace import Trace
+from lumen.gateway.course import Course, Leg
+from lumen.gateway.health import Health
+from lumen.gateway.tab import Offer
+from lumen.gateway.table import Target
+from lumen.providers.base import Capabilities
+
+CHAT = Asked(chat=True, stream=True, answers=1, json=False, temperature=0, seed=None)
+BROKE = BrokenError("broke", phase="stream")
+
+
+def target(name: str, *, context: int | None = None, **can: Any) -> Target:
+    nothing: Any = None
+    model = name.partition("/")[2] or name
+    return Target(name, model, nothing, nothing, Capabilities(**can), Offer(name, "", model, None, context=context))
+
+
+@dataclass
+class Trip:
+    course: Course
+    trace: Trace
+    health: Health
+
+    def next(self) -> str | None:
+        """Target and rung of the next leg."""
+        self.leg = self.course.next()
+        if self.leg is None:
+            return None
+        return self.leg.target.name + (f" {self.leg.rung.value}" if self.leg.rung else "")
+
+    def fails(self, error: UpstreamError, said: str = "") -> float:
+        if said:
+            self.trace.add(True, (), None, ("id", 1), said)
+        assert isinstance(self.leg, Leg)
+        return self.course.failed(self.leg, error, progressed=bool(said))
+
+
+def trip(*targets: Target, asked: Asked = CHAT, around_filter: bool = False) -> Trip:
+    trace = Trace(asked.answers, replayable=True)
+    health = Health(random.Random(1).random, 0.0, 0.0)
+    for _ in range(50):
+        # Traffic enough for the retries of any of these.
+        health.retries.request(0.0)
+    course = Course(
+        [(one, "as told") for one in targets],
+        trace,
+        asked,
+        health,
+        around_filter=around_filter,
+        clock=lambda: 0.0,
+        draw=lambda: 0.5,
+    )
+    return Trip(course, trace, health)
+
+
+def refusal(status: int, **rest: Any) -> RefusedError:
+    return RefusedError("no", phase="headers", upstream_status=status, status=status, **rest)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal(500, retry=Retry.SAME),
+        BrokenError("reset", phase="headers"),
+        ConnectError("nobody", phase="connect"),
+    ],
+)
+def test_one_quick_retry_at_the_same_target_then_the_next(error: UpstreamError) -> None:
+    way = trip(target("p/a"), target("p/b"))
+    assert way.next() == "p/a"
+    assert way.fails(error) == QUICK_RETRY * 0.5
+    assert way.next() == "p/a"
+    assert way.fails(error) == 0
+    assert way.next() == "p/b"
+    assert way.fails(error) == QUICK_RETRY * 0.5
+    assert way.next() == "p/b"
+    way.fails(error)
+    assert way.next() is None
+    assert way.course.verdict() is error
+
+
+def test_a_short_wait_is_waited_out_there_and_a_longer_one_is_not() -> None:
+    way = trip(target("p/a"), target("p/b"))
+    way.next()
+    assert way.fails(refusal(429, retry_after=3.0)) == 3.0
+    assert way.next() == "p/a"
+    # Once: it has asked for patience before.
+    assert way.fails(refusal(429, retry_after=1.0)) == 0
+    assert way.next() == "p/b"
+    way = trip(target("p/a"), target("p/b"))
+    way.next()
+    assert way.fails(refusal(429, retry_after=3.1)) == 0
+    assert way.next() == "p/b"
+
+
+def test_a_silent_target_is_not_tried_twice() -> None:
+    way = trip(target("p/a"), target("p/b", prefill="prefix"))
+    way.next()
+    assert way.fails(SilentError("silent", phase="first_token")) == 0
+    assert way.next() == "p/b"
+    # Nor after it has said something.
+    way.fails(SilentError("silent", phase="stream"), said="Once upon a time")
+    assert way.next() == "p/a anchored"
+
+
+def test_a_context_too_small_leads_to_a_larger_one() -> None:
+    way = trip(target("p/small", context=8000), target("p/same", context=8000), target("p/large", context=100_000))
+    way.next()
+    assert way.fails(refusal(400, retry=Retry.NEVER, code="context_length_exceeded")) == 0
+    assert way.next() == "p/large"
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_a_content_filter_is_gone_around_only_where_the_route_says_so(around: bool) -> None:
+    way = trip(target("p/a"), target("p/b"), around_filter=around)
+    way.next()
+    error = refusal(400, retry=Retry.NEVER, code="content_filter")
+    if around:
+        way.fails(error)
+        assert way.next() == "p/b"
+    else:
+        with pytest.raises(LumenError) as caught:
+            way.fails(error)
+        assert caught.value is error
+
+
+def test_where_the_budget_of_retries_is_used_up_only_the_second_try_there_is_left_out() -> None:
+    way = trip(target("p/a"), target("p/b"))
+    while way.health.retries.retry(0.0):
+        pass
+    way.next()
+    assert way.fails(BROKE) == 0
+    assert way.next() == "p/b"
+
+
+def ladder(way: Trip) -> Iterator[str]:
+    """The ways on, each of which does not hold."""
+    while (leg := way.next()) is not None:
+        yield leg
+        way.fails(refusal(400, retry=Retry.NEVER))
+
+
+def test_best_rung_first_whichever_target_has_it() -> None:
+    way = trip(target("p/a"), target("q/b", prefill="prefix"), target("q/a"))
+    way.next()
+    way.fails(BROKE, said="Once upon a time")
+    # Replay at the target that broke, then at the same model elsewhere; a refusal of those is about the request.
+    assert way.next() == "p/a replay-exact"
+    way.fails(SilentError("silent", phase="first_token"))
+    assert way.next() == "q/a replay-exact"
+    way.fails(SilentError("silent", phase="first_token"))
+    assert list(ladder(way)) == ["q/b prefill", "p/a anchored", "q/b anchored", "q/a anchored"]
+
+
+@pytest.mark.parametrize("rung", [Rung.PREFILL, Rung.ANCHORED])
+def test_what_two_models_have_written_no_model_repeats(rung: Rung) -> None:
+    prefill = "prefix" if rung is Rung.PREFILL else "none"
+    way = trip(target("p/a"), target("q/b", prefill=prefill), asked=Asked(True, True, 1, False, 0.7, None))
+    way.next()
+    way.fails(BROKE, said="Once upon a time")
+    while way.next() != f"q/b {rung.value}":
+        way.fails(refusal(400))
+    # From here on each model would have to give text that is not its own, though the request repeats itself.
+    way.course._asked = CHAT
+    way.fails(BROKE, said=" there was a fox")
+    assert not any("exact" in leg for leg in ladder(way))
+
+
+def test_an_answer_is_continued_at_most_twice() -> None:
+    way = trip(target("p/a"))
+    way.next()
+    way.fails(BROKE, said="one")
+    for said in (" two", " three"):
+        assert way.next() == "p/a replay-exact"
+        way.fails(BROKE, said=said)
+    assert way.next() is None
+    assert way.course.verdict() is BROKE
