@@ -83,7 +83,8 @@ def test_what_was_written_is_read_and_the_rest_is_left_out() -> None:
     "kept",
     [
         None, 3, [], {}, {"version": 2, "models": {"m": {}}}, {"version": 1, "models": []},
-        {"version": 1, "models": {"m": 5, "n": {"wake": 5, "hours": [7, [1, 2], ["a", "b", "c"], [0, 1, 1], [1, 1, math.nan]]}}},
+        {"version": 1, "models": {"m": 5, "n": {"wake": 5, "hours": [7, [1, 2], ["a", 1, 1], [0, 1, 1]]}}},
+        {"version": 1, "models": {"n": {"wake": {"off": math.nan, "asleep": -1}, "hours": [[1, 1, math.nan]]}}},
     ],
 )  # fmt: skip
 def test_nonsense_costs_what_was_learned_and_nothing_else(kept: Any) -> None:

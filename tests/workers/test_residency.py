@@ -1,4 +1,4 @@
-"""Who holds memory: idleness, eviction, and mixed traffic over models that do not fit together, on a clock of its own."""
+"""Who holds memory: idleness, eviction, mixed traffic over models that do not fit together; on a clock of its own."""
 
 from __future__ import annotations
 
@@ -173,15 +173,15 @@ def test_the_busy_the_pinned_and_those_within_their_stay_are_spared() -> None:
 
 
 def test_a_busy_one_past_its_stay_takes_nothing_new_for_a_while() -> None:
-    def of(closed: float | None, now: float = 100.0) -> tuple[frozenset[str], float]:
+    def of(closed: float | None, now: float = 100.0) -> tuple[set[str], float]:
         found = plan([want("a")], [held("b", busy=True, closed=closed)], now=now)
         assert found.down == {}
-        return found.closed, found.again
+        return set(found.closed), found.again
 
     assert of(None) == ({"b"}, 100 + CLOSED)
     assert of(90.0) == ({"b"}, 90 + CLOSED)
     # An answer without end: its own callers get their turn again.
-    assert of(100 - CLOSED) == (frozenset(), 100 + CLOSED)
+    assert of(100 - CLOSED) == (set(), 100 + CLOSED)
     assert of(100 - 2 * CLOSED) == ({"b"}, 100 + CLOSED)
     assert plan([want("a", urgent=False)], [held("b", busy=True)]).closed == frozenset()
 
@@ -243,7 +243,7 @@ def test_only_who_may_and_only_as_many_as_needed(there: list[Held], asked: list[
     for key in found.down:
         one = by_key[key]
         assert not (one.busy or one.pinned or one.leaving)
-        assert 100.0 >= one.since + one.stay
+        assert one.since + one.stay <= 100.0
     for key in found.closed:
         assert by_key[key].busy and not by_key[key].pinned and key not in found.down
     assert sum(wants[int(key[1:])].needs[0][GPU] for key in found.starts) <= free
