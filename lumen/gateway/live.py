@@ -1,0 +1,148 @@
+"""What is going on right now: the last requests and the last minute's figures, for whoever looks.
+
+Nothing is computed while nobody looks: a request that is over is put into bounded queues, and a frame is made of them
+when one is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from lumen.gateway.settled import Settled
+
+# Seconds that figures look back, and requests kept: in all, and of each route for its figures.
+WINDOW = 60.0
+KEPT = 1_000
+_OF_ROUTE = 2_048
+_MOST_ROUTES = 200
+_OTHER = "other"
+
+
+@dataclass(slots=True)
+class _Route:
+    """The requests of one route within the window, newest last: (ended, first token, output tokens, failed)."""
+
+    seen: deque[tuple[float, float | None, int, bool]] = field(default_factory=lambda: deque(maxlen=_OF_ROUTE))
+    requests: int = 0
+    errors: int = 0
+    cost: int = 0
+
+
+class Live:
+    """Keeps the last requests; one event loop writes and reads."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[int, Settled]] = deque(maxlen=KEPT)
+        self._routes: dict[str, _Route] = {}
+        self._number = 0
+
+    @property
+    def number(self) -> int:
+        """How many requests have been seen: ask for what came after it."""
+        return self._number
+
+    def add(self, settled: Settled) -> None:
+        """Take in a request that is over."""
+        self._number += 1
+        self._recent.append((self._number, settled))
+        route = self._routes.get(settled.route)
+        if route is None:
+            name = settled.route if len(self._routes) < _MOST_ROUTES else _OTHER
+            route = self._routes.setdefault(name, _Route())
+        usage = settled.usage
+        failed = settled.outcome not in ("ok", "cancelled")
+        output = (usage.completion_tokens or 0) if usage is not None else 0
+        route.seen.append((settled.ended, settled.first_token, output, failed))
+        route.requests += 1
+        route.errors += failed
+        route.cost += settled.cost
+
+    def since(self, number: int, most: int) -> tuple[int, list[dict[str, Any]]]:
+        """The newest requests after `number`, oldest first, at most `most`; and how many were left out of them."""
+        fresh = [row for row in islice(reversed(self._recent), most) if row[0] > number]
+        left_out = max(self._number - number - len(fresh), 0)
+        return left_out, [{"n": n, **request(settled)} for n, settled in reversed(fresh)]
+
+    def find(self, request_id: str) -> dict[str, Any] | None:
+        """One request with all its tries, where it is still kept."""
+        for _, settled in reversed(self._recent):
+            if settled.id == request_id:
+                return {**request(settled), "tries": tries(settled)}
+        return None
+
+    def routes(self, now: float) -> dict[str, dict[str, Any]]:
+        """Figures of each route over the window that ends `now` (the loop's clock)."""
+        return {name: _figures(route, now) for name, route in self._routes.items()}
+
+
+def request(settled: Settled) -> dict[str, Any]:
+    """One request as a line of a table; times in milliseconds, cost in pico-dollars."""
+    usage, first = settled.usage, settled.first_token
+    return {
+        "id": settled.id,
+        "at": settled.at,
+        "op": settled.operation,
+        "route": settled.route,
+        "target": settled.target,
+        "key": settled.key,
+        "outcome": settled.outcome,
+        "stream": settled.stream,
+        "attempts": len(settled.attempts),
+        "splices": settled.splices,
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "completion_tokens": usage.completion_tokens if usage else None,
+        "ttft_ms": None if first is None else round(first * 1000, 2),
+        "ms": round(settled.seconds * 1000, 2),
+        "cost": settled.cost,
+        "reason": settled.attempts[0].reason if settled.attempts else None,
+    }
+
+
+def tries(settled: Settled) -> list[dict[str, Any]]:
+    """Every try of a request; times in milliseconds since the request."""
+    return [
+        {
+            "target": attempt.target,
+            "reason": attempt.reason,
+            "began_ms": _since(attempt.started, settled),
+            "first_token_ms": _since(attempt.first_token, settled),
+            "ended_ms": _since(attempt.ended or None, settled),
+            "outcome": attempt.outcome,
+            "rung": attempt.rung,
+            "position": attempt.position,
+        }
+        for attempt in settled.attempts
+    ]
+
+
+def quantiles(values: Iterable[float], shares: Iterable[float]) -> list[float | None]:
+    """The values at these shares, by nearest rank; `None` where there are no values."""
+    found = sorted(values)
+    last = len(found) - 1
+    return [found[min(int(share * len(found)), last)] if found else None for share in shares]
+
+
+def _since(at: float | None, settled: Settled) -> float | None:
+    return None if at is None else round((at - settled.started) * 1000, 2)
+
+
+def _figures(route: _Route, now: float) -> dict[str, Any]:
+    seen = route.seen
+    while seen and seen[0][0] < now - WINDOW:
+        seen.popleft()
+    # A full queue reaches back less far than the window: rates are over what it holds.
+    span = min(WINDOW, now - seen[0][0]) if len(seen) == seen.maxlen else WINDOW
+    p50, p95, p99 = quantiles((row[1] * 1000 for row in seen if row[1] is not None), (0.5, 0.95, 0.99))
+    return {
+        "rps": len(seen) / max(span, 1e-3),
+        "tps": sum(row[2] for row in seen) / max(span, 1e-3),
+        "errors": sum(row[3] for row in seen) / len(seen) if seen else 0.0,
+        "ttft_ms": {"p50": p50, "p95": p95, "p99": p99},
+        "requests": route.requests,
+        "failed": route.errors,
+        "cost": route.cost,
+    }
