@@ -45,6 +45,11 @@ class Paths:
         return self.data_dir / "models"
 
     @property
+    def engines_dir(self) -> Path:
+        """Environments of engines that bring packages of their own."""
+        return self.data_dir / "engines"
+
+    @property
     def log_dir(self) -> Path:
         return self.state_dir / "logs"
 

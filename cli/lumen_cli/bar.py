@@ -35,3 +35,15 @@ def download_bar(name: str) -> Iterator[Told | None]:
 
     with bar:
         yield told
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """What a long task is doing, on standard error: one line that changes on a terminal, a line each elsewhere."""
+    if not sys.stderr.isatty():
+        yield note
+        return
+    from rich.markup import escape
+
+    with console(stderr=True).status("") as status:
+        yield lambda step: status.update(escape(step))

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("ls", "The model files on this disk."),
     "show": ("show", "What a model file is: size, architecture, template."),
     "rm": ("rm", "Remove a model file from this disk."),
+    "engine": ("engine", "Install, list and remove engines that bring packages of their own."),
     "provider": ("provider", "Add, list, test and remove providers and their keys."),
     "route": ("route", "Set, list, show and remove routes."),
     "target": ("target", "How targets stand; take one out or back by hand."),

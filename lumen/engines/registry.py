@@ -17,7 +17,7 @@ _NOT_ENGINES = frozenset({"base", "registry"})
 @cache
 def names() -> tuple[str, ...]:
     """Every engine there is, by file name; none is imported."""
-    found = (module.name for module in iter_modules(lumen.engines.__path__))
+    found = (module.name for module in iter_modules(lumen.engines.__path__) if not module.ispkg)
     return tuple(sorted(name for name in found if name not in _NOT_ENGINES and not name.startswith("_")))
 
 
