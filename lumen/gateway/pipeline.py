@@ -18,6 +18,7 @@ from lumen.gateway.attempts import run
 from lumen.gateway.auth import authenticate
 from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
+from lumen.gateway.objective import punctual
 from lumen.gateway.reply import EventStream, stream_reply, whole_reply
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
@@ -52,7 +53,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     parsed = operation.parse(body)
     entry = resolve(state, key, parsed.model)
     call = operation.call(fill(parsed, entry, state))
-    plan = order(state, entry)
+    plan, fresh = punctual(state.health, entry, order(state, entry), loop.time(), stream=call.stream)
     asks = asked(call)
     journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
     course = Course(
@@ -63,6 +64,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         around_filter=entry.around_filter,
         clock=loop.time,
         draw=state.draw.random,
+        fresh=fresh,
     )
 
     def told() -> dict[str, str]:
@@ -77,7 +79,8 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     tab: Tab | None = None
     state.counters.in_flight += 1
     try:
-        tab = state.billing.open(request_id, key, entry.account, call, len(body), [target.offer for target, _ in plan])
+        offers = [target.offer for target, _ in plan]
+        tab = state.billing.open(request_id, key, entry.account, call, len(body), offers[:fresh], offers[fresh:])
         errand = Errand(request_id, call, entry, len(body), state.health, tab, journey)
         async with aclosing(run(errand, course)) as batches:
             if call.stream:
