@@ -242,7 +242,7 @@ class Service:
         return self.state.health.recent_failovers()
 
     def routes(self) -> list[dict[str, Any]]:
-        return overview.routes(self.state.table, self._served.config.routes)
+        return overview.routes(self.state.table, self._served.config.routes, self.state.health.late)
 
     def models(self) -> list[dict[str, Any]]:
         return overview.names(self._served, self._supervisor.states(), self.state.table)

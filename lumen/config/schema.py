@@ -200,9 +200,9 @@ class Target:
 class Route:
     """The public model name a client asks for.
 
-    `cover`: while a local target starts or wakes, the next target answers. `ttft`: the wanted time to the first token;
-    kept, but planning does not act on it yet. `max_output`: the most tokens of an answer whose request names no limit,
-    where money is limited; without it the route's own answers decide.
+    `cover`: while a local target starts or wakes, the next target answers. `ttft`: targets whose first token usually
+    takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no
+    limit, where money is limited; without it the route's own answers decide.
     """
 
     targets: tuple[Target, ...]

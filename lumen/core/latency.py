@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
+from lumen.core.pace import Pace
+
 _PER_OCTAVE = 8
 _LOWEST = -12  # 2**-12 s, a quarter of a millisecond
 _BUCKETS = 24 * _PER_OCTAVE  # up to 2**12 s, over an hour
@@ -135,12 +137,14 @@ class Histogram:
 class Latency:
     """One target's history: time to first token, largest gap of a stream, time per token; and its prompts' size."""
 
-    __slots__ = ("_baseline", "first", "gap", "per_token", "size", "slow_from")
+    __slots__ = ("_baseline", "first", "gap", "pace", "per_token", "size", "slow_from")
 
     def __init__(self, now: float) -> None:
         self.first = Histogram(now)
         self.gap = Histogram(now)
         self.per_token = Histogram(now)
+        # The last first tokens, those of long prompts as if they had been usual ones.
+        self.pace = Pace()
         # The usual size of a request in bytes, a moving mean; 0: not known.
         self.size = 0.0
         # The 95th percentile as of the last batch, and from when on a first token is slow: by that of the batch
@@ -155,7 +159,9 @@ class Latency:
             self.size = usual + (size - usual) * 0.0625 if usual else float(size)
         if self.first.add(seconds, now):
             self._shift()
-        return seconds >= self.slow_from and seconds >= self.slow_from * stretch(size, usual)
+        longer = stretch(size, usual)
+        self.pace.add(seconds / longer, now)
+        return seconds >= self.slow_from * longer
 
     def _shift(self) -> None:
         if self._baseline:
@@ -165,6 +171,7 @@ class Latency:
 
     def gave_up(self, seconds: float, now: float) -> None:
         """A first token that had not come after `seconds`: counted, so that a limit cannot lock itself in."""
+        self.pace.add(seconds, now)
         if self.first.add(min(seconds, LONGEST_GUESS), now):
             self._shift()
 
@@ -179,6 +186,7 @@ class Latency:
             "gap": self.gap.dump(),
             "per_token": self.per_token.dump(),
             "size": round(self.size),
+            "pace": self.pace.dump(),
         }
 
     @classmethod
@@ -194,6 +202,9 @@ class Latency:
             made.gap = Histogram.load(kept["gap"], now)
             made.per_token = Histogram.load(kept["per_token"], now)
             made.size = max(float(kept["size"]), 0.0)
+            if "pace" in kept:
+                # A file of an earlier version has none.
+                made.pace = Pace.load(kept["pace"])
             made._shift()
             made._shift()
         except (KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -125,11 +125,21 @@ class Billing:
 
     # -- a request -------------------------------------------------------------------------------------------
 
-    def open(self, request_id: str, key: Key | None, route: str, call: Call, body: int, offers: Sequence[Offer]) -> Tab:
+    def open(
+        self,
+        request_id: str,
+        key: Key | None,
+        route: str,
+        call: Call,
+        body: int,
+        offers: Sequence[Offer],
+        spare: Sequence[Offer] = (),
+    ) -> Tab:
         """Admit a request by its key's rates and every price ceiling. Never waits.
 
         Args:
             body: bytes of the request's JSON. `offers`: the plan's targets in order; the tab has those within bounds.
+            spare: targets that can only go on with an answer; the tab has those within bounds too.
 
         Raises:
             LumenError: 429 `rate_limit_exceeded`, or 400 `budget_unsatisfiable`.
@@ -140,6 +150,8 @@ class Billing:
         accounts = tuple(account for account in (own, routed, self._accounts[BOX]) if account is not None)
         need = needed(call, body)
         usable = self._within(known, route, accounts, offers)
+        if spare:
+            usable = [*usable, *self._affordable(known, accounts, spare)]
         likely = need.max_tokens or known.lengths.bound()
         expected = estimate_input(need.input_bytes) + likely * need.answers
         gate = self._enter(key, expected) if key is not None else None
@@ -149,16 +161,22 @@ class Billing:
         )  # fmt: skip
         return tab
 
+    def _ceilings(self, route: _Route) -> list[int]:
+        return [c for c in (route.max_cost, self._box.max_cost) if c is not None]
+
+    def _affordable(self, route: _Route, accounts: tuple[Account, ...], offers: Sequence[Offer]) -> Sequence[Offer]:
+        """The targets within the price ceilings; where money is limited, those whose price is known."""
+        if ceilings := self._ceilings(route):
+            return [offer for offer in offers if meets(offer.price, min(ceilings))]
+        if any(account.caps.any for account in accounts):
+            return [offer for offer in offers if offer.price is not None]
+        return list(offers)
+
     def _within(
         self, route: _Route, name: str, accounts: tuple[Account, ...], offers: Sequence[Offer]
     ) -> Sequence[Offer]:
-        """The targets within the price ceilings; where money is limited, those whose price is known."""
-        ceilings = [c for c in (route.max_cost, self._box.max_cost) if c is not None]
-        limited = any(account.caps.any for account in accounts)
-        if not ceilings:
-            usable = [offer for offer in offers if offer.price is not None] if limited else list(offers)
-        else:
-            usable = [offer for offer in offers if meets(offer.price, min(ceilings))]
+        """The same, where there must be one."""
+        usable = self._affordable(route, accounts, offers)
         if usable or not offers:
             return usable
         prices = [offer.price for offer in offers if offer.price is not None]
@@ -166,9 +184,9 @@ class Billing:
             raise unsatisfiable(
                 f"Money is limited here and no target of '{name}' has a known price; give its model a price."
             )
-        cheapest = min(ceiling_needed(price) for price in prices)
+        ceiling, cheapest = min(self._ceilings(route)), min(ceiling_needed(price) for price in prices)
         raise unsatisfiable(
-            f"No target of '{name}' costs at most {format_rate(min(ceilings))}; the cheapest needs a limit of "
+            f"No target of '{name}' costs at most {format_rate(ceiling)}; the cheapest needs a limit of "
             f"{format_rate(cheapest)}."
         )
 

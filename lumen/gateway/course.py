@@ -39,6 +39,7 @@ class Course:
 
     Args:
         plan: targets with the reason for each, in the policy's order.
+        fresh: how many of them, from the first on, may be asked for an answer that has yet to begin; all if not given.
         clock: the loop's time. draw: uniform in [0, 1).
     """
 
@@ -52,15 +53,18 @@ class Course:
         around_filter: bool,
         clock: Callable[[], float],
         draw: Callable[[], float],
+        fresh: int | None = None,
     ) -> None:
         self._plan = plan
+        first = plan if fresh is None else plan[:fresh]
+        self._alone = len(first) == 1
         self._trace = trace
         self._asked = asked
         self._health = health
         self._around_filter = around_filter
         self._clock = clock
         self._draw = draw
-        self._fresh = health.steps([target.name for target, _ in plan], clock)
+        self._fresh = health.steps([target.name for target, _ in first], clock)
         self._again: Leg | None = None
         self._tries = 0
         self._looks = 0
@@ -116,7 +120,7 @@ class Course:
         allowed = self._health.retries.retry(self._clock())
         if decision.next is not Next.SAME or not allowed:
             return 0.0
-        self._again = replace(leg, forced=len(self._plan) == 1)
+        self._again = replace(leg, forced=self._alone)
         return decision.pause
 
     def _unnoticed(self, leg: Leg, error: UpstreamError) -> float | None:

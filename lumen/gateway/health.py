@@ -170,6 +170,26 @@ class Health:
                 found[name] = Out(breaker.state, breaker.since, _until(breaker), breaker.why)
         return found
 
+    def within(self, names: Sequence[str], objective: float, now: float) -> list[int]:
+        """Places of those that may be asked by a route that wants its first token within `objective` seconds."""
+        now += self._offset
+        found = []
+        for place, name in enumerate(names):
+            target = self._targets.get(name)
+            if target is None or target.latency.pace.admits(objective, now, target.used):
+                found.append(place)
+        return found
+
+    def late(self, name: str, objective: float) -> bool:
+        """Whether it is left out, but for a try now and then, where a first token is wanted within `objective`."""
+        target = self._targets.get(name)
+        return target is not None and target.latency.pace.misses(objective)
+
+    def usual(self, name: str) -> float | None:
+        """The time to the first token that this target usually takes now; `None` while too little is known."""
+        target = self._targets.get(name)
+        return target.latency.pace.usual() if target is not None else None
+
     # -- one attempt -----------------------------------------------------------------------------------------
 
     def begin(self, name: str, now: float, size: int = 0, *, force: bool = False) -> Pass | None:
@@ -362,6 +382,7 @@ class Health:
                 "share": round(recent[target.name] / total, 4),
                 "error_rate": round(target.breaker.error_rate(now), 4),
                 "first_token_ms": _percentiles(target.latency.first),
+                "usual_first_token_ms": _milli(target.latency.pace.usual()),
                 "gap_ms": _percentiles(target.latency.gap),
                 "per_token_ms": _percentiles(target.latency.per_token),
             }
@@ -446,6 +467,10 @@ def _until(breaker: Breaker) -> float:
 
 def _shown(until: float) -> float | None:
     return None if math.isinf(until) else round(until, 3)
+
+
+def _milli(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)
 
 
 def _percentiles(histogram: Histogram) -> Mapping[str, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -47,8 +47,11 @@ def requests_status(counters: Counters) -> dict[str, int]:
     return asdict(counters)
 
 
-def routes(table: Table, declared: Mapping[str, Route]) -> list[dict[str, Any]]:
-    """The effective routes, limits resolved; `declared`: those of the configuration."""
+def routes(table: Table, declared: Mapping[str, Route], late: Callable[[str, float], bool]) -> list[dict[str, Any]]:
+    """The effective routes, limits resolved; `declared`: those of the configuration.
+
+    `late`: whether a target misses a wanted time to the first token at the moment.
+    """
     return [
         {
             "name": entry.name,
@@ -58,6 +61,8 @@ def routes(table: Table, declared: Mapping[str, Route]) -> list[dict[str, Any]]:
             "defaults": dict(entry.defaults),
             "timeouts": asdict(entry.limits),
             "budget": asdict(declared[entry.name].budget) if entry.name in declared else None,
+            "ttft": entry.ttft,
+            "late": [t.name for t in entry.targets if entry.ttft is not None and late(t.name, entry.ttft)],
         }
         for entry in table.entries()
     ]

@@ -37,7 +37,7 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `exact`, `hedge`, `around_filter`: as the route says.
+    seed. `exact`, `hedge`, `around_filter`, `ttft`: as the route says.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Entry:
     exact: bool
     hedge: bool
     around_filter: bool
+    ttft: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class Table:
             exact=route.exact,
             hedge=route.hedge == "p95",
             around_filter=route.content_filter == "next",
+            ttft=route.ttft,
         )
 
     def _target(self, name: str) -> Target:

@@ -227,7 +227,13 @@ def test_latency_round_trip() -> None:
     loaded = Latency.load(json.loads(json.dumps(target.dump())), T)
     assert limits(loaded, NOTHING_SET, DEFAULTS) == limits(target, NOTHING_SET, DEFAULTS)
     assert loaded.size == 1000
+    assert loaded.pace.usual() == target.pace.usual() == 0.5
     assert loaded.first_token(3.0, T)
-    for name in target.dump():
+    # That of a long prompt counts as if it had been an usual one.
+    loaded.first_token(2.0, T, 10_000)
+    assert loaded.pace.dump()["last"][-2:] == [3.0, 0.2]
+    # Files of the version before have no pace.
+    assert Latency.load({k: v for k, v in target.dump().items() if k != "pace"}, T).pace.usual() is None
+    for name in target.dump().keys() - {"pace"}:
         with pytest.raises(ValueError):
             Latency.load({k: v for k, v in target.dump().items() if k != name}, T)

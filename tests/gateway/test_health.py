@@ -292,6 +292,34 @@ def test_silence_counts_with_its_length(health: Health, clock: Clock) -> None:
     assert health.limits(taken(health, "a", clock(), force=True), BASE, UNSET).first_token > 30.0
 
 
+def test_who_is_too_slow_for_an_objective(health: Health, clock: Clock) -> None:
+    for name, seconds in (("slow", 2.0), ("quick", 0.1)):
+        for _ in range(5):
+            given = taken(health, name, clock())
+            clock.now += seconds
+            health.serving(given, clock(), seconds)
+            health.ended(given, clock(), True)
+    names = ("slow", "new", "quick")
+    assert health.within(names, 0.3, clock()) == [1, 2]
+    assert (health.usual("slow"), health.usual("new")) == (2.0, None)
+    assert [health.late(name, 0.3) for name in names] == [True, False, False]
+    shown = {one["name"]: one["usual_first_token_ms"] for one in health.snapshot(clock())}
+    assert shown == {"slow": 2000.0, "quick": 100.0}
+    again = made(clock)
+    again.load(json.loads(json.dumps(health.dump())), clock())
+    assert again.within(names, 0.3, clock()) == [1, 2]
+    # Silence counts too: a first token that never came was late.
+    for _ in range(5):
+        given = taken(health, "quick", clock(), force=True)
+        clock.now += 5.0
+        health.ended(given, clock(), False, error=SilentError("silent", phase="first_token"))
+    assert health.within(names, 0.3, clock()) == [1, 2]
+    given = taken(health, "quick", clock(), force=True)
+    clock.now += 5.0
+    health.ended(given, clock(), False, error=SilentError("silent", phase="first_token"))
+    assert health.within(names, 0.3, clock()) == [1]
+
+
 def test_hedge_delay(health: Health, clock: Clock) -> None:
     assert health.hedge_delay("a") is None
     learned(health, clock, 0.4, 0.1)

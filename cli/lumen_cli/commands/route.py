@@ -39,7 +39,7 @@ def set_(
     monthly: str | None = MONTHLY,
     credit: str | None = CREDIT,
     ttft: str | None = typer.Option(
-        None, metavar="TIME", help="Wanted time to the first token, such as 300ms. Kept, but not acted on yet."
+        None, metavar="TIME", help="Targets that usually take longer to the first token are left out, such as 300ms."
     ),
     max_output: str | None = typer.Option(
         None, metavar="TOKENS", help="The longest answer where a request names no limit and money is limited."
@@ -116,6 +116,9 @@ def show(
     say(f"defaults  {_settings(found['defaults']) or 'none'}")
     say(f"limits    {_settings(limits) or 'the usual ones'}")
     say(f"budget    {shown(found.get('budget') or {}) or 'none'}")
+    if found.get("ttft"):
+        late = ", ".join(found.get("late") or ())
+        say(f"ttft      {format_duration(found['ttft'])}" + (f"; left out now: {late}" if late else ""))
     say()
     share = sum(target["weight"] for target in found["targets"]) or 1.0
     rows = [(t["model"], f"{t['weight']:g}", f"{100 * t['weight'] / share:.0f} %") for t in found["targets"]]
