@@ -230,7 +230,15 @@ def room(reservation: Reservation, committed: int) -> int | None:
     return max(min(found), 0) if found else None
 
 
-class QuotaError(LumenError):
+class BudgetError(LumenError):
+    """A limit of money is in the way. `needed`: the pico-dollars that had to be held; of several targets the least."""
+
+    def __init__(self, message: str, *, needed: int, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.needed = needed
+
+
+class QuotaError(BudgetError):
     """Money stands in the way: 429, never to be tried again by a client of its own accord.
 
     Where only holds are in the way it has a `retry_after`, for those who want to wait. It is no invitation: a crowd
@@ -241,8 +249,8 @@ class QuotaError(LumenError):
     type = "insufficient_quota"
     code = "insufficient_quota"
 
-    def __init__(self, message: str, **rest: Any) -> None:
-        super().__init__(message, **rest)
+    def __init__(self, message: str, *, needed: int, **rest: Any) -> None:
+        super().__init__(message, needed=needed, **rest)
         self.headers["x-should-retry"] = "false"
 
 
@@ -253,7 +261,8 @@ def refused(refusal: Refusal) -> LumenError:
     if refusal.kind == "unsatisfiable":
         return unsatisfiable(
             f"This request could cost up to {needed}, above {limit}. Ask for fewer tokens, or raise the limit to "
-            f"{format_amount(refusal.needed)} or more."
+            f"{format_amount(refusal.needed)} or more.",
+            refusal.needed,
         )
     if refusal.kind == "minute":
         return rate_error(f"{_begin(limit)} is used up until the next minute.", refusal.retry_after or 1)
@@ -261,14 +270,15 @@ def refused(refusal: Refusal) -> LumenError:
         return QuotaError(
             f"This request could cost up to {needed}; of {limit} only {left} is neither spent nor held for requests "
             "under way. Try again shortly.",
+            needed=refusal.needed,
             retry_after=refusal.retry_after,
         )
-    return QuotaError(f"This request could cost up to {needed}, and {left} is left of {limit}.")
+    return QuotaError(f"This request could cost up to {needed}, and {left} is left of {limit}.", needed=refusal.needed)
 
 
-def unsatisfiable(message: str) -> LumenError:
+def unsatisfiable(message: str, needed: int = 0) -> BudgetError:
     """No target can serve this within the limits, now or later."""
-    return LumenError(message, status=400, type="invalid_request_error", code="budget_unsatisfiable")
+    return BudgetError(message, needed=needed, status=400, type="invalid_request_error", code="budget_unsatisfiable")
 
 
 def rate_error(message: str, retry_after: float) -> LumenError:

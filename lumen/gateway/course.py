@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from lumen.core.budget import BudgetError
 from lumen.core.errors import BrokenError, ConnectError, LumenError, SilentError, UnavailableError, UpstreamError
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
 from lumen.core.retry import Next, after
@@ -89,8 +90,14 @@ class Course:
         return None
 
     def refused(self, error: LumenError) -> None:
-        """The attempt could not be made: no replica, no money for it, or the target is out."""
-        self.failure = self.failure if self._trace.delivered and self.failure else error
+        """The attempt could not be made: no replica, no money for it, or the target is out.
+
+        Where money is in the way of several, the client is told what the cheapest of them needs.
+        """
+        known = self.failure
+        cheaper = isinstance(known, BudgetError) and isinstance(error, BudgetError) and known.needed <= error.needed
+        if known is None or not (self._trace.delivered or cheaper):
+            self.failure = error
 
     def failed(self, leg: Leg, error: UpstreamError, *, progressed: bool) -> float:
         """An attempt was made and failed. Seconds to wait before the next one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from lumen.config.schema import Budget, Route, Target
-from lumen.core.money import Price
+from lumen.core.money import Price, parse_amount
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import KeyRing, Limits
 from tests.gateway.conftest import Up, fake
@@ -19,6 +20,7 @@ from tests.ledger.ledgers import consistent, rows
 pytestmark = pytest.mark.anyio
 
 PRICE = Price(input=1000, output=1_000_000)
+DEAR = Price(input=10_000, output=10_000_000)
 WORDS = 5
 COST = 7 * 1000 + WORDS * 1_000_000
 
@@ -29,11 +31,12 @@ def limited(up: Up, budget: Budget | None = None, limits: Limits | None = None) 
 
     def priced(model: str) -> Any:
         dialect, can, offer = fake(model)
-        return dialect, can, replace(offer, price=PRICE)
+        return dialect, can, replace(offer, price=DEAR if model == "words-9" else PRICE)
 
     paid = Route((Target(f"fake/words-{WORDS}"),), budget=budget or Budget())
     broken = Route((Target("fake/cut-3"), Target(f"fake/words-{WORDS}")), policy="ordered")
-    config = replace(up.state.config, routes={"paid": paid, "broken": broken})
+    dear = Route((Target("fake/words-9"), Target("fake/words-8"), Target("fake/words-9")), budget=budget or Budget())
+    config = replace(up.state.config, routes={"paid": paid, "broken": broken, "dear": replace(dear, policy="ordered")})
     assert up.state.ring is not None
     ring = KeyRing([replace(up.state.ring.keys[0], limits=limits or Limits())])
     up.state.config, up.state.ring = config, ring
@@ -83,6 +86,21 @@ async def test_a_price_ceiling_says_what_would_have_been_needed(up: Up) -> None:
     assert (status, answer["error"]["code"]) == (400, "budget_unsatisfiable")
     assert "needs a limit of 1/1M" in answer["error"]["message"]
     assert not up.emulator.requests
+
+
+async def test_a_limit_of_one_request_says_what_the_cheapest_would_need(up: Up) -> None:
+    limited(up, Budget(max_request=1_000_000))
+    status, answer, headers = await up.post("/v1/chat/completions", body(model="dear"))
+    assert (status, answer["error"]["code"]) == (400, "budget_unsatisfiable")
+    assert "x-should-retry" not in headers
+    needed = re.search(r"raise the limit to (\S+)usd or more", answer["error"]["message"])
+    assert needed is not None
+    # What it says is enough, and a hair less is not.
+    limited(up, Budget(max_request=parse_amount(f"{needed[1]}usd") - 1))
+    assert (await up.post("/v1/chat/completions", body(model="dear")))[0] == 400
+    limited(up, Budget(max_request=parse_amount(f"{needed[1]}usd")))
+    status, _, headers = await up.post("/v1/chat/completions", body(model="dear"))
+    assert (status, headers["x-lumen-target"]) == (200, "fake/words-8")
 
 
 async def test_a_rate_says_when_to_come_back(up: Up) -> None:

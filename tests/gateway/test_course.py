@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from lumen.core.errors import BrokenError, ConnectError, LumenError, RefusedError, Retry, SilentError, UpstreamError
+from lumen.core.budget import unsatisfiable
+from lumen.core.errors import (
+    BrokenError,
+    ConnectError,
+    LumenError,
+    RefusedError,
+    Retry,
+    SilentError,
+    UnavailableError,
+    UpstreamError,
+)
 from lumen.core.resume import Asked, Rung
 from lumen.core.retry import QUICK_RETRY
 from lumen.core.trace import Trace
@@ -115,6 +125,20 @@ def test_a_silent_target_is_not_tried_twice() -> None:
     # Nor after it has said something.
     way.fails(SilentError("silent", phase="stream"), said="Once upon a time")
     assert way.next() == "p/a anchored"
+
+
+@pytest.mark.parametrize("order", [(3, 1, 2), (1, 2, 3)])
+def test_of_several_that_cost_too_much_the_cheapest_is_told(order: tuple[int, ...]) -> None:
+    way = trip(*(target(f"p/{needed}") for needed in order))
+    told = {needed: unsatisfiable("too dear", needed) for needed in order}
+    for needed in order:
+        assert way.next() == f"p/{needed}"
+        way.course.refused(told[needed])
+    assert way.next() is None
+    assert way.course.verdict() is told[1]
+    # What a target said for itself is told after that.
+    way.course.refused(UnavailableError("no replica"))
+    assert isinstance(way.course.verdict(), UnavailableError)
 
 
 def test_a_context_too_small_leads_to_a_larger_one() -> None:
