@@ -153,7 +153,7 @@ def _references(config: Config) -> list[str]:
     return [key for key in found if key]
 
 
-_LOCAL = Capabilities(local=True, token_ids=True, prefill="continue")
+_LOCAL = Capabilities(local=True, token_ids=True, prefill="continue", reasoning_content=True)
 
 
 def _local(model: Model | None, name: str) -> tuple[Dialect, Capabilities, Offer]:

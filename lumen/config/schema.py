@@ -109,6 +109,7 @@ class Abilities:
     local: bool | None = None
     token_ids: bool | None = None
     prefill: Prefill | None = None
+    prefill_echo: bool | None = None
     seed: bool | None = None
     logprobs: bool | None = None
     json_schema: bool | None = None
@@ -116,6 +117,8 @@ class Abilities:
     images: bool | None = None
     n: bool | None = None
     stream_usage: bool | None = None
+    reasoning_content: bool | None = None
+    extra_content: bool | None = None
     max_tokens_field: MaxTokensField | None = None
 
 

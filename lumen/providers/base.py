@@ -84,12 +84,15 @@ class Capabilities:
 
     `prefill`: how it continues a partial assistant message: `none`; `prefix` (a `prefix: true` field on the last
     message); `continue` (`continue_final_message` with `add_generation_prompt: false`); `native` (it continues
-    when the conversation ends with an assistant message).
+    when the conversation ends with an assistant message). `prefill_echo`: its answer then begins with that message.
+    `reasoning_content`: it takes back, in later turns, what the assistant thought, where others refuse the field.
+    `extra_content`: the same of what a vendor adds to its tool calls, such as Gemini's signatures.
     """
 
     local: bool = False
     token_ids: bool = False
     prefill: Literal["none", "prefix", "continue", "native"] = "none"
+    prefill_echo: bool = False
     seed: bool = True
     logprobs: bool = True
     json_schema: bool = True
@@ -97,6 +100,8 @@ class Capabilities:
     images: bool = True
     n: bool = True
     stream_usage: bool = True
+    reasoning_content: bool = False
+    extra_content: bool = False
     max_tokens_field: Literal["max_tokens", "max_completion_tokens", "as_given"] = "as_given"
 
 

@@ -14,6 +14,7 @@ from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Re
 from lumen.wire.answers import Choice, Chunk, Usage, Whole
 from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
+from lumen.wire.extras import accepted
 from lumen.wire.refusals import error_object, in_answer, refused, strings
 from lumen.wire.requests import LOCAL_ONLY, ChatRequest, ContinuedChat, EmbeddingRequest, StreamOptions
 from lumen.wire.sse import DONE
@@ -56,6 +57,9 @@ class OpenAI:
                     request.continue_final_message = going_on or None
             if isinstance(request, ChatRequest):
                 self._name_limit(request)
+                request.messages = accepted(
+                    request.messages, reasoning=self.can.reasoning_content, extra=self.can.extra_content
+                )
             if call.stream and self.can.stream_usage:
                 # Metering needs the counts whether or not the client does.
                 request.stream_options = _WITH_USAGE
