@@ -16,6 +16,7 @@ from lumen.core.lengths import FLOOR, Lengths
 from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, estimate_input, output_within, worst
 from lumen.core.money import FREE, Price
 from lumen.core.rate import Gate
+from lumen.core.resume import Rung
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
 from lumen.ledger.store import LedgerError, within
 from lumen.wire.answers import Usage
@@ -116,6 +117,18 @@ class Line:
         """The input tokens that its target counted, where it said."""
         told = self._reported()
         return told.input if told is not None else None
+
+    def counts(self, prompt: int | None) -> tuple[int, int]:
+        """Tokens of the client's prompt and of the whole answer, as near as can be told without its target's word.
+
+        Args:
+            prompt: what an earlier target has counted.
+        """
+        if prompt is None:
+            prompt = estimate_input(self._tab.need.input_bytes)
+        # A repetition begins at the beginning, everything else where the answer broke off.
+        before = 0 if self._fidelity == Rung.REPLAY_EXACT.value else self._resumed_at or 0
+        return prompt, before + (self.so_far(prompt).tokens.output or 0)
 
     def correct(self, input_tokens: int) -> None:
         """Another target has counted the same input: where this one did not, its estimate becomes that."""

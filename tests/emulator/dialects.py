@@ -28,8 +28,8 @@ class Speaker(ABC):
     def piece(self, text: str, index: int) -> bytes: ...
 
     @abstractmethod
-    def close(self, tokens: int) -> bytes:
-        """The finish reason and the counts."""
+    def close(self, tokens: int | None) -> bytes:
+        """The finish reason and the counts, if there are any."""
 
     def done(self) -> bytes:
         """The last words, after which the answer is complete."""
@@ -79,9 +79,9 @@ class OpenAI(Speaker):
             made = self._delta({"reasoning_content": self.thought()}, index)
         return made + self._delta({"content": text}, index)
 
-    def close(self, tokens: int) -> bytes:
+    def close(self, tokens: int | None) -> bytes:
         made = b"".join(self._delta({}, i, self._finish()) for i in range(self.many))
-        if (self.body.get("stream_options") or {}).get("include_usage"):
+        if tokens is not None and (self.body.get("stream_options") or {}).get("include_usage"):
             made += event(self._object(".chunk", []) | {"usage": self._usage(tokens)})
         return made
 
@@ -148,9 +148,10 @@ class Anthropic(Speaker):
             return self._delta({"type": "input_json_delta", "partial_json": text})
         return self._delta({"type": "text_delta", "text": text})
 
-    def close(self, tokens: int) -> bytes:
+    def close(self, tokens: int | None) -> bytes:
         delta = {"stop_reason": self._finish(), "stop_sequence": None}
-        return self._stop() + self._event("message_delta", delta=delta, usage={"output_tokens": tokens})
+        counted = {} if tokens is None else {"usage": {"output_tokens": tokens}}
+        return self._stop() + self._event("message_delta", delta=delta, **counted)
 
     def done(self) -> bytes:
         return self._event("message_stop")
@@ -218,11 +219,12 @@ class Gemini(Speaker):
             return b""
         return _crlf(self._chunk([{"text": text}], index))
 
-    def close(self, tokens: int) -> bytes:
+    def close(self, tokens: int | None) -> bytes:
         made = b""
         for i, text in enumerate(self._calls):
             parts = [self._call(text)] if self.kind == "tool" else []
-            made += _crlf(self._chunk(parts, i, "STOP") | {"usageMetadata": self._usage(tokens)})
+            counted = {} if tokens is None else {"usageMetadata": self._usage(tokens)}
+            made += _crlf(self._chunk(parts, i, "STOP") | counted)
         return made
 
     def failure(self) -> bytes:

@@ -21,6 +21,7 @@ ignored), `noprefill` (400), `prefill` (goes on), `anchor` (repeats the last 40 
 `garbage-N`  N words, then no JSON.             `truncated-N` N words, then half an event, and the end.
 `endless-N`  N words, then one endless line.    `nofinish-N` ends without finish reason.
 `nodone-N`   everything but the last words (`[DONE]`, `message_stop`).
+`nocount-N`  N words and a finish reason, and no counts.  `cutcount-N` the same, then resets.
 
 Faults in the middle of a stream befall whole answers too, in their body. `GET /served` lists what was served and
 what it costs: every word that was sent is billed, and so is the prompt, even where the answer broke off.
@@ -189,8 +190,11 @@ class Emulator:
             await _break(request, response, speaker, script)
             return response
         if script.name != "nofinish":
-            await response.write(speaker.close(len(said) * (10 if script.name == "wrong" else 1)))
-            if script.name != "nodone" and (last := speaker.done()):
+            claimed = len(said) * (10 if script.name == "wrong" else 1)
+            await response.write(speaker.close(None if script.name in ("nocount", "cutcount") else claimed))
+            if script.name == "cutcount":
+                _transport(request).abort()
+            elif script.name != "nodone" and (last := speaker.done()):
                 await response.write(last)
         served.complete = script.name != "nofinish"
         return response

@@ -56,6 +56,8 @@ FAULTS = (
     Fault("endless line", "endless", (WORDS,)),
     Fault("no finish reason", "nofinish", (WORDS,)),
     Fault("no `[DONE]`", "nodone", (TOTAL,), mends=True),
+    Fault("no counts", "nocount", (TOTAL,), mends=True),
+    Fault("reset before the counts", "cutcount", (TOTAL,), mends=True),
     Fault("steady drip", "slow", (TOTAL, 40), mends=True),
     Fault("wrong usage", "wrong", (TOTAL,), mends=True),
     Fault("flapping", "flap", (1, 2, TOTAL), mends=True),
