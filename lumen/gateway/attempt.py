@@ -17,6 +17,7 @@ from lumen.gateway.upstream import Exchange, Limits
 from lumen.providers.base import Decoder, Resume
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event
+from lumen.wire.closing import usage_chunk
 from lumen.wire.continued import continued
 from lumen.wire.matching import Diverged
 from lumen.wire.requests import ChatRequest
@@ -159,7 +160,7 @@ class Attempt:
             request = call.request
             if isinstance(request, ChatRequest):
                 call = replace(call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill))
-            self._seam = Seam(leg.rung, trace)
+            self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
         line.sent = True
         exchange = await target.upstream.open(encode, target.model, self._limits, call.stream)
@@ -227,7 +228,20 @@ class Attempt:
             return []
         events = self._taken(decoder.finish(), exchange)
         self.record.outcome, self._ok = "ok", True
-        return events
+        return events + self._uncounted()
+
+    def closing(self) -> list[Event]:
+        """The answer is whole, and only its target's closing words are lost: what the client still misses of them."""
+        self.record.outcome = "ok"
+        return self._uncounted()
+
+    def _uncounted(self) -> list[Event]:
+        """The counts, estimated, where the client wants them and the target has told none."""
+        call, trace = self._errand.call, self._errand.journey.trace
+        if self.record.usage is not None or not (call.stream and call.include_usage):
+            return []
+        counts = self._line.counts(trace.prompt_tokens)
+        return [Event(usage_chunk(call.operation, self._leg.target.model, trace.identity, *counts))]
 
     def _note(self, events: list[Event]) -> list[Event]:
         """Write down what is about to go to the client."""

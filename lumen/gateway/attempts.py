@@ -59,6 +59,8 @@ async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], Non
         except UpstreamError as error:
             if errand.call.stream and trace.complete:
                 # Every choice has its finish reason; only the stream's own closing words were lost.
+                if closing := attempt.closing():
+                    yield closing
                 await errand.tab.settle()
                 return
             broke = broke or _Break(leg.target.name, error.code or error.type, loop.time())
