@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lumen.config.schema import Model
+from lumen.config.schema import Abilities, Model
+
+if TYPE_CHECKING:
+    from lumen.hardware.machine import Hardware
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,20 @@ class Engine(Protocol):
         """Why this engine cannot run here and what to do about it; `None` where it can. No heavy imports."""
         ...
 
+    def dialect(self, model: Model) -> str:
+        """The dialect it is spoken to in: a file in `lumen/providers`."""
+        ...
+
+    def abilities(self, model: Model) -> Abilities:
+        """What it can do as it will be launched; what is left open is as its dialect has it."""
+        ...
+
+    def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
+        """`model` with what its files and this machine decide filled in, where its user left that open. Blocking."""
+        ...
+
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
-        """The process that serves `model`. Pure: starts nothing, makes no file.
+        """The process that serves a settled `model`. Starts nothing, makes no file.
 
         Raises:
             ConfigError: an option of the model is unknown or unusable; the message names the nearest one.

@@ -14,12 +14,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lumen.config.schema import Model
+from lumen.config.schema import Abilities, Model
 from lumen.core.errors import ConfigError
 from lumen.engines._options import Option, check_options, nearest
 from lumen.engines.base import Launch, ModelFiles, Place
+
+if TYPE_CHECKING:
+    from lumen.hardware.machine import Hardware
 
 _HOST = "127.0.0.1"
 _OPTIONS: Mapping[str, Option] = {
@@ -29,19 +32,31 @@ _OPTIONS: Mapping[str, Option] = {
     "port": Option(int, least=1, most=65535),
     "env": Option(dict),
     "grace": Option(float, least=0, most=3600),
+    "dialect": Option(str, choices=("openai", "vllm")),
+    "prefill": Option(str, choices=("none", "prefix", "continue", "native")),
 }
 # Only a bare word in braces is a placeholder: JSON on a command line needs no doubled braces.
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 class Command:
-    """Text goes in and out; what the server can do beyond that is not assumed."""
+    """Text goes in and out; what the server can do beyond that is not assumed, but for what the options say."""
 
     name = "command"
 
     def missing(self) -> str | None:
         # Which program it takes is known only by the model; its absence shows when it is started.
         return None
+
+    def dialect(self, model: Model) -> str:
+        return str(model.options.get("dialect", "openai"))
+
+    def abilities(self, model: Model) -> Abilities:
+        ids = self.dialect(model) == "vllm" and model.context is not None
+        return Abilities(token_ids=ids, prefill=model.options.get("prefill", "none"))
+
+    def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
+        return model
 
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         options = check_options(self.name, model.options, _OPTIONS)

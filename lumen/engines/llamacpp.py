@@ -7,13 +7,16 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lumen
-from lumen.config.schema import Model
+from lumen.config.schema import Abilities, Model
 from lumen.core.errors import ConfigError
 from lumen.engines._options import Option, check_options
 from lumen.engines.base import Launch, ModelFiles, Place
+
+if TYPE_CHECKING:
+    from lumen.hardware.machine import Hardware
 
 _GRACE = 30.0
 _OPTIONS: Mapping[str, Option] = {
@@ -40,6 +43,16 @@ class LlamaCpp:
         if find_spec("llama_cpp") is None:
             return "llama-cpp-python is not installed; run ./install.sh"
         return None
+
+    def dialect(self, model: Model) -> str:
+        return "openai"
+
+    def abilities(self, model: Model) -> Abilities:
+        return Abilities(token_ids=True, prefill="continue")
+
+    def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
+        # The worker reads its model's file itself, and fits what is left open to it.
+        return model
 
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         options = check_options(self.name, model.options, _OPTIONS)

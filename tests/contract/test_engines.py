@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ from lumen.config.schema import Model
 from lumen.core.errors import ConfigError
 from lumen.engines.base import Engine, Launch, ModelFiles, Place
 from lumen.engines.registry import engine, names
+from lumen.hardware.machine import GIB, Hardware
+from lumen.providers.base import Capabilities, module
 
 # Where an engine cannot do without an option, its smallest usable set.
 LEAST_OPTIONS: dict[str, dict[str, Any]] = {"command": {"command": "serve {model} --port {port}"}}
+# Engines that take a folder in Hugging Face's format rather than a file.
+FOLDERS = {"vllm"}
+MACHINE = Hardware("linux", "x86_64", "a CPU", 4, 8, 16 * GIB, 8 * GIB)
 
 
 @pytest.fixture(params=names())
@@ -33,9 +38,13 @@ def model_for(found: Engine, **rest: Any) -> Model:
     return Model(source="x", engine=found.name, options=LEAST_OPTIONS.get(found.name, {}), **rest)
 
 
+def files_for(found: Engine, root: Path, name: str = "org/name") -> ModelFiles:
+    return ModelFiles(name, root / ("folder" if found.name in FOLDERS else "model.gguf"))
+
+
 def launched(found: Engine, root: Path, **rest: Any) -> Launch:
     place = Place(socket=root / "run" / "r.sock", port=4321, parent_pid=os.getpid())
-    return found.launch(ModelFiles("org/name", root / "model.gguf"), model_for(found, **rest), place)
+    return found.launch(files_for(found, root), model_for(found, **rest), place)
 
 
 def test_it_is_named_like_its_file(found: Engine) -> None:
@@ -81,7 +90,7 @@ def test_the_process_to_start_is_well_formed(found: Engine, tmp_path: Path) -> N
     assert not any(name.startswith("LUMEN_") for name in launch.env)
     assert 0 <= launch.grace <= 3600
     assert launch.health is None or launch.health.startswith("/")
-    assert any(str(tmp_path / "model.gguf") in word for word in launch.argv)
+    assert any(str(files_for(found, tmp_path).path) in word for word in launch.argv)
 
 
 def test_it_listens_where_only_this_machine_reaches_it(found: Engine, tmp_path: Path) -> None:
@@ -95,7 +104,7 @@ def test_it_listens_where_only_this_machine_reaches_it(found: Engine, tmp_path: 
 
 
 def test_two_replicas_do_not_meet(found: Engine, tmp_path: Path) -> None:
-    files, model = ModelFiles("m", tmp_path / "m"), model_for(found)
+    files, model = files_for(found, tmp_path), model_for(found)
     one, other = (found.launch(files, model, Place(tmp_path / f"{n}.sock", 5000 + n)) for n in range(2))
     assert (one.socket, one.base_url) != (other.socket, other.base_url)
 
@@ -118,4 +127,38 @@ def test_an_unknown_option_is_refused_with_its_name(found: Engine, tmp_path: Pat
     model = model_for(found)
     model = replace(model, options={**model.options, "no_such_option": 1})
     with pytest.raises(ConfigError, match="no_such_option"):
-        found.launch(ModelFiles("m", tmp_path / "m"), model, Place(tmp_path / "s", 1))
+        found.launch(files_for(found, tmp_path), model, Place(tmp_path / "s", 1))
+
+
+def test_settling_keeps_what_the_user_said_and_can_be_launched(found: Engine, tmp_path: Path) -> None:
+    files = files_for(found, tmp_path)
+    model = model_for(found, context=1024, slots=2)
+    settled = found.settle(files, model, MACHINE)
+    assert (settled.source, settled.context, settled.slots) == (model.source, 1024, 2)
+    assert all(settled.options[name] == value for name, value in model.options.items())
+    assert found.settle(files, settled, MACHINE) == settled
+    assert found.launch(files, settled, Place(tmp_path / "s", 1)).argv
+
+
+def test_what_it_can_do_is_said_in_the_terms_of_a_dialect_that_exists(found: Engine) -> None:
+    model = model_for(found, context=1024)
+    told = {name: value for name, value in asdict(found.abilities(model)).items() if value is not None}
+    can = replace(Capabilities(local=True), **told)
+    assert module(found.dialect(model)).make(can)
+
+
+def test_a_sleeper_says_how_it_is_woken(found: Engine, tmp_path: Path) -> None:
+    launch = launched(found, tmp_path)
+    if launch.sleeping is not None:
+        calls = (launch.sleeping.sleep, launch.sleeping.wake, launch.sleeping.asleep)
+        assert all(call.path.startswith("/") and call.method in ("GET", "POST") for call in calls)
+
+
+def test_its_log_is_read_without_a_fault_whatever_stands_in_it(found: Engine, tmp_path: Path) -> None:
+    launch = launched(found, tmp_path)
+    for line in ("", "\0" * 100, "x" * 10_000, "Error: \x1b[31m", "MemoryError", "100%" * 1000):
+        if launch.said is not None:
+            launch.said(line)
+        if launch.remedy is not None:
+            said = launch.remedy([line] * 1000, model_for(found, context=4096))
+            assert said is None or (len(said.why) < 1000 and "\n" not in said.why)
