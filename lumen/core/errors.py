@@ -117,6 +117,12 @@ class UnavailableError(LumenError):
     code = "unavailable"
 
 
+class WakingError(UnavailableError):
+    """A local model starts or wakes; it is on its way, and nothing is wrong with it."""
+
+    code = "model_not_ready"
+
+
 class ConfigError(LumenError):
     """`where` is `file:line` of the offending key."""
 

@@ -1,56 +1,113 @@
-"""The replicas of one model, and the requests that wait for one of them."""
+"""The replicas of one model, and the requests that wait for one of them. How many there are its pool decides."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from lumen.config.schema import Model
-from lumen.core.errors import UnavailableError
+from lumen.core.errors import UnavailableError, WakingError
+from lumen.workers.affinity import Affinity, Block, Busy
+from lumen.workers.habits import Rate
 from lumen.workers.lifecycle import State
-from lumen.workers.load import Lease, retry_after
+from lumen.workers.load import Lease, parts, retry_after
 from lumen.workers.replica import Replica
 from lumen.workers.rolling import Seen, moves
 from lumen.workers.spec import Home, Spec
 
 _HOPELESS = 3  # starts in a row that failed: from then on requests are told at once instead of waiting
+Prompt = Callable[[], Sequence[Block]]
+
+
+class Watcher(Protocol):
+    """Who is told what happens to a group."""
+
+    def changed(self, group: Group, replica: Replica) -> None:
+        """A replica has another state; the last one is `off`."""
+        ...
+
+    def asked(self, group: Group) -> None:
+        """A request came that no replica can take now, or one more than `crowd`."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    lease: asyncio.Future[Lease]
+    since: float
+    prompt: Prompt | None
 
 
 class Group:
-    """`changed` is told of every change of state of every replica."""
+    """`spec`: what is wanted now, `None` once dismissed. `crowd`: as many requests on its replicas are told of."""
 
-    def __init__(self, name: str, home: Home, changed: Callable[[Group, Replica], None]) -> None:
+    def __init__(self, name: str, home: Home, watcher: Watcher, rate: Rate) -> None:
         self.name = name
         self.replicas: list[Replica] = []
+        self.spec: Spec | None = None
+        self.crowd = sys.maxsize
+        self._rate = rate
         self._home = home
-        self._notify = changed
-        self._spec: Spec | None = None
+        self._watcher = watcher
+        self._clock = asyncio.get_running_loop().time
         self._count = 0
         self._queue = 0
         self._beside = True
-        self._waiters: deque[asyncio.Future[Lease]] = deque()
+        self._waiters: deque[_Waiter] = deque()
+        self._denied: str | None = None
+        self._affinity = Affinity()
 
     # -- what is wanted ----------------------------------------------------------------------------------
 
-    def want(self, spec: Spec, model: Model, beside: bool) -> None:
-        """Run `model.replicas` of `spec`. `beside`: an old and a new replica may run at the same time."""
+    @property
+    def count(self) -> int:
+        """How many replicas there should be."""
+        return self._count
+
+    @property
+    def beside(self) -> bool:
+        """Whether two of its replicas can run at the same time."""
+        return self._beside
+
+    @property
+    def staying(self) -> list[Replica]:
+        """Those that are not being stopped."""
+        return [replica for replica in self.replicas if not replica.stopping]
+
+    def current(self, replica: Replica) -> bool:
+        """Whether it runs what is wanted now."""
+        return replica.spec == self.spec
+
+    def want(self, spec: Spec, queue: int, beside: bool) -> None:
+        """Run `spec`. `queue`: requests that may wait. `beside`: an old and a new replica may run at the same time."""
         # A restart made the running spec differ in its generation only.
-        if self._spec is None or replace(self._spec, generation=0) != spec:
-            self._spec = spec
-        self._count, self._queue, self._beside = model.replicas, model.queue, beside
+        if self.spec is None or replace(self.spec, generation=0) != spec:
+            self.spec = spec
+        self._queue, self._beside = queue, beside
+
+    def aim(self, count: int) -> None:
+        """There should be so many replicas."""
+        self._count = count
+        self._reconcile()
+
+    def drop(self, replica: Replica, count: int) -> None:
+        """Stop this very replica, and have `count` then."""
+        self._count = count
+        replica.stop(self._home.timing.replaced)
         self._reconcile()
 
     def renew(self) -> None:
         """Replace every replica by a new one of the same spec."""
-        if self._spec is not None:
-            self._spec = replace(self._spec, generation=self._spec.generation + 1)
+        if self.spec is not None:
+            self.spec = replace(self.spec, generation=self.spec.generation + 1)
             self._reconcile()
 
     def dismiss(self, grace: float) -> None:
         """Serve no more; running answers have `grace` seconds."""
-        self._spec, self._count = None, 0
+        self.spec, self._count = None, 0
         for replica in self.replicas:
             replica.stop(grace)
         self._refuse(f"The model '{self.name}' is not being served any more.")
@@ -61,83 +118,134 @@ class Group:
             await self.replicas[0].gone()
 
     def _reconcile(self) -> None:
-        if self._spec is None:
+        if self.spec is None:
             return
-        staying = [replica for replica in self.replicas if not replica.stopping]
-        seen = [Seen(r.index, r.spec == self._spec, r.ready) for r in staying]
+        staying = self.staying
+        seen = [Seen(r.index, r.spec == self.spec, r.ready) for r in staying]
         ending = len(staying) < len(self.replicas)
         todo = moves(seen, self._count, beside=self._beside, ending=ending)
         for place in todo.stop:
             staying[place].stop(self._home.timing.replaced)
         for index in todo.start:
-            self.replicas.append(Replica(self._spec, index, self._home, self._changed))
+            self.replicas.append(Replica(self.spec, index, self._home, self._changed))
 
     def _changed(self, replica: Replica) -> None:
-        if replica.life.state is State.OFF:
+        state = replica.life.state
+        if state is State.OFF:
             self.replicas.remove(replica)
+        if state in (State.OFF, State.CRASHED):
+            self._affinity.forget(replica.run.number)
         self._reconcile()
-        self._serve_waiters()
+        self.serve_waiters()
         if self._hopeless():
             self._refuse(self._reason())
-        self._notify(self, replica)
+        self._watcher.changed(self, replica)
 
     # -- leases ------------------------------------------------------------------------------------------
 
-    async def acquire(self, timeout: float) -> Lease:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a replica."""
+        return len(self._waiters)
+
+    @property
+    def since(self) -> float | None:
+        """Since when the first of them waits."""
+        return self._waiters[0].since if self._waiters else None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on its replicas."""
+        return sum(replica.load.in_flight for replica in self.replicas)
+
+    async def acquire(self, timeout: float, prompt: Prompt | None = None) -> Lease:
         """See `Supervisor.acquire`."""
-        ready = [replica for replica in self.replicas if replica.ready]
-        if ready and not self._waiters:
-            self._check_load(ready)
-            return min(ready, key=_preference).lease()
+        self._rate.add(self._clock())
+        there = [replica for replica in self.replicas if replica.open]
+        if there and not self._waiters:
+            self._check_load(there)
+            return self._choose(there, prompt).lease()
         if self._hopeless():
             raise self._unready(self._reason())
+        if self._denied is not None:
+            raise self._unready(self._denied)
+        self._watcher.asked(self)
+        if timeout <= 0:
+            raise self._waking()
         if len(self._waiters) >= self._queue:
             raise self._unready(f"The model '{self.name}' is starting and too many requests wait for it already.")
-        return await self._wait(timeout)
+        return await self._wait(timeout, prompt)
 
-    async def _wait(self, timeout: float) -> Lease:
-        waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+    def deny(self, why: str | None) -> None:
+        """Refuse requests that would have to wait, and those that do; `None`: no longer."""
+        self._denied = why
+        if why is not None:
+            self._refuse(why)
+
+    async def _wait(self, timeout: float, prompt: Prompt | None) -> Lease:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), self._clock(), prompt)
         self._waiters.append(waiter)
+        lease = waiter.lease
         try:
-            await asyncio.wait({waiter}, timeout=timeout)
+            await asyncio.wait({lease}, timeout=timeout)
         except asyncio.CancelledError:
             # It may have been given a lease in the very moment its request went away.
-            if waiter.done() and waiter.exception() is None:
-                waiter.result().release()
+            if lease.done() and lease.exception() is None:
+                lease.result().release()
             raise
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-        if waiter.done():
-            return waiter.result()
-        raise self._unready(f"The model '{self.name}' is still starting.")
+        if lease.done():
+            return lease.result()
+        raise self._waking()
 
-    def _serve_waiters(self) -> None:
-        while self._waiters and (ready := [replica for replica in self.replicas if replica.ready]):
-            self._waiters.popleft().set_result(min(ready, key=_preference).lease())
+    def serve_waiters(self) -> None:
+        """Give those that wait what is open now."""
+        while self._waiters and (there := [replica for replica in self.replicas if replica.open]):
+            waiter = self._waiters.popleft()
+            replica = self._choose(there, waiter.prompt)
+            lease = replica.lease()
+            lease.queued, lease.woke = parts(waiter.since, replica.run.begun, replica.loaded, self._clock())
+            waiter.lease.set_result(lease)
+
+    def _choose(self, there: list[Replica], prompt: Prompt | None) -> Replica:
+        """The least busy; of several, where it is known, the one at which the prompt's beginning was computed."""
+        if len(there) == 1:
+            return there[0]
+        sound = [replica for replica in there if not replica.load.suspect]
+        if prompt is None or len(sound) < 2:
+            return min(there, key=_preference)
+        busy = [Busy(replica.run.number, replica.load.in_flight, replica.slots) for replica in sound]
+        return sound[self._affinity.choose(prompt(), busy)]
 
     def _refuse(self, reason: str) -> None:
         while self._waiters:
-            self._waiters.popleft().set_exception(self._unready(reason))
+            self._waiters.popleft().lease.set_exception(self._unready(reason))
 
-    def _check_load(self, ready: list[Replica]) -> None:
+    def _check_load(self, there: list[Replica]) -> None:
         """A replica keeps what it cannot answer yet in a queue of its own; here that queue is given its bound."""
-        in_flight = sum(replica.load.in_flight for replica in ready)
-        slots = sum(replica.slots for replica in ready)
+        in_flight = sum(replica.load.in_flight for replica in there)
+        if in_flight >= self.crowd:
+            self._watcher.asked(self)
+        slots = sum(replica.slots for replica in there)
         if in_flight < slots + self._queue:
             return
-        releases = sorted(time for replica in ready for time in replica.load.releases)
         raise UnavailableError(
             f"The model '{self.name}' has too many requests waiting.",
             status=429,
             type="rate_limit_error",
             code="queue_full",
-            retry_after=retry_after(releases, max(in_flight - slots, 1)),
+            retry_after=retry_after(self.releases(), max(in_flight - slots, 1)),
         )
+
+    def releases(self) -> list[float]:
+        """When the last requests ended, in order."""
+        return sorted(time for replica in self.replicas if replica.ready for time in replica.load.releases)
 
     def _hopeless(self) -> bool:
         """Whether no replica is ready and each one failed to start again and again."""
-        staying = [replica for replica in self.replicas if not replica.stopping]
+        staying = self.staying
         return bool(staying) and all(replica.life.failed_starts >= _HOPELESS for replica in staying)
 
     def _reason(self) -> str:
@@ -145,10 +253,15 @@ class Group:
         # After the colon comes what the engine said itself: paths, perhaps. That is for `states`.
         return f"The model '{self.name}' cannot be started: {why.partition(':')[0]}."
 
+    def _waking(self) -> WakingError:
+        return WakingError(f"The model '{self.name}' is still starting.", retry_after=self._retry_after())
+
     def _unready(self, message: str) -> UnavailableError:
+        return UnavailableError(message, code="model_not_ready", retry_after=self._retry_after())
+
+    def _retry_after(self) -> float:
         wakes = [r.life.wake for r in self.replicas if r.life.state is State.CRASHED and r.life.wake is not None]
-        left = min(wakes) - asyncio.get_running_loop().time() if wakes else 0.0
-        return UnavailableError(message, code="model_not_ready", retry_after=max(left, 1.0))
+        return max(min(wakes) - self._clock() if wakes else 0.0, 1.0)
 
 
 def _preference(replica: Replica) -> tuple[bool, int, int]:

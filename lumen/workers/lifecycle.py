@@ -1,9 +1,11 @@
 """The life of one replica, PURE: state × event → state and what to do; the time is an argument.
 
-    off ─START→ starting ─LISTENING→ probing ─ANSWERED→ ready ─STOP→ draining ─EXITED→ off
-                    └── EXITED, FAILED, LATE, HUNG ──→ crashed ─DUE→ starting
+    off ─START→ waiting ─TURN→ starting ─LISTENING→ probing ─ANSWERED→ ready ─STOP→ draining ─EXITED→ off
+    ready ─SLEEP→ sleeping ─SLEPT→ asleep ─TURN→ waking ─ANSWERED→ ready
+    any of these ── EXITED, FAILED, LATE, HUNG ──→ crashed ─DUE→ waiting
 
-Any exit that was not asked for is a crash, also one with status 0.
+Any exit that was not asked for is a crash, also one with status 0. TURN is the pool's to give: memory is set aside,
+and nothing else starts on the same card.
 """
 
 from __future__ import annotations
@@ -15,30 +17,41 @@ from enum import Enum
 
 class State(Enum):
     OFF = "off"
+    WAITING = "waiting"  # for memory and for its turn on its devices
     STARTING = "starting"  # the process runs (or is about to) and loads
     PROBING = "probing"  # it listens; whether it can answer is being asked
     READY = "ready"  # it answered a one-token inference
+    SLEEPING = "sleeping"  # gives its device memory back
+    ASLEEP = "asleep"  # the process lives, without device memory; answers nothing
+    WAKING = "waking"  # takes its device memory again
     DRAINING = "draining"  # takes nothing new, ends when its answers are done
     CRASHED = "crashed"  # ended unasked; waits for its next start
 
 
 class Event(Enum):
     START = "start"  # asked to run
+    TURN = "turn"  # memory is set aside, and its devices are free to load
     LISTENING = "listening"  # accepts connections, model loaded
-    ANSWERED = "answered"  # the first inference came back
-    FAILED = "failed"  # could not be started at all
+    ANSWERED = "answered"  # the first inference came back; after a sleep: it said that it is awake
+    FAILED = "failed"  # could not be started at all, or not be put to sleep or woken
     EXITED = "exited"  # the process ended
     LATE = "late"  # not ready within its start limit
     HUNG = "hung"  # was ready, answers no more
     DUE = "due"  # the pause after a crash is over
+    SLEEP = "sleep"  # asked to sleep
+    SLEPT = "slept"  # it sleeps
     STOP = "stop"  # asked to end
 
 
 class Action(Enum):
     NONE = "none"
+    ASK = "ask"  # tell that it wants memory and a turn
     LAUNCH = "launch"  # start a new process
     PROBE = "probe"  # ask for a first inference until it comes
     SERVE = "serve"  # give it to whoever waits, watch over it
+    REST = "rest"  # have it sleep
+    SETTLE = "settle"  # it sleeps: nothing to do until it is woken
+    ROUSE = "rouse"  # have it wake
     MEND = "mend"  # clear away what is left of the process, then wait for DUE
     DRAIN = "drain"  # let answers finish, then end the process
     END = "end"  # nothing is left to do
@@ -49,7 +62,9 @@ _MEND = (_S.CRASHED, _A.MEND)
 _DRAIN = (_S.DRAINING, _A.DRAIN)
 
 TABLE: Mapping[tuple[State, Event], tuple[State, Action]] = {
-    (_S.OFF, _E.START): (_S.STARTING, _A.LAUNCH),
+    (_S.OFF, _E.START): (_S.WAITING, _A.ASK),
+    (_S.WAITING, _E.TURN): (_S.STARTING, _A.LAUNCH),
+    (_S.WAITING, _E.STOP): (_S.OFF, _A.END),
     (_S.STARTING, _E.LISTENING): (_S.PROBING, _A.PROBE),
     (_S.STARTING, _E.FAILED): _MEND,
     (_S.STARTING, _E.EXITED): _MEND,
@@ -62,8 +77,23 @@ TABLE: Mapping[tuple[State, Event], tuple[State, Action]] = {
     (_S.READY, _E.EXITED): _MEND,
     (_S.READY, _E.HUNG): _MEND,
     (_S.READY, _E.STOP): _DRAIN,
+    (_S.READY, _E.SLEEP): (_S.SLEEPING, _A.REST),
+    (_S.SLEEPING, _E.SLEPT): (_S.ASLEEP, _A.SETTLE),
+    # One that cannot sleep ends instead: somebody else needs its memory.
+    (_S.SLEEPING, _E.FAILED): _DRAIN,
+    (_S.SLEEPING, _E.EXITED): _MEND,
+    (_S.SLEEPING, _E.LATE): _MEND,
+    (_S.SLEEPING, _E.STOP): _DRAIN,
+    (_S.ASLEEP, _E.TURN): (_S.WAKING, _A.ROUSE),
+    (_S.ASLEEP, _E.EXITED): _MEND,
+    (_S.ASLEEP, _E.STOP): _DRAIN,
+    (_S.WAKING, _E.ANSWERED): (_S.READY, _A.SERVE),
+    (_S.WAKING, _E.FAILED): _MEND,
+    (_S.WAKING, _E.EXITED): _MEND,
+    (_S.WAKING, _E.LATE): _MEND,
+    (_S.WAKING, _E.STOP): _DRAIN,
     (_S.DRAINING, _E.EXITED): (_S.OFF, _A.END),
-    (_S.CRASHED, _E.DUE): (_S.STARTING, _A.LAUNCH),
+    (_S.CRASHED, _E.DUE): (_S.WAITING, _A.ASK),
     (_S.CRASHED, _E.STOP): (_S.OFF, _A.END),
 }
 
@@ -85,6 +115,7 @@ class Timing:
     replaced: float = 900.0  # how long a replaced replica may finish its answers
     last_words: float = 2.0  # between SIGTERM and SIGKILL once the time to drain is used up
     sweep: float = 5.0  # how long killed processes may take to vanish
+    slumber: float = 60.0  # how long going to sleep, or waking, may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +123,8 @@ class Life:
     """Where one replica stands. Times are on the clock that `step` is given.
 
     `crashes`: crashes since it was last healthy for a minute. `failed_starts`: starts in a row that never
-    became ready. `wake`: when LATE (while starting or probing) or DUE (while crashed) comes, else `None`.
+    became ready. `wake`: when LATE (while it starts, is probed, falls asleep or wakes) or DUE (while crashed) comes,
+    else `None`.
     """
 
     start_timeout: float
@@ -116,9 +148,12 @@ def step(life: Life, event: Event, now: float, timing: Timing) -> tuple[Life, Ac
     if action is Action.NONE:
         return life, action
     after = replace(life, state=state, since=now, wake=None)
-    if action is Action.LAUNCH:
-        restarts = life.restarts + (event is Event.DUE)
-        after = replace(after, wake=now + life.start_timeout, restarts=restarts)
+    if action is Action.ASK:
+        after = replace(after, restarts=life.restarts + (event is Event.DUE))
+    elif action is Action.LAUNCH:
+        after = replace(after, wake=now + life.start_timeout)
+    elif action in (Action.REST, Action.ROUSE):
+        after = replace(after, wake=now + timing.slumber)
     elif action is Action.PROBE:
         after = replace(after, wake=life.wake)
     elif action is Action.SERVE:

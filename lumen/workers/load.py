@@ -18,6 +18,7 @@ class Load:
     def __init__(self, freed: Callable[[], None], clock: Callable[[], float]) -> None:
         self.in_flight = 0
         self.good = clock()  # when it last showed that it works
+        self.used = 0.0  # when the last request on it ended
         self.suspect = False  # a request on it failed since then
         self.alarm = asyncio.Event()  # set when `suspect` is
         self.releases: deque[float] = deque(maxlen=_REMEMBERED)
@@ -37,7 +38,8 @@ class Load:
 
     def give_back(self) -> None:
         self.in_flight -= 1
-        self.releases.append(self._clock())
+        self.used = self._clock()
+        self.releases.append(self.used)
         self._freed()
 
 
@@ -45,10 +47,11 @@ class Lease:
     """A ready replica, held for one request. `release` it, once or more often; only the first counts.
 
     `socket`: its UNIX socket, or `None` where `base_url` names its loopback port. `served`: the name by
-    which the engine itself knows the model.
+    which the engine itself knows the model. `queued`, `woke`: seconds that the request waited for its turn, and for
+    the replica to start or wake.
     """
 
-    __slots__ = ("_load", "base_url", "model", "replica", "served", "socket")
+    __slots__ = ("_load", "base_url", "model", "queued", "replica", "served", "socket", "woke")
 
     def __init__(self, load: Load, address: Address, model: str, replica: int, served: str) -> None:
         load.take()
@@ -58,6 +61,7 @@ class Lease:
         self.model = model
         self.replica = replica
         self.served = served
+        self.queued = self.woke = 0.0
 
     def touch(self) -> None:
         """Tell that bytes of an answer came: the replica lives, however long this answer takes."""
@@ -72,6 +76,13 @@ class Lease:
         if ok is not None:
             load.sign(ok)
         load.give_back()
+
+
+def parts(asked: float, begun: float, loaded: float, now: float) -> tuple[float, float]:
+    """Of the wait of a request since `asked`: the seconds in a queue, and those in which its replica, begun to be
+    started or woken at `begun`, came to serve at `loaded`. Pure."""
+    woke = max(loaded - max(asked, begun), 0.0)
+    return max(now - asked - woke, 0.0), woke
 
 
 def retry_after(releases: Sequence[float], waiting: int) -> float:

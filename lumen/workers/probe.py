@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from lumen.engines.base import Request
+
 _MOST = 1024 * 1024
 _CONNECT = 5.0
 
@@ -69,6 +71,20 @@ async def answers(address: Address, path: str, body: Mapping[str, Any], limit: f
         return f"it did not answer a probe within {limit:g} s"
     except (aiohttp.ClientError, OSError):
         return "it did not accept a probe"
+
+
+async def tell(address: Address, request: Request, limit: float) -> str | None:
+    """`None` once `request` was answered with 200 within `limit` seconds; otherwise what was wrong, in a few words."""
+    try:
+        async with (
+            _session(address, limit) as session,
+            session.request(request.method, address.base_url + request.path) as answer,
+        ):
+            return None if answer.status == 200 else f"it answered {request.path} with status {answer.status}"
+    except TimeoutError:
+        return f"it did not answer {request.path} within {limit:g} s"
+    except (aiohttp.ClientError, OSError):
+        return f"it did not accept {request.path}"
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

@@ -1,6 +1,6 @@
-"""One replica: a single task owns its state, starts its process, asks it, watches it, ends it.
+"""One replica: a single task owns its state and starts, asks, rests and ends its engine, one `Run` after another.
 
-Everything else (the exit of the process, its phases, probes, `stop`) only posts events to that task.
+Everything else (the engine's exit, its phases, probes, `turn`, `sleep`, `stop`) only posts events to that task.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from lumen.core.errors import ConfigError
-from lumen.engines.base import Launch, Place
-from lumen.workers.follow import follow
+from lumen.engines.base import Place
 from lumen.workers.lifecycle import Action, Event, Life, State, expiry, step
 from lumen.workers.load import Lease, Load
-from lumen.workers.logs import READ, log_path, tail, trim
-from lumen.workers.phases import Phase
-from lumen.workers.ports import free_port, is_free
-from lumen.workers.probe import Address, answers, until_listening
-from lumen.workers.process import Process, ending, start_process
-from lumen.workers.spec import Home, ReplicaState, Spec, socket_path
+from lumen.workers.ports import free_port
+from lumen.workers.running import Run
+from lumen.workers.spec import Home, ReplicaState, Spec, Wake, socket_path
 
 _logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """`changed` is called after each change of state, in the task that owns it."""
+    """`changed` is called after each change of state, in the task that owns it.
+
+    `key`: what its memory is accounted under, never the name of another. `loaded`: loop time at which it came to
+    serve, and `woke` how. `closed`: it takes nothing new, for another model's sake.
+    """
 
     def __init__(self, spec: Spec, index: int, home: Home, changed: Callable[[Replica], None]) -> None:
         self.spec = spec
         self.index = index
+        self.key = f"{spec.name}/{index}/{next(home.numbers)}"
         self.stopping = False
+        self.closed = False
         self.why: str | None = None
-        self.slots = spec.model.slots or 0
+        self.loaded = 0.0
+        self.woke: Wake | None = None
         self._home = home
         self._changed = changed
         self._clock = asyncio.get_running_loop().time
@@ -46,18 +47,12 @@ class Replica:
         self._lines: tuple[str, ...] = ()
         self._events: asyncio.Queue[tuple[Event, int | None, str | None]] = asyncio.Queue()
         self._nudge = asyncio.Event()
-        self._number = 0
-        self._launch: Launch | None = None
-        self._address = Address(None, "")
-        self._question = spec.engine.probe(spec.files, spec.model)
-        self._process: Process | None = None
-        self._phase: Phase | None = None
-        self._trouble: str | None = None
+        self._run = self._next_run()
         # What is started: the model as it is wanted, or, where that did not fit, one that asks for less.
         self._model = spec.model
+        self._gpus: tuple[int, ...] = ()
+        self._turned = self._resting = False  # told to start or wake, told to sleep; not yet seen to
         self._end_by = float("inf")
-        self._load = Load(self._nudge.set, self._clock)
-        self._helpers: set[asyncio.Task[None]] = set()
         self._events.put_nowait((Event.START, None, None))
         self._owner = asyncio.create_task(self._own(), name=f"replica {spec.name}/{index}")
 
@@ -69,18 +64,46 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        return self._life.state is State.READY and not self.stopping
+        """Whether it serves, or would if it were not `closed`."""
+        return self._life.state is State.READY and not (self.stopping or self._resting)
+
+    @property
+    def open(self) -> bool:
+        """Whether a request may be given to it."""
+        return self.ready and not self.closed
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can be given its turn: to start, or to be woken."""
+        return self._life.state in (State.WAITING, State.ASLEEP) and not (self.stopping or self._turned)
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the process that runs now can sleep."""
+        return self._run.launch is not None and self._run.launch.sleeping is not None
 
     @property
     def load(self) -> Load:
-        return self._load
+        return self._run.load
+
+    @property
+    def slots(self) -> int:
+        """How many answers it gives at once; 0 where nobody says."""
+        said = self._run.slots
+        return said if said is not None else self.spec.model.slots or 0
+
+    @property
+    def run(self) -> Run:
+        """Its last start."""
+        return self._run
 
     def lease(self) -> Lease:
         """A lease on it; only while `ready`."""
-        return Lease(self._load, self._address, self.spec.name, self.index, str(self._question[1]["model"]))
+        run = self._run
+        return Lease(run.load, run.address, self.spec.name, self.index, run.served)
 
     def state(self) -> ReplicaState:
-        process, phase = self._process, self._phase
+        phase = self._run.phase
         return ReplicaState(
             model=self.spec.name,
             index=self.index,
@@ -88,13 +111,23 @@ class Replica:
             state=self._life.state.value,
             since=self._since,
             why=self.why,
-            pid=process.pid if process is not None and process.alive else None,
+            pid=self._run.pid,
             phase=phase.name if phase else None,
             pct=phase.pct if phase else None,
             restarts=self._life.restarts,
-            in_flight=self._load.in_flight,
+            in_flight=self.load.in_flight,
             lines=self._lines,
         )
+
+    def turn(self, gpus: tuple[int, ...] = ()) -> None:
+        """Start, or wake: memory is set aside, on these cards. Only while it `waits`."""
+        self._turned, self._gpus = True, gpus
+        self._events.put_nowait((Event.TURN, None, None))
+
+    def sleep(self) -> None:
+        """Give the device memory back. Only while it is `ready`, has nothing in flight, and its engine can."""
+        self._resting = True
+        self._events.put_nowait((Event.SLEEP, None, None))
 
     def stop(self, grace: float) -> None:
         """Take nothing new; running answers have `grace` seconds. A later call may shorten that, not lengthen it."""
@@ -119,12 +152,12 @@ class Replica:
             # A mistake of ours must not look like a replica that is still being looked after.
             _logger.exception("replica %s/%d gave up", self.spec.name, self.index)
             # Its successor would likely fare no better: not before a pause.
-            await self._clear()
+            await self._run.clear()
             self._life = replace(self._life, state=State.CRASHED, wake=None)
             pause = self._clock() + self._home.timing.backoff_most
             await self._until(lambda: self.stopping, lambda: pause)
         finally:
-            await self._clear()
+            await self._run.clear()
             self._life = replace(self._life, state=State.OFF)
             self._changed(self)
 
@@ -136,172 +169,91 @@ class Replica:
             except TimeoutError:
                 return expiry(self._life.state), self._lateness()
             # News of an earlier process do not concern its successor.
-            if number is None or number == self._number:
+            if number is None or number == self._run.number:
                 return event, trouble
 
     async def _take(self, event: Event, trouble: str | None) -> Action:
+        before = self._life.state
         self._life, action = step(self._life, event, self._clock(), self._home.timing)
         if action is Action.NONE:
             return action
         self._since = time.time()
-        if action is Action.MEND:
-            self.why = trouble
-        elif action is Action.SERVE:
-            self.why = None
-            self._lines = ()
-            self._load.sign(True)
+        self._note(action, before, trouble)
         if action is not Action.END:
             self._changed(self)
         match action:
             case Action.LAUNCH:
                 await self._start()
             case Action.PROBE:
-                self._help(self._first_answer())
+                self._run.probe()
             case Action.SERVE:
-                self._help(self._watch())
+                self._run.serve()
+            case Action.REST:
+                self._run.rest()
+            case Action.ROUSE:
+                self._run.rouse()
             case Action.MEND:
                 await self._mend()
             case Action.DRAIN:
                 await self._drain()
         return action
 
-    def _post(self, event: Event, trouble: str | None = None) -> None:
-        self._events.put_nowait((event, self._number, trouble))
+    def _note(self, action: Action, before: State, trouble: str | None) -> None:
+        """What others see of this change, before they hear of it."""
+        match action:
+            case Action.LAUNCH:
+                self._turned, self._run = False, self._next_run()
+            case Action.ROUSE:
+                self._turned = False
+            case Action.SERVE:
+                now = self._clock()
+                self.woke = Wake("asleep" if before is State.WAKING else "off", now - self._run.begun)
+                self.loaded, self.why, self._lines, self._resting = now, None, (), False
+            case Action.MEND:
+                self.why, self._turned, self._resting = trouble, False, False
+            case Action.DRAIN:
+                self.stopping = True
+                self.why = trouble or self.why
 
-    def _help(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the owner for as long as this process lives."""
-        task = asyncio.create_task(work, name=f"{self._owner.get_name()}, start {self._number}")
-        self._helpers.add(task)
-        task.add_done_callback(self._helped)
+    def _next_run(self) -> Run:
+        number = next(self._home.numbers)
 
-    def _helped(self, task: asyncio.Task[None]) -> None:
-        self._helpers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("%s failed", task.get_name(), exc_info=error)
-            self._post(Event.HUNG, "its supervision failed")
+        def post(event: Event, trouble: str | None) -> None:
+            self._events.put_nowait((event, number, trouble))
+            # Whoever waits for the process to end looks at it.
+            self._nudge.set()
 
-    # -- starting ----------------------------------------------------------------------------------------
+        return Run(self.spec, self.index, number, self._home, post, self._freed)
+
+    def _freed(self) -> None:
+        self._nudge.set()
+        self._home.freed()
 
     async def _start(self) -> None:
-        home, spec = self._home, self.spec
-        self._number = number = next(home.numbers)
-        self._load = Load(self._nudge.set, self._clock)
-        self._phase, self._trouble, self._launch = None, None, None
-        marks = replace(home.marks, replica=f"{spec.name}:{self.index}:{number}")
-        place = Place(
-            socket=socket_path(home.run_dir, spec.name, self.index, number), port=free_port(), parent_pid=os.getpid()
-        )
-        try:
-            problem = spec.engine.missing()
-            if problem is not None:
-                raise ConfigError(problem)
-            launch = spec.engine.launch(spec.files, self._model, place)
-            if launch.fixed_port is not None and not is_free(launch.fixed_port):
-                raise ConfigError(f"port {launch.fixed_port} is taken by another program")
-            self._launch, self._address = launch, Address(launch.socket, launch.base_url)
-            self._process = await start_process(
-                launch, marks, log_path(home.log_dir, spec.name, self.index), self._phased(number), home.hidden
-            )
-        except ConfigError as error:
-            self._post(Event.FAILED, error.message)
-        except OSError as error:
-            self._post(Event.FAILED, f"its engine cannot be started: {error.strerror or type(error).__name__}")
-        else:
-            self._help(self._exit(self._process))
-            if not launch.phases:
-                self._help(self._wait_listening(self._address, launch.health))
-            if launch.said is not None:
-                told, loads = self._phased(number), (State.STARTING, State.PROBING)
-                follows = follow(
-                    *self._process.log, launch.said, told, lambda: self._life.state in loads, home.timing.follow
-                )
-                self._help(follows)
-
-    def _phased(self, number: int) -> Callable[[Phase], None]:
-        def on_phase(phase: Phase) -> None:
-            if number != self._number:
-                return
-            before, self._phase = self._phase, phase
-            slots, said = phase.facts.get("slots"), phase.facts.get("message")
-            if isinstance(slots, int):
-                self.slots = slots
-            if phase.name == "failed" and isinstance(said, str):
-                self._trouble = said
-            if phase.name == "ready" and (before is None or before.name != "ready"):
-                self._post(Event.LISTENING)
-
-        return on_phase
-
-    async def _exit(self, process: Process) -> None:
-        status = await process.wait()
-        self._post(Event.EXITED, ending(status, self._trouble))
-        self._nudge.set()
-
-    async def _wait_listening(self, address: Address, health: str | None) -> None:
-        await until_listening(address, health, self._home.timing.poll)
-        self._post(Event.LISTENING)
-
-    async def _first_answer(self) -> None:
-        while (trouble := await self._ask(self._home.timing.first_probe)) is not None:
-            self._trouble = trouble
-            await asyncio.sleep(self._home.timing.probe_pause)
-        self._post(Event.ANSWERED)
+        home, run = self._home, self._run
+        socket = socket_path(home.run_dir, self.spec.name, self.index, run.number)
+        await run.start(self._model, Place(socket=socket, port=free_port(), gpus=self._gpus, parent_pid=os.getpid()))
 
     def _lateness(self) -> str:
-        trouble = f"; {self._trouble}" if self._trouble else ""
-        phase = f" (phase {self._phase.name})" if self._phase else ""
+        state, run = self._life.state, self._run
+        if state in (State.SLEEPING, State.WAKING):
+            return f"its engine was not done {state.value} after {self._home.timing.slumber:g} s"
+        trouble = f"; {run.trouble}" if run.trouble else ""
+        phase = f" (phase {run.phase.name})" if run.phase else ""
         return f"its engine was not ready after {self.spec.model.start_timeout:g} s{phase}{trouble}"
-
-    # -- serving -----------------------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Probe it while nothing else shows that it works: an engine can hang with its port still open.
-
-        A busy one is not judged unless a request on it failed: its slots may all be taken by long answers.
-        """
-        timing, load = self._home.timing, self._load
-        strikes = 0
-        while strikes < timing.strikes:
-            load.alarm.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timing.probe_pause if strikes else timing.watch):
-                    await load.alarm.wait()
-            await asyncio.to_thread(trim, log_path(self._home.log_dir, self.spec.name, self.index))
-            asked = self._clock()
-            idle = load.in_flight == 0 and (strikes or asked - load.good >= timing.watch)
-            if not idle and not load.suspect:
-                strikes = 0
-                continue
-            trouble = await self._ask(timing.watch_limit)
-            if trouble is None:
-                load.sign(True)
-            if load.good >= asked or (load.in_flight and not load.suspect):
-                strikes = 0
-            else:
-                strikes += 1
-                self._trouble = trouble
-        self._post(Event.HUNG, f"its engine hung: {self._trouble}")
-
-    async def _ask(self, limit: float) -> str | None:
-        path, body = self._question
-        return await answers(self._address, path, body, limit)
 
     # -- ending ------------------------------------------------------------------------------------------
 
     async def _mend(self) -> None:
-        if self._process is not None:
-            self._lines = await self._process.last_lines()
-            if self._life.failed_starts:
-                await self._learn(self._process)
-        await self._clear()
+        self._lines = await self._run.last_lines() or self._lines
+        if self._life.failed_starts:
+            await self._learn()
+        await self._run.clear()
         _logger.warning("replica %s/%d: %s", self.spec.name, self.index, self.why)
 
-    async def _learn(self, process: Process) -> None:
+    async def _learn(self) -> None:
         """What the log says of a start that failed. What asks for less is tried, once in the life of a replica."""
-        remedy = self._launch.remedy if self._launch is not None else None
-        if remedy is None:
-            return
-        found = remedy(await asyncio.to_thread(tail, *process.log, READ), self._model)
+        found = await self._run.remedy(self._model)
         if found is None:
             return
         self.why = found.why
@@ -310,15 +262,13 @@ class Replica:
         self._changed(self)
 
     async def _drain(self) -> None:
-        await self._until(lambda: not self._load.in_flight, lambda: self._end_by)
-        process, launch = self._process, self._launch
-        if process is not None and launch is not None:
-            process.terminate()
-            asked, last_words = self._clock(), self._home.timing.last_words
-            await self._until(
-                lambda: not process.alive, lambda: max(min(self._end_by, asked + launch.grace), asked + last_words)
-            )
-        await self._clear()
+        run, load = self._run, self._run.load
+        await self._until(lambda: not load.in_flight, lambda: self._end_by)
+        if run.launch is not None and run.alive:
+            run.terminate()
+            asked, grace, last_words = self._clock(), run.launch.grace, self._home.timing.last_words
+            await self._until(lambda: not run.alive, lambda: max(min(self._end_by, asked + grace), asked + last_words))
+        await run.clear()
         self._events.put_nowait((Event.EXITED, None, None))
 
     async def _until(self, done: Callable[[], bool], by: Callable[[], float]) -> None:
@@ -328,15 +278,3 @@ class Replica:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(by()):
                     await self._nudge.wait()
-
-    async def _clear(self) -> None:
-        """Leave nothing of this start behind: tasks, processes, socket."""
-        helpers = tuple(self._helpers)
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
-        process, self._process = self._process, None
-        if process is not None and not await process.destroy(self._home.timing.sweep):
-            _logger.error("process %d of %s/%d cannot be killed", process.pid, self.spec.name, self.index)
-        if self._launch is not None and self._launch.socket is not None:
-            self._launch.socket.unlink(missing_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lumen.config.schema import Model
 from lumen.engines.base import Engine, ModelFiles
@@ -29,7 +30,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What all replicas of one supervisor share."""
+    """What all replicas of one supervisor share. `freed` is told of every request that ends."""
 
     run_dir: Path
     log_dir: Path
@@ -37,6 +38,15 @@ class Home:
     timing: Timing
     numbers: Iterator[int]  # one for each start, never used twice in a run
     hidden: frozenset[str]
+    freed: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """How a replica came to serve: from `off` or from `asleep`, and the seconds that took."""
+
+    how: Literal["off", "asleep"]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,39 @@ from pathlib import Path
 from lumen.config.schema import Model
 from lumen.core.errors import ConfigError, UnavailableError
 from lumen.engines.base import Engine, ModelFiles, Place
-from lumen.workers.group import Group
+from lumen.workers.group import Group, Prompt
 from lumen.workers.lifecycle import Timing
 from lumen.workers.load import Lease
+from lumen.workers.pool import Pool
+from lumen.workers.remembered import Remembered
 from lumen.workers.replica import Replica
+from lumen.workers.seats import Boundless, Memory
 from lumen.workers.spec import SOCKETS, Home, ReplicaState, Spec
 from lumen.workers.sweep import Marks, home_of, of_others, of_run, sweep
 
 __all__ = ["Lease", "ReplicaState", "Supervisor", "Timing"]
 
 _logger = logging.getLogger(__name__)
+# What does not change the process that runs: how many there are, how long they stay, who may wait for them.
+_ANY = Model("", min_residency=0.0)
+_OUTSIDE = (
+    "replicas",
+    "min_replicas",
+    "max_replicas",
+    "keep_alive",
+    "idle_after",
+    "min_residency",
+    "pinned",
+    "prewarm",
+)
 
 
 class Supervisor:
     """Runs and watches every local engine. All methods belong to one event loop.
 
-    `hidden`: names of environment variables (keys of remote providers) that no engine may see.
+    `memory`: the devices of this machine; without it nobody counts them. `kept`: the file in which it is remembered
+    how models are used and what it takes to wake them. `hidden`: names of environment variables (keys of remote
+    providers) that no engine may see.
     """
 
     def __init__(
@@ -38,6 +55,8 @@ class Supervisor:
         log_dir: Path,
         on_change: Callable[[ReplicaState], None],
         *,
+        memory: Memory | None = None,
+        kept: Path | None = None,
         timing: Timing | None = None,
         hidden: Collection[str] = (),
     ) -> None:
@@ -50,9 +69,10 @@ class Supervisor:
             timing=timing or Timing(),
             numbers=itertools.count(1),
             hidden=frozenset(hidden),
+            freed=lambda: self._pool.freed(),
         )
-        self._groups: dict[str, Group] = {}
-        self._leaving: set[Group] = set()
+        self._remembered = Remembered(kept)
+        self._pool = Pool(self._home, memory or Boundless(), self._remembered.models, self._changed)
         self._stopped = False
 
     async def start(self) -> None:
@@ -66,6 +86,7 @@ class Supervisor:
             _logger.error("some engine processes of an earlier run cannot be killed")
         for stale in home.run_dir.glob(SOCKETS):
             stale.unlink(missing_ok=True)
+        await self._remembered.start()
 
     async def apply(self, models: Mapping[str, tuple[Model, ModelFiles]]) -> None:
         """Make it so: start, stop or replace what differs by value; never waits for readiness.
@@ -79,33 +100,29 @@ class Supervisor:
         if self._stopped:
             return
         wanted = {name: self._spec(name, model, files) for name, (model, files) in models.items()}
-        for name in [name for name in self._groups if name not in wanted]:
-            group = self._groups.pop(name)
-            self._leaving.add(group)
-            group.dismiss(self._home.timing.replaced)
-        for name, (spec, beside) in wanted.items():
-            found = self._groups.get(name)
-            if found is None:
-                found = self._groups[name] = Group(name, self._home, self._changed)
-            found.want(spec, models[name][0], beside)
+        self._pool.adopt({name: (spec, models[name][0], beside) for name, (spec, beside) in wanted.items()})
 
-    async def acquire(self, model: str, timeout: float) -> Lease:
-        """A ready replica, the least busy first; waits up to `timeout` seconds while the model starts.
+    async def acquire(self, model: str, timeout: float, prompt: Prompt | None = None) -> Lease:
+        """A ready replica, the least busy first; waits up to `timeout` seconds while the model starts or wakes.
+
+        Args:
+            prompt: the blocks of the prompt, asked for only where several replicas could answer it: it goes where
+                its beginning was computed before.
 
         Raises:
-            UnavailableError: 503 where none gets ready in time or the model cannot be started, 429 where
-                too many requests are on it already; `retry_after` says when to come back.
+            WakingError: none got ready in time; the model goes on starting.
+            UnavailableError: 503 where the model cannot be started, 429 where too many requests are on it already;
+                `retry_after` says when to come back.
         """
-        group = self._groups.get(model)
-        if self._stopped or group is None:
-            raise UnavailableError(f"The model '{model}' is not being served.", code="model_not_ready")
-        return await group.acquire(timeout)
+        return await self._group(model).acquire(timeout, prompt)
 
     def states(self) -> list[ReplicaState]:
         """Every replica there is, also those that are ending."""
-        groups = (*self._groups.values(), *self._leaving)
-        found = [replica.state() for group in groups for replica in group.replicas]
-        return sorted(found, key=lambda state: (state.model, state.index))
+        return sorted((one.state() for one in self._pool.replicas()), key=lambda state: (state.model, state.index))
+
+    def resting(self) -> set[str]:
+        """Models that are down because nobody needs them now: the next request brings them back."""
+        return {name for name in self._pool.members if self._pool.resting(name)}
 
     async def restart(self, model: str) -> None:
         """Replace the replicas of `model` by new ones, without a gap in service; never waits for readiness.
@@ -113,24 +130,24 @@ class Supervisor:
         Raises:
             UnavailableError: there is no such model.
         """
-        group = self._groups.get(model)
-        if group is None:
-            raise UnavailableError(f"The model '{model}' is not being served.", code="model_not_ready")
-        group.renew()
+        self._group(model).renew()
 
     async def stop(self, grace: float) -> None:
         """End everything: answers have `grace` seconds, then the engines are killed. Nothing is left behind."""
         self._stopped = True
-        groups = {*self._groups.values(), *self._leaving}
-        self._groups.clear()
-        self._leaving |= groups
-        for group in groups:
-            group.dismiss(grace)
-        await asyncio.gather(*(group.gone() for group in groups))
+        await asyncio.gather(*(group.gone() for group in self._pool.dismiss(grace)))
+        await self._pool.close()
+        await self._remembered.stop()
         home = self._home
         killed, gone = await asyncio.to_thread(sweep, of_run(home.marks), home.timing.sweep)
         if killed or not gone:
             _logger.warning("%d engine processes had to be killed at the end", len(killed))
+
+    def _group(self, model: str) -> Group:
+        member = None if self._stopped else self._pool.members.get(model)
+        if member is None:
+            raise UnavailableError(f"The model '{model}' is not being served.", code="model_not_ready")
+        return member.group
 
     def _spec(self, name: str, model: Model, files: ModelFiles) -> tuple[Spec, bool]:
         files = replace(files, name=name)
@@ -140,12 +157,9 @@ class Supervisor:
             launch = engine.launch(files, model, Place(socket=self._home.run_dir / "dry", port=1))
         except ConfigError as error:
             raise ConfigError(f"model '{name}': {error.message}") from None
-        # How many there are and how many requests may wait is not what a process runs.
-        same = replace(model, replicas=1, queue=0)
+        same = replace(model, queue=0, **{name: getattr(_ANY, name) for name in _OUTSIDE})
         return Spec(name, same, files, engine), launch.fixed_port is None
 
-    def _changed(self, group: Group, replica: Replica) -> None:
+    def _changed(self, replica: Replica) -> None:
         # Not called from here: an error of the listener must not reach the replica's owner.
         asyncio.get_running_loop().call_soon(self._on_change, replica.state())
-        if not group.replicas:
-            self._leaving.discard(group)

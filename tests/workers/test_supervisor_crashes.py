@@ -28,7 +28,7 @@ def test_it_is_ready_only_after_an_inference_and_tells_its_phases(run_dir: Path)
             lease.release()
             assert supervisor.states()[0].in_flight == 0
             assert (lease.model, lease.replica, lease.served) == ("m", 0, "m")
-            assert [one.state for one in supervisor.seen] == ["starting", "probing", "ready"]
+            assert [one.state for one in supervisor.seen] == ["waiting", "starting", "probing", "ready"]
             assert (run_dir / "logs" / "m-0.log").read_text() == "fake worker starts\n"
         assert [one.state for one in supervisor.seen][-2:] == ["draining", "off"]
 

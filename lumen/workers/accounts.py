@@ -1,0 +1,164 @@
+"""What replicas hold, kept in the byte ledger: set aside before a start, measured after it, seen back after its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+from lumen.workers.holdings import Stage
+from lumen.workers.lifecycle import State
+from lumen.workers.replica import Replica
+from lumen.workers.seats import Memory, Seat
+
+_logger = logging.getLogger(__name__)
+
+_READ = 0.1  # seconds between readings while memory is on its way back
+_STALE = 1.0  # seconds after which a reading is too old to give memory of a card away on
+_BACK = 10.0  # seconds that memory may take to be seen back once its process is gone
+
+
+class Accounts:
+    """The one writer of the ledger. `replicas`: all there are; `moved` is told when memory may have come free."""
+
+    def __init__(self, memory: Memory, replicas: Callable[[], Iterable[Replica]], moved: Callable[[], None]) -> None:
+        self._memory = memory
+        self._ledger = memory.ledger
+        self._replicas = replicas
+        self._moved = moved
+        self._loop = asyncio.get_running_loop()
+        self._seats: dict[str, Seat] = {}  # by replica: where it was put
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: asyncio.Task[None] | None = None
+        self._read = -math.inf
+        self.cards = frozenset(one.id for one in self._ledger.devices.values() if one.kind != "ram")
+
+    # -- what there is -----------------------------------------------------------------------------------
+
+    def free(self) -> dict[str, int]:
+        """Bytes that anybody could get, by device."""
+        return {device: self._ledger.free(device) for device in self._ledger.devices}
+
+    def returning(self) -> dict[str, int]:
+        """Bytes on their way back, by device."""
+        return {one.device.id: one.returning for one in self._ledger.standing()}
+
+    def loading(self) -> set[str]:
+        """Cards on which something loads now."""
+        starting = (one for one in self._ledger.holdings() if one.stage is Stage.STARTING)
+        return {device for one in starting for device in one.charged if device in self.cards}
+
+    def holds(self, replica: Replica) -> dict[str, int]:
+        """Bytes charged to a replica, by device."""
+        holding = self._ledger.holding(replica.key)
+        return dict(holding.charged) if holding is not None and holding.stage is not Stage.RETURNING else {}
+
+    def seats(self, replica: Replica, most: int) -> tuple[Seat, ...]:
+        """Where it could be; once it has a process, where it is."""
+        taken = self._seats.get(replica.key)
+        return (taken,) if taken is not None else self._memory.seats(replica.spec, most)
+
+    def asleep(self, replica: Replica) -> Mapping[str, int]:
+        """Bytes it would hold asleep, by device."""
+        seat = self._seats.get(replica.key)
+        return seat.asleep if seat is not None else {}
+
+    # -- what happens ------------------------------------------------------------------------------------
+
+    def turn(self, replica: Replica, seat: Seat, *, pinned: bool) -> bool:
+        """Set memory aside and let it start, or wake; `False` where another one was first."""
+        claims = (f"model:{replica.spec.name}",)
+        if self._ledger.reserve(replica.key, seat.holds, pinned=pinned, draws=claims) is not None:
+            return False
+        if not self._ledger.start(replica.key):
+            return False
+        self._seats[replica.key] = seat
+        replica.turn(seat.gpus)
+        return True
+
+    def changed(self, replica: Replica) -> None:
+        """Write a change of its state down."""
+        match replica.life.state:
+            case State.READY:
+                self._own(self._measure(replica))
+            case State.ASLEEP:
+                if self._ledger.holding(replica.key) is not None:
+                    self._ledger.reserve(replica.key, self.asleep(replica))
+                self._own(self._measure(replica))
+            case State.CRASHED | State.OFF:
+                self._ledger.release(replica.key)
+                self._seats.pop(replica.key, None)
+            case _:
+                return
+        self._have_read()
+
+    def fresh(self, now: float) -> bool:
+        """Whether it is known well enough what others hold; where not, a reading is on its way, and `moved` follows."""
+        if not self.cards or now - self._read <= _STALE:
+            return True
+        self._have_read()
+        return False
+
+    async def close(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- readings ----------------------------------------------------------------------------------------
+
+    async def _measure(self, replica: Replica) -> None:
+        """What it really holds, now that it is loaded or asleep; ends its turn on its cards."""
+        state, pid, key = replica.life.state, replica.run.pid, replica.key
+        found: Mapping[str, int] = {}
+        try:
+            if pid is not None and self._ledger.devices:
+                found = await self._memory.held(replica.spec, key, pid, asleep=state is State.ASLEEP)
+        finally:
+            if replica.life.state is state and self._ledger.holding(key) is not None:
+                self._ledger.measured(key, found)
+            self._moved()
+
+    def _have_read(self) -> None:
+        """Take readings for as long as memory is on its way back, one at least."""
+        if self._ledger.devices and self._reading is None:
+            self._reading = self._own(self._readings())
+
+    async def _readings(self) -> None:
+        since: dict[str, float] = {}
+        try:
+            while True:
+                pids = {one.key: pid for one in self._replicas() if (pid := one.run.pid) is not None}
+                await self._memory.read(pids)
+                now = self._read = self._loop.time()
+                late = [one.owner for one in self._ledger.holdings() if one.returning]
+                since = {owner: since.get(owner, now) for owner in late}
+                self._give_up(since, pids, now)
+                self._moved()
+                if not late:
+                    return
+                await asyncio.sleep(_READ)
+        finally:
+            # Also after a failure: a machine that cannot be read must not stop serving.
+            self._read, self._reading = self._loop.time(), None
+
+    def _give_up(self, since: Mapping[str, float], alive: Mapping[str, int], now: float) -> None:
+        """What is not seen back long after its process is gone is somebody else's."""
+        for owner, began in since.items():
+            if now - began > _BACK and owner not in alive:
+                _logger.warning("memory of %s was not seen back within %g s", owner, _BACK)
+                self._ledger.forget(owner)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("the memory of this machine could not be read", exc_info=error)
+            self._moved()
