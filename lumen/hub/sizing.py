@@ -1,8 +1,9 @@
 """What a model needs and can do, worked out from its GGUF description. Pure.
 
 KV cache bytes = Σ over layers of cells × heads_kv × (key_length × bytes_K + value_length × bytes_V).
-Sliding-window layers are counted in full unless the file names them layer by layer
-(`attention.sliding_window_pattern` as an array); so the estimate errs towards too much, never too little.
+Which layers have a sliding window is what the file says (`attention.sliding_window_pattern`, layer by layer or as a
+period), else what llama.cpp knows of the architecture; where neither says it, layers are counted in full, so the
+estimate errs towards too much, never too little.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ _ENCODERS = frozenset(
         "eurobert",
     ]
 )
+# Of so many layers each last one sees everything, the others a window. Source: llama.cpp's loaders of these models.
+_PERIODS = {
+    "cohere2": 4,
+    "exaone4": 4,
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gemma-embedding": 6,
+    "gpt-oss": 2,
+    "olmo2": 4,
+}
 _PAD = 256  # the engine rounds contexts up to this many cells
 
 
@@ -86,6 +98,7 @@ def facts(files: Gguf | Iterable[Gguf]) -> Facts:
     if not 0 <= layers <= 4096:
         raise BadModelFileError(f"{layers} layers are not possible")
     pooling = _pooling(head, arch)
+    windows = _windows(head, arch, layers)
     tensors = [tensor for part in parts for tensor in part.tensors]
     return Facts(
         architecture=arch,
@@ -100,8 +113,8 @@ def facts(files: Gguf | Iterable[Gguf]) -> Facts:
         chat_template=bool(head.text("tokenizer.chat_template")),
         embedding=arch in _ENCODERS or pooling not in (None, "none"),
         pooling=pooling,
-        kv_elements=_kv_elements(head, arch, layers),
-        windows=_windows(head, arch, layers),
+        kv_elements=_kv_elements(head, arch, windows),
+        windows=windows,
     )
 
 
@@ -113,8 +126,9 @@ def _bytes_of(part: Gguf) -> int:
     return sum(size or 0 for size in sizes)
 
 
-def _kv_elements(head: Gguf, arch: str, layers: int) -> tuple[int, ...]:
+def _kv_elements(head: Gguf, arch: str, windows: tuple[int | None, ...]) -> tuple[int, ...]:
     """K and V elements one token takes in each layer."""
+    layers = len(windows)
     heads = head.integers(f"{arch}.attention.head_count", layers)
     heads_kv = head.integers(f"{arch}.attention.head_count_kv", layers) or heads
     if not heads or not heads_kv or arch in _ENCODERS:
@@ -124,16 +138,27 @@ def _kv_elements(head: Gguf, arch: str, layers: int) -> tuple[int, ...]:
     usual = embedding // max(1, max(heads))
     key = head.integer(f"{arch}.attention.key_length") or usual
     value = head.integer(f"{arch}.attention.value_length") or usual
-    return tuple(max(0, count) * (key + value) for count in heads_kv)
+    if head.integer(f"{arch}.attention.key_length_mla"):
+        value = 0  # latent attention: the values are a part of the keys
+    sliding = (head.integer(f"{arch}.attention.key_length_swa") or key) + (
+        head.integer(f"{arch}.attention.value_length_swa") or value
+    )
+    own = layers - (head.integer(f"{arch}.attention.shared_kv_layers") or 0)  # the last ones use the cache of others
+    return tuple(
+        max(0, count) * (key + value if window is None else sliding) if layer < own else 0
+        for layer, (count, window) in enumerate(zip(heads_kv, windows, strict=True))
+    )
 
 
 def _windows(head: Gguf, arch: str, layers: int) -> tuple[int | None, ...]:
     window = head.integer(f"{arch}.attention.sliding_window")
     pattern = head.metadata.get(f"{arch}.attention.sliding_window_pattern")
-    named = isinstance(pattern, Array) and pattern.items is not None and len(pattern.items) == layers
-    if not window or not named or not isinstance(pattern, Array) or pattern.items is None:
+    if not window:
         return (None,) * layers
-    return tuple(window if slides else None for slides in pattern.items)
+    if isinstance(pattern, Array) and pattern.items is not None and len(pattern.items) == layers:
+        return tuple(window if slides else None for slides in pattern.items)
+    period = head.integer(f"{arch}.attention.sliding_window_pattern") or _PERIODS.get(arch, 1)
+    return tuple(window if layer % period < period - 1 else None for layer in range(layers))
 
 
 def _pooling(head: Gguf, arch: str) -> str | None:
