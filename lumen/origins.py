@@ -118,6 +118,12 @@ def unlock(config: Config, keys: Vault | None = None) -> dict[str, Opened]:
     return {name: open_one(vendor(name, provider), store) for name, provider in config.providers.items()}
 
 
+def offered(catalogue: Catalogue, opened: Mapping[str, Opened]) -> list[str]:
+    """Names of all known models, but those that go soon, of the providers that have their keys. May block."""
+    found = (entry for name, one in opened.items() if one.missing is None for entry in catalogue.search(provider=name))
+    return [entry.name for entry in found if not entry.deprecated]
+
+
 def open_one(found: Vendor, store: Vault) -> Opened:
     """One provider with its key.
 

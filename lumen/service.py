@@ -37,7 +37,7 @@ from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hub import resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
-from lumen.origins import Upstreams, hidden, unlock
+from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
 from lumen.tiny import NAME as TINY
 from lumen.workers.supervisor import ReplicaState, Supervisor
@@ -164,6 +164,7 @@ class Service:
             await asyncio.to_thread(catalogue.load)
             names = list(dict.fromkeys((*wanted, *config.models)))
             table = Table(config, self._upstreams.of(config, names, opened), int(time.time()))
+            table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}

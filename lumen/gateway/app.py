@@ -19,7 +19,6 @@ from lumen.gateway.auth import authenticate
 from lumen.gateway.pipeline import Operation, resolve, serve
 from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
-from lumen.gateway.table import Entry
 from lumen.wire.call import chat_call, completion_call, embedding_call
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
 
@@ -46,15 +45,17 @@ def inference(parse: Callable[[bytes], Any], call: Callable[[Any], Any]) -> Hand
 
 
 async def list_models(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
-    """Every route and model this key may use."""
-    key = _key(state, request)
-    shown = [_model(state, e) for e in state.table.entries() if key is None or key.allows(e.name, route=e.declared)]
+    """Every route and model this key may use, those of the providers included."""
+    key, table = _key(state, request), state.table
+    named = [(entry.name, entry.declared) for entry in table.entries()] + [(name, False) for name in table.offered]
+    shown = [_model(state, name, route) for name, route in named if key is None or key.allows(name, route=route)]
     return _json({"object": "list", "data": shown}, request_id)
 
 
 async def show_model(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
     name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
-    return _json(_model(state, resolve(state, _key(state, request), name)), request_id)
+    entry = resolve(state, _key(state, request), name)
+    return _json(_model(state, entry.name, entry.declared), request_id)
 
 
 async def health(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -131,8 +132,10 @@ def _key(state: State, request: BaseRequest) -> Any:
     return authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
 
 
-def _model(state: State, entry: Entry) -> dict[str, Any]:
-    return {"id": entry.name, "object": "model", "created": state.table.loaded, "owned_by": "lumen"}
+def _model(state: State, name: str, route: bool) -> dict[str, Any]:
+    provider, slash, _ = name.partition("/")
+    owner = provider if slash and not route else "lumen"
+    return {"id": name, "object": "model", "created": state.table.loaded, "owned_by": owner}
 
 
 def _json(body: Any, request_id: str, status: int = 200) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -80,6 +80,8 @@ class Table:
         self._origins = origins
         self._dynamic: dict[str, Entry] = {}
         self.loaded = loaded
+        # Models of providers that are listed although no request has named them yet.
+        self.offered: tuple[str, ...] = ()
         self._entries = {name: self._entry(name, route, declared=True) for name, route in config.routes.items()}
         for name in origins.local:
             if name not in self._entries:
@@ -103,6 +105,10 @@ class Table:
                 self._dynamic[name] = entry
             return entry
         raise not_found(name)
+
+    def offer(self, names: Iterable[str]) -> None:
+        """List these too: `provider/model`, each of which `find` would find."""
+        self.offered = tuple(name for name in names if name not in self._entries)
 
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
