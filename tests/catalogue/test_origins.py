@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lumen.catalogue import vendor
+from lumen.catalogue import Catalogue, vendor
 from lumen.config.load import parse
 from lumen.config.schema import Config
 from lumen.core.errors import ConfigError, UnavailableError
 from lumen.core.money import Price
 from lumen.gateway.upstream import Remote
-from lumen.origins import Closed, Opened, Upstreams, headers_of, hidden, unlock
+from lumen.origins import Closed, Opened, Upstreams, headers_of, hidden, offered, unlock
 from lumen.providers.base import HttpCall
 from lumen.secrets import Secret, Vault
 from lumen.workers.supervisor import Supervisor
@@ -137,6 +137,21 @@ def test_a_kept_key_serves_its_origin_alone(upstreams: Upstreams, vault: Vault) 
     assert "belongs to https://api.acme.example and goes nowhere else" in upstreams.missing["acme"]
     assert KEY not in upstreams.missing["acme"]
     assert KEY not in repr(unlock(config("  acme: {base_url: 'https://api.acme.example', key: file}\n"), vault))
+
+
+def test_models_of_providers_with_their_keys_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    config = parse(
+        "providers:\n  openai: {}\n  groq: {}\n  mine:\n    base_url: http://127.0.0.1:9/v1\n"
+        "    models:\n      big: {}\n      small-*: {}\n",
+        "c.yaml",
+    )
+    opened = unlock(config)
+    names = offered(Catalogue.of(config), opened)
+    assert "mine/big" in names and "openai/gpt-4o-mini" in names
+    assert not any(name.startswith("groq/") or "*" in name for name in names)
+    assert len(names) == len(set(names))
 
 
 def test_keys_can_be_read_beforehand(upstreams: Upstreams) -> None:

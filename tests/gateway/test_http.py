@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,28 @@ async def test_models(up: Up) -> None:
             assert answer.status == status
     async with up.session.get(f"{up.url}/v1/models") as answer:
         assert answer.status == 401
+
+
+async def test_models_of_providers_are_listed_as_far_as_the_key_may_use_them(up: Up) -> None:
+    up.state.table.offer(["fake/b", "fake/a", "failover"])
+    ring = up.state.ring
+    assert ring is not None
+
+    async def listed(**scope: Any) -> list[tuple[str, str]]:
+        up.state.ring = KeyRing([replace(ring.keys[0], **scope)])
+        auth = {"Authorization": f"Bearer {up.secret}"}
+        async with up.session.get(f"{up.url}/v1/models", headers=auth) as answer:
+            return [(m["id"], m["owned_by"]) for m in (await answer.json())["data"]]
+
+    every = await listed()
+    assert every[-2:] == [("fake/b", "fake"), ("fake/a", "fake")]
+    assert len({name for name, _ in every}) == len(every) and ("failover", "lumen") in every
+    assert await listed(models=("fake/a*",)) == [("fake/a", "fake")]
+    assert await listed(routes=("fail*",)) == [("failover", "lumen")]
+    assert await listed(routes=("once",), models=("fake/*",)) == [
+        ("once", "lumen"), ("fake/b", "fake"), ("fake/a", "fake"),
+    ]  # fmt: skip
+    assert await listed(models=("elsewhere/*",)) == []
 
 
 async def test_health_and_ready_need_no_key(up: Up) -> None:
