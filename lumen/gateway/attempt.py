@@ -11,6 +11,7 @@ from lumen.core.resume import Rung
 from lumen.core.trace import Trace
 from lumen.gateway.course import Leg
 from lumen.gateway.health import Health, Pass
+from lumen.gateway.outlet import Outlet
 from lumen.gateway.tab import Line, Tab
 from lumen.gateway.table import Entry
 from lumen.gateway.upstream import Exchange, Limits
@@ -67,6 +68,7 @@ class Errand:
     health: Health
     tab: Tab
     journey: Journey
+    outlet: Outlet
 
 
 class Attempt:
@@ -103,16 +105,23 @@ class Attempt:
             line.resumed(trace.tokens, leg.rung.value)
         errand.journey.attempts.append(self.record)
 
-    async def batch(self) -> list[Event]:
+    async def batch(self, *, pour: bool = False) -> list[Event]:
         """The next events for the client; empty when the answer is complete.
+
+        Args:
+            pour: let events go straight to the outlet as they come; returned is only what could not.
 
         Raises:
             LumenError: the target cannot go on. `Diverged`: it could, but not with what the client has.
         """
+        if self._ok:
+            return []
         try:
             if self._decoder is None or self._exchange is None:
                 self._exchange, self._decoder = await self._open()
             exchange, decoder = self._exchange, self._decoder
+            while pour and not decoder.done and await exchange.pour(self._pass_on):
+                await self._errand.outlet.ready()
             held: list[Event] = []
             while data := await exchange.read(self._loop.time() + _CLOSING if decoder.done else self._due_first):
                 events = self._taken(decoder.feed(data), exchange)
@@ -128,6 +137,13 @@ class Attempt:
             told = isinstance(error, UpstreamError | UnavailableError) and not isinstance(error, Diverged)
             self._ok = False if told and getattr(error, "retry", None) is not Retry.NEVER else None
             raise
+
+    def _pass_on(self, data: bytes) -> bool:
+        """From the target's socket to the client's in one go; False where something else is to be done first."""
+        exchange, decoder = self._exchange, self._decoder
+        assert exchange is not None and decoder is not None
+        events = self._taken(decoder.feed(data), exchange)
+        return (not events or self._errand.outlet.push(self._note(events))) and not decoder.done
 
     def adopt(self) -> None:
         """Begun in a task of its own, read on by the calling one."""
@@ -223,9 +239,7 @@ class Attempt:
         self._window, self._before = now, self._pieces
 
     def _finished(self, decoder: Decoder, exchange: Exchange) -> list[Event]:
-        """What the end of the connection completes, once."""
-        if self._ok:
-            return []
+        """What the end of the connection completes."""
         events = self._taken(decoder.finish(), exchange)
         self.record.outcome, self._ok = "ok", True
         return events + self._uncounted()

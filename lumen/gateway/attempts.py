@@ -1,4 +1,4 @@
-"""The attempt loop: one generator for every endpoint, streamed or whole. A whole answer is one event.
+"""The attempt loop: one for every endpoint, streamed or whole. A whole answer is one event.
 
 `course.py` says what is tried next, `attempt.py` tries it; here the one follows the other until the answer is
 complete or nothing is left to try.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from lumen.core.errors import LumenError, UnavailableError, UpstreamError
@@ -30,8 +29,8 @@ class _Break:
     at: float
 
 
-async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], None]:
-    """Batches of events until the answer is complete and booked.
+async def run(errand: Errand, course: Course) -> None:
+    """Give the outlet the answer's events until it is complete and booked.
 
     Raises:
         LumenError: no target could serve it (before the first event), or the answer broke off for good.
@@ -50,8 +49,8 @@ async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], Non
                 if broke is not None and any(event.data for event in batch):
                     batch = [_gone_on(errand, attempt, leg, broke), *batch]
                     broke = None
-                yield batch
-                batch = await attempt.batch()
+                await errand.outlet.send(batch)
+                batch = await attempt.batch(pour=broke is None)
             await errand.tab.settle()
             return
         except UnavailableError as error:
@@ -60,7 +59,7 @@ async def run(errand: Errand, course: Course) -> AsyncGenerator[list[Event], Non
             if errand.call.stream and trace.complete:
                 # Every choice has its finish reason; only the stream's own closing words were lost.
                 if closing := attempt.closing():
-                    yield closing
+                    await errand.outlet.send(closing)
                 await errand.tab.settle()
                 return
             broke = broke or _Break(leg.target.name, error.code or error.type, loop.time())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -37,7 +37,10 @@ class ConnectionBroke(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to an origin. `send`, then `head`, then `read` until it is empty, then `Origin.give_back`."""
+    """One connection to an origin. `send`, then `head`, then `read` until it is empty, then `Origin.give_back`.
+
+    `pour` takes the place of many reads where what is read only has to be handed on.
+    """
 
     __slots__ = (
         "_chunks",
@@ -49,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_ready",
         "_size",
+        "_take",
         "_transport",
         "_until_eof",
         "_waiter",
@@ -66,8 +70,10 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
+        # Who is handed every piece at once, while someone waits in `pour`.
+        self._take: Callable[[bytes], bool] | None = None
         self._header_bytes = 0
         self._paused = False
         self._ready = False
@@ -110,25 +116,33 @@ class Connection(asyncio.Protocol):
         Raises:
             BadAnswer, ConnectionBroke: only after everything that came before was read.
         """
-        chunks = self._chunks
-        while not chunks:
+        while not self._chunks:
             if self._complete:
                 return b""
             if self._error is not None:
                 raise self._error
-            # As `_wait`, without the coroutine: this runs for every chunk.
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        self._size = 0
-        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
-        return data
+            await self._wait()
+        return self._drained()
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand the body on as it comes, until `take` says that it wants no more for now.
+
+        No task is woken for a piece: the event loop itself calls `take`, which must not wait. What it raises is
+        raised here.
+
+        Returns:
+            False where nothing is left to pour; `read` then tells how the body ended.
+        """
+        if self._chunks and not take(self._drained()):
+            return True
+        if self._complete or self._error is not None:
+            return False
+        self._take = take
+        try:
+            await self._wait()
+        finally:
+            self._take = None
+        return True
 
     @property
     def reusable(self) -> bool:
@@ -140,6 +154,17 @@ class Connection(asyncio.Protocol):
         """Drop it; what was not sent yet is not sent."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _drained(self) -> bytes:
+        """Everything that has come and was not read yet."""
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -169,12 +194,21 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, BadAnswer):
             self._fail(BadAnswer("the answer is not HTTP"))
             return
-        if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None or waiter.done():
+            if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
+                self._paused = True
+                self._transport.pause_reading()
+        elif self._take is None or self._hand_on(self._take, waiter):
             waiter.set_result(None)
+
+    def _hand_on(self, take: Callable[[bytes], bool], waiter: asyncio.Future[None]) -> bool:
+        """Pour what has come; whether the one who waits has something to do now."""
+        try:
+            return (bool(self._chunks) and not take(self._drained())) or self._complete
+        except Exception as error:  # noqa: BLE001 - raised again by the one who waits
+            waiter.set_exception(error)
+            return False
 
     def eof_received(self) -> None:
         return None

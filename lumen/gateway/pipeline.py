@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
@@ -19,7 +19,7 @@ from lumen.gateway.auth import authenticate
 from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
 from lumen.gateway.objective import punctual
-from lumen.gateway.reply import EventStream, stream_reply, whole_reply
+from lumen.gateway.reply import EventStream, Fold, stream_reply
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
 from lumen.gateway.table import Entry, Target, not_found
@@ -77,18 +77,20 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
 
     outcome = "cancelled"
     tab: Tab | None = None
+    response: StreamResponse
     state.counters.in_flight += 1
     try:
         offers = [target.offer for target, _ in plan]
         tab = state.billing.open(request_id, key, entry.account, call, len(body), offers[:fresh], offers[fresh:])
-        errand = Errand(request_id, call, entry, len(body), state.health, tab, journey)
-        async with aclosing(run(errand, course)) as batches:
-            if call.stream:
-                stream = EventStream(request, server.keepalive, server.client_stall)
-                stream.headers.update({"x-request-id": request_id, "x-lumen-route": entry.name})
-                response = await stream_reply(stream, batches, told)
-            else:
-                response = await whole_reply(batches, told)
+        errand = partial(Errand, request_id, call, entry, len(body), state.health, tab, journey)
+        if call.stream:
+            known = {"x-request-id": request_id, "x-lumen-route": entry.name}
+            stream = EventStream(request, known, told, keepalive=server.keepalive, stall=server.client_stall)
+            response = await stream_reply(stream, run(errand(stream), course))
+        else:
+            fold = Fold()
+            await run(errand(fold), course)
+            response = fold.reply(told())
         outcome = journey.attempts[-1].outcome
         return response
     except LumenError as error:

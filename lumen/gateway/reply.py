@@ -7,7 +7,7 @@ When the first token is slow, the headers and comments go out instead, and later
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
@@ -28,28 +28,41 @@ _STREAM_HEADERS = {
 
 
 class EventStream:
-    """One open event stream to a client.
+    """One open event stream to a client; the outlet of its answer.
 
     Args:
+        headers: those known from the beginning. `told`: those known once the first token is here.
         keepalive: seconds of silence after which a comment is sent.
         stall: seconds a single write may wait for the client before the connection is dropped.
     """
 
-    def __init__(self, request: BaseRequest, keepalive: float, stall: float) -> None:
+    def __init__(
+        self,
+        request: BaseRequest,
+        headers: Mapping[str, str],
+        told: Callable[[], Mapping[str, str]],
+        *,
+        keepalive: float,
+        stall: float,
+    ) -> None:
         self._request = request
+        self._protocol = request.protocol
+        self._headers = _STREAM_HEADERS | dict(headers)
+        self._told = told
         self._keepalive = keepalive
         self._stall = stall
         self._loop = asyncio.get_running_loop()
         self._response: StreamResponse | None = None
         self._opening = asyncio.Lock()
         self._writer: AbstractStreamWriter | None = None
+        # The body goes out in chunks of HTTP; to a client of HTTP/1.0 it does not.
+        self._chunked = False
         # Writes so far, those the last beat saw, and how long there has been no other since.
         self._writes = self._seen = 0
         self._quiet = 0.0
         self._writing = False
         self._beating: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.headers: dict[str, str] = {}
 
     @property
     def opened(self) -> bool:
@@ -64,8 +77,55 @@ class EventStream:
         if self._beating is not None:
             self._beating.cancel()
 
-    async def send(self, data: bytes) -> None:
-        """Write whole events; returns when the client has taken enough of them."""
+    async def send(self, events: list[Event]) -> None:
+        """See `Outlet`. The stream's headers go out with the first of them."""
+        if self._writer is None:
+            self._headers.update(self._told())
+        frames = _frames(events)
+        # Also where nothing is shown of the first ones: whatever is pushed later comes behind the headers.
+        if frames or self._writer is None:
+            await self._write(frames)
+
+    def push(self, events: list[Event]) -> bool:
+        """See `Outlet`. Straight to the transport, past the server library's writer, which waits."""
+        protocol = self._protocol
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            return False
+        if frames := _frames(events):
+            self._writes += 1
+            transport.write(b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames)
+        return not protocol.writing_paused
+
+    async def ready(self) -> None:
+        """See `Outlet`."""
+        transport = self._protocol.transport
+        if self._writer is None or transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self._writing = True
+        try:
+            await self._writer.drain()
+        finally:
+            self._writing = False
+
+    async def end(self) -> StreamResponse:
+        """`[DONE]`, and close the body the HTTP way; an answer without this is cut short for the client, on purpose."""
+        if self._response is None:
+            await self._open()
+        assert self._response is not None
+        await self._response.write_eof(DONE_FRAME)
+        return self._response
+
+    async def fail(self, error: LumenError) -> StreamResponse:
+        """The error as an event, then close without the body's end: nobody may take what came for a whole answer."""
+        await self._write(frame(encode_error(error)))
+        assert self._response is not None
+        if self._request.transport is not None:
+            self._request.transport.close()
+        return self._response
+
+    async def _write(self, data: bytes) -> None:
+        """Write whole frames; returns when the client has taken enough of them."""
         writer = self._writer or await self._open()
         self._writes += 1
         self._writing = True
@@ -74,29 +134,15 @@ class EventStream:
         finally:
             self._writing = False
 
-    async def end(self) -> StreamResponse:
-        """Close the body the HTTP way; an answer without this is cut short for the client, on purpose."""
-        if self._response is None:
-            await self._open()
-        assert self._response is not None
-        await self._response.write_eof()
-        return self._response
-
-    def cut(self) -> StreamResponse:
-        """Flush, then close without the body's end: nobody may take what came for a complete answer."""
-        assert self._response is not None
-        if self._request.transport is not None:
-            self._request.transport.close()
-        return self._response
-
     async def _open(self) -> AbstractStreamWriter:
         async with self._opening:
             if self._writer is None:
-                response = StreamResponse(headers=_STREAM_HEADERS | self.headers)
+                response = StreamResponse(headers=self._headers)
                 writer = await response.prepare(self._request)
                 if writer is None:
                     raise ConnectionResetError("the client has gone")
                 self._response, self._writer = response, writer
+                self._chunked = "Transfer-Encoding" in response.headers
             return self._writer
 
     def _beat(self) -> None:
@@ -114,38 +160,27 @@ class EventStream:
 
     async def _comment(self) -> None:
         try:
-            await self.send(KEEPALIVE_FRAME)
+            await self._write(KEEPALIVE_FRAME)
             self._seen = self._writes
         except ConnectionError:
             # The handler's own next write, or its cancellation, ends the request.
             return
 
 
-async def stream_reply(
-    stream: EventStream, batches: AsyncIterator[list[Event]], headers: Callable[[], dict[str, str]]
-) -> StreamResponse:
-    """Send every batch, then `[DONE]`; an error after the headers went out travels in the stream.
-
-    Args:
-        headers: called when the first token is here, and so the target known.
+async def stream_reply(stream: EventStream, answer: Awaitable[None]) -> StreamResponse:
+    """Let the answer run into the stream; an error after its headers went out travels in the stream.
 
     Raises:
         LumenError: nothing was sent yet; the caller answers with its status.
     """
     stream.start()
     try:
-        async for batch in batches:
-            if not stream.opened:
-                stream.headers.update(headers())
-            if frames := _frames(batch):
-                await stream.send(frames)
-        await stream.send(DONE_FRAME)
+        await answer
         return await stream.end()
     except LumenError as error:
         if not stream.opened:
             raise
-        await stream.send(frame(encode_error(error)))
-        return stream.cut()
+        return await stream.fail(error)
     finally:
         stream.stop()
 
@@ -158,12 +193,26 @@ def _frames(batch: list[Event]) -> bytes:
     return b"".join([frame(event.data) if event.data else event.comment for event in batch])
 
 
-async def whole_reply(batches: AsyncIterator[list[Event]], headers: Callable[[], dict[str, str]]) -> Response:
-    """The answer folded into one body."""
-    body = b""
-    async for batch in batches:
-        body = batch[-1].data
-    return Response(body=body, headers=SERVER | headers(), content_type="application/json")
+class Fold:
+    """The outlet of a whole answer: its body is the last event's."""
+
+    def __init__(self) -> None:
+        self._body = b""
+
+    async def send(self, events: list[Event]) -> None:
+        """See `Outlet`."""
+        self.push(events)
+
+    def push(self, events: list[Event]) -> bool:
+        """See `Outlet`."""
+        self._body = events[-1].data
+        return True
+
+    async def ready(self) -> None:
+        """See `Outlet`. There is always room: the decoder bounds the answer."""
+
+    def reply(self, headers: Mapping[str, str]) -> Response:
+        return Response(body=self._body, headers=SERVER | dict(headers), content_type="application/json")
 
 
 def error_reply(error: LumenError, headers: Mapping[str, str]) -> Response:

@@ -6,18 +6,19 @@ No error made here shows an address; every wait has a limit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentError, UpstreamError
 from lumen.gateway.client import BadAnswer, Connection, ConnectionBroke, Origin, address
-from lumen.gateway.watch import NEVER, Watch
+from lumen.gateway.watch import Watch
 from lumen.providers.base import HttpCall
 from lumen.workers.supervisor import Lease, Supervisor
 
 _MAX_REFUSAL = 64 * 1024
 _MAX_ORIGINS = 32
+_T = TypeVar("_T")
 Encode = Callable[[str], HttpCall]
 
 
@@ -120,30 +121,56 @@ class Exchange:
         self.waited_from = now = self._loop.time()
         due = self._deadline
         if self._stream:
-            own = now + self._gap if first_by is None else first_by
-            if own < due:
-                due = own
-        watch = self._watch
-        # As `wait` and `rest`, without the calls: this runs for every chunk.
-        watch.due = due
-        if due < watch.rings:
-            watch.arm()
+            due = min(now + self._gap if first_by is None else first_by, due)
+        self._watch.wait(due)
+        data = await self._told(self._connection.read(), "stream" if first_by is None else "first_token")
+        if self._lease is not None:
+            self._lease.touch()
+        return data
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand a stream on as it comes, each piece within the gap, until `take` wants no more for now.
+
+        See `Connection.pour`: `take` is called by the event loop and must not wait; what it raises is raised here.
+
+        Returns:
+            False where nothing is left; `read` then tells how it ended.
+
+        Raises:
+            SilentError: a limit passed.
+        """
+        assert self._connection is not None
+        time, watch, lease = self._loop.time, self._watch, self._lease
+        gap, deadline = self._gap, self._deadline
+
+        def taken(data: bytes) -> bool:
+            more = take(data)
+            self.waited_from = now = time()
+            due = now + gap
+            # As `watch.wait`: it never has to ring earlier than for the piece before.
+            watch.due = due if due < deadline else deadline
+            if lease is not None:
+                lease.touch()
+            return more
+
+        self.waited_from = now = time()
+        watch.wait(min(now + gap, deadline))
+        return await self._told(self._connection.pour(taken), "stream")
+
+    async def _told(self, coming: Awaitable[_T], phase: str) -> _T:
+        """Wait under the watch, and say what went wrong in terms of the target."""
         try:
-            data = await self._connection.read()
+            return await coming
         except asyncio.CancelledError:
-            if not watch.expired():
+            if not self._watch.expired():
                 raise
-            phase = "first_token" if first_by is not None else "stream"
             raise SilentError("The target fell silent.", phase=phase) from None
         except ConnectionBroke:
             raise BrokenError("The connection to the target broke.", phase="stream") from None
         except BadAnswer:
             raise MalformedError("The target's answer is not HTTP.", phase="stream") from None
         finally:
-            watch.due = NEVER
-        if self._lease is not None:
-            self._lease.touch()
-        return data
+            self._watch.rest()
 
     def adopt(self) -> None:
         """A hedged exchange was begun in a task of its own; the calling task reads on."""

@@ -54,18 +54,36 @@ async def server(script: Script) -> AsyncIterator[Origin]:
         listening.close()
 
 
+class Bowl:
+    """Takes what is poured; `more`: what it answers to each piece."""
+
+    def __init__(self, more: bool = True) -> None:
+        self.got: list[bytes] = []
+        self._more = more
+
+    def __call__(self, data: bytes) -> bool:
+        self.got.append(data)
+        return self._more
+
+
 async def request_of(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     return head + await reader.readexactly(length)
 
 
-async def ask(origin: Origin) -> tuple[Connection, bytes]:
-    loop = asyncio.get_running_loop()
+async def begun(origin: Origin) -> Connection:
+    """A connection that has asked, and has the header of the answer."""
     async with asyncio.timeout(5):
-        connection = await origin.connect(loop)
+        connection = await origin.connect(asyncio.get_running_loop())
         connection.send(origin.head("chat/completions", "application/json", 2), b"{}")
         await connection.head()
+    return connection
+
+
+async def ask(origin: Origin) -> tuple[Connection, bytes]:
+    async with asyncio.timeout(5):
+        connection = await begun(origin)
         body = b""
         while data := await connection.read():
             body += data
@@ -195,6 +213,140 @@ async def test_a_reader_that_is_behind_stops_the_sender() -> None:
         while data := await connection.read():
             got += len(data)
         assert got == 100_000_000
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_an_answer_is_poured_out_in_order(name: str, step: int, stopping: bool) -> None:
+    sent, expected = ANSWERS[name]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        for i in range(0, len(sent), step):
+            writer.write(sent[i : i + step])
+            await writer.drain()
+            await asyncio.sleep(0)
+        await reader.read(1)
+
+    async with server(script) as origin:
+        connection = await begun(origin)
+        bowl = Bowl(more=not stopping)
+        async with asyncio.timeout(5):
+            while await connection.pour(bowl):
+                # Whatever comes between two calls is kept for the next.
+                await asyncio.sleep(0.001)
+            assert await connection.read() == b""
+        assert b"".join(bowl.got) == expected and b"" not in bowl.got
+        assert connection.reusable
+        connection.close()
+
+
+@pytest.mark.parametrize(("end", "error"), [(b"", ConnectionBroke), (b"zz\r\n", BadAnswer)])
+async def test_what_came_before_a_break_is_poured_first(end: bytes, error: type[Exception]) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n")
+        await poured.wait()
+        writer.write(b"2\r\nlo\r\n" + end)
+        await writer.drain()
+
+    poured = asyncio.Event()
+    async with server(script) as origin:
+        connection = await begun(origin)
+        bowl = Bowl()
+        asyncio.get_running_loop().call_later(0.02, poured.set)
+        async with asyncio.timeout(5):
+            while await connection.pour(bowl):
+                pass
+            with pytest.raises(error):
+                await connection.read()
+        assert b"".join(bowl.got) == b"hello"
+
+
+async def test_what_a_taker_raises_is_raised_to_the_one_who_pours() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"Content-Length: 4\r\n\r\nab")
+        await release.wait()
+        writer.write(b"cd")
+        await reader.read(1)
+
+    release = asyncio.Event()
+    async with server(script) as origin:
+        connection = await begun(origin)
+        got: list[bytes] = []
+
+        def take(data: bytes) -> bool:
+            got.append(data)
+            release.set()
+            if data == b"cd":
+                raise ValueError("not this")
+            return True
+
+        async with asyncio.timeout(5):
+            with pytest.raises(ValueError, match="not this"):
+                await connection.pour(take)
+        connection.close()
+    assert got == [b"ab", b"cd"]
+
+
+async def test_a_cancelled_pour_takes_no_more() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK + b"Content-Length: 4\r\n\r\nab")
+        await release.wait()
+        writer.write(b"cd")
+        await reader.read(1)
+
+    release = asyncio.Event()
+    async with server(script) as origin:
+        connection = await begun(origin)
+        bowl = Bowl()
+        pouring = asyncio.create_task(connection.pour(bowl))
+        async with asyncio.timeout(5):
+            while not bowl.got:
+                await asyncio.sleep(0.001)
+            pouring.cancel()
+            release.set()
+            with pytest.raises(asyncio.CancelledError):
+                await pouring
+            assert await connection.read() == b"cd"
+        assert bowl.got == [b"ab"]
+        connection.close()
+
+
+async def test_a_taker_that_wants_no_more_stops_the_sender() -> None:
+    sent = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await request_of(reader)
+        writer.write(OK + b"Content-Length: 50000000\r\n\r\n")
+        for _ in range(500):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+            sent += 100_000
+
+    async with server(script) as origin:
+        connection = await begun(origin)
+        got = 0
+
+        def take(data: bytes) -> bool:
+            nonlocal got
+            got += len(data)
+            return got > 1_000_000
+
+        async with asyncio.timeout(20):
+            assert await connection.pour(take)
+            before = -1
+            while before != sent:
+                before = sent
+                await asyncio.sleep(0.2)
+            assert sent < 30_000_000
+            while await connection.pour(take):
+                pass
+        assert got == 50_000_000
 
 
 def test_a_header_cannot_be_smuggled_in() -> None:

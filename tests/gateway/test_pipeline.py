@@ -22,6 +22,15 @@ def said(text: str) -> str:
     return "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks(text) if c.get("choices"))
 
 
+def raw(up: Up, model: str, version: str = "1.1") -> bytes:
+    """A streamed request as it goes over the wire."""
+    body = json.dumps({**HI, "model": f"fake/{model}", "stream": True}).encode()
+    return (
+        f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {up.secret}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
 async def test_whole(up: Up) -> None:
     status, body, headers = await up.post("/v1/chat/completions", {**HI, "model": "fake/words-3"})
     assert status == 200
@@ -157,12 +166,7 @@ async def test_a_client_that_leaves_stops_the_provider(up: Up) -> None:
 
 async def test_a_slow_reader_stops_the_reading_upstream(up: Up) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", up.port, limit=1024)
-    body = json.dumps({**HI, "model": "fake/words-200000", "stream": True}).encode()
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        + f"Authorization: Bearer {up.secret}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
-    )
+    writer.write(raw(up, "words-200000"))
     await reader.readexactly(1)
     before = -1
     async with asyncio.timeout(20):
@@ -178,6 +182,26 @@ async def test_keepalive_comments_while_the_first_token_is_late(up: Up) -> None:
     _, text, _ = await up.stream({**HI, "model": "silent"})
     assert text.startswith(": keep-alive\n\n")
     assert said(text) == "word0 word1 word2 "
+
+
+async def test_keepalive_comments_in_the_middle_of_an_answer(up: Up) -> None:
+    _, text, _ = await up.stream({**HI, "model": "fake/slow-3-500"})
+    assert said(text) == "word0 word1 word2 "
+    assert text.count(": keep-alive\n\n") >= 2
+    assert text.index("word0") < text.index(": keep-alive") < text.index("word2")
+    assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_client_of_http_1_0_gets_the_bare_stream(up: Up) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+    writer.write(raw(up, "slow-20-1", version="1.0"))
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = (await reader.read()).decode()
+    writer.close()
+    assert b"chunked" not in head.lower()
+    assert said(body) == "".join(f"word{i} " for i in range(20))
+    assert body.startswith("data: {") and body.endswith("data: [DONE]\n\n")
 
 
 async def test_embeddings_and_completions_take_the_same_path(up: Up) -> None:

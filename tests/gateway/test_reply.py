@@ -1,0 +1,185 @@
+"""The stream to a client, before readers that are slow, gone, or of an older HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from aiohttp.web import BaseRequest, Server, ServerRunner, StreamResponse, TCPSite
+
+from lumen.core.errors import LumenError
+from lumen.gateway.reply import EventStream, stream_reply
+from lumen.wire.call import Event
+
+pytestmark = pytest.mark.anyio
+Answer = Callable[[EventStream], Awaitable[None]]
+BIG = b"x" * 10_000
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def client(
+    answer: Answer, *, keepalive: float = 30.0, stall: float = 30.0, version: str = "1.1"
+) -> AsyncIterator[asyncio.StreamReader]:
+    """A client that has asked; the buffers between it and the stream are small."""
+
+    async def handle(request: BaseRequest) -> StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        transport.set_write_buffer_limits(8192)
+        stream = EventStream(request, {"x-known": "a"}, lambda: {"x-told": "b"}, keepalive=keepalive, stall=stall)
+        return await stream_reply(stream, answer(stream))
+
+    runner = ServerRunner(Server(handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1)
+    await runner.setup()
+    await TCPSite(runner, "127.0.0.1", 0).start()
+    mine = socket.socket()
+    mine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    mine.connect(runner.addresses[0][:2])
+    reader, writer = await asyncio.open_connection(sock=mine, limit=4096)
+    writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(10):
+            yield reader
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        await runner.cleanup()
+
+
+async def body_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Header and body, unchunked; the body of a connection that was cut ends with `<CUT>`."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b"chunked" not in head.lower():
+        return head, await reader.read()
+    body = b""
+    try:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return head, body + b"<CUT>"
+    assert await reader.readexactly(2) == b"\r\n"
+    return head, body
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_pushed_events_follow_those_that_were_sent(version: str) -> None:
+    async def answer(stream: EventStream) -> None:
+        assert not stream.opened
+        await stream.send([Event(b"1"), Event(b"", comment=b": two\n\n")])
+        assert stream.opened
+        assert stream.push([Event(b"3")]) and stream.push([Event(b"")]) and stream.push([Event(b"4"), Event(b"5")])
+        await stream.ready()
+        await stream.send([Event(b"6")])
+
+    async with client(answer, version=version) as reader:
+        head, body = await body_of(reader)
+    assert (b"chunked" in head.lower()) == (version == "1.1")
+    assert b"x-known: a\r\n" in head and b"x-told: b\r\n" in head
+    shown = b"".join(b"data: %d\n\n" % i for i in (3, 4, 5, 6))
+    assert body == b"data: 1\n\n: two\n\n" + shown + b"data: [DONE]\n\n"
+
+
+async def test_the_headers_go_first_also_where_nothing_is_shown_of_the_first_events() -> None:
+    async def answer(stream: EventStream) -> None:
+        await stream.send([Event(b"")])
+        assert stream.push([Event(b"1")])
+
+    async with client(answer) as reader:
+        head, body = await body_of(reader)
+    assert head.startswith(b"HTTP/1.1 200") and body == b"data: 1\n\ndata: [DONE]\n\n"
+
+
+async def test_a_client_that_is_behind_is_waited_for_and_gets_it_all() -> None:
+    pushed = 0
+
+    async def answer(stream: EventStream) -> None:
+        nonlocal pushed
+        await stream.send([Event(b"first")])
+        while pushed < 400:
+            pushed += 1
+            if not stream.push([Event(BIG)]):
+                await stream.ready()
+
+    async with client(answer) as reader:
+        before = -1
+        while before != pushed or not pushed:
+            before = pushed
+            await asyncio.sleep(0.05)
+        assert pushed < 400
+        _, body = await body_of(reader)
+    assert body == b"data: first\n\n" + b"data: %b\n\n" % BIG * 400 + b"data: [DONE]\n\n"
+
+
+async def test_a_client_that_never_reads_is_dropped() -> None:
+    ended = asyncio.Event()
+
+    async def answer(stream: EventStream) -> None:
+        try:
+            await stream.send([Event(b"first")])
+            while True:
+                if not stream.push([Event(BIG)]):
+                    await stream.ready()
+        finally:
+            ended.set()
+
+    async with client(answer, keepalive=0.02, stall=0.1) as reader:
+        await ended.wait()
+        with suppress(ConnectionError):
+            assert b"[DONE]" not in await reader.read()
+
+
+async def test_nothing_is_pushed_to_a_client_that_has_gone() -> None:
+    gone: list[BaseException] = []
+
+    async def answer(stream: EventStream) -> None:
+        await stream.send([Event(b"first")])
+        stream._request.transport.abort()  # type: ignore[union-attr]
+        assert not stream.push([Event(b"second")])
+        try:
+            await stream.ready()
+        except ConnectionError as error:
+            gone.append(error)
+            raise
+
+    async with client(answer) as reader:
+        with suppress(ConnectionError):
+            assert b"second" not in await reader.read()
+    assert len(gone) == 1
+
+
+async def test_an_error_in_the_middle_is_told_and_the_body_has_no_end() -> None:
+    async def answer(stream: EventStream) -> None:
+        await stream.send([Event(b"1")])
+        stream.push([Event(b"2")])
+        raise LumenError("It broke.", code="broken")
+
+    async with client(answer) as reader:
+        _, body = await body_of(reader)
+    assert body.startswith(b'data: 1\n\ndata: 2\n\ndata: {"error":{') and body.endswith(b"}}\n\n<CUT>")
+
+
+async def test_comments_fill_a_silence_between_whole_events() -> None:
+    async def answer(stream: EventStream) -> None:
+        await stream.send([Event(b"1")])
+        stream.push([Event(b"2")])
+        while not beats.is_set():
+            await asyncio.sleep(0.01)
+        stream.push([Event(b"3")])
+
+    beats = asyncio.Event()
+    async with client(answer, keepalive=0.02) as reader:
+        asyncio.get_running_loop().call_later(0.2, beats.set)
+        _, body = await body_of(reader)
+    blocks = body.split(b"\n\n")
+    assert blocks[:2] == [b"data: 1", b"data: 2"] and blocks[-3:] == [b"data: 3", b"data: [DONE]", b""]
+    assert set(blocks[2:-3]) == {b": keep-alive"}
