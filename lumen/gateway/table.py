@@ -15,6 +15,8 @@ from lumen.providers.base import Capabilities, Dialect
 from lumen.routing.base import Candidate, Policy, policy
 
 _MAX_DYNAMIC = 1024
+# What goes on with an answer can equal it byte for byte only if the answer itself was made so.
+_EXACT = (("resume_exact", True),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Table:
             order=policy(route.policy),
             limits=_limits(self._config.timeouts, route.timeouts),
             own=route.timeouts,
-            defaults=tuple(route.defaults.items()),
+            defaults=(*route.defaults.items(), *_EXACT) if route.exact else tuple(route.defaults.items()),
             declared=declared,
             seeded=any(target.can.token_ids for target in targets),
             exact=route.exact,
