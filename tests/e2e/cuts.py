@@ -1,42 +1,10 @@
-"""A gateway before replicas of the built-in model, whose answers can be cut off anywhere; and what is asked of it."""
+"""Answers that are cut off anywhere: what is asked, and what a client must be able to rely on. No I/O."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import random
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import aiohttp
-from aiohttp import web
-
-from lumen.config.schema import Config, Model, Route, Server, Target, Timeouts
-from lumen.core.errors import BrokenError
-from lumen.core.money import FREE
-from lumen.engines.base import ModelFiles
-from lumen.engines.registry import engine
-from lumen.gateway import app
-from lumen.gateway.access import AccessLog
-from lumen.gateway.billing import Billing
-from lumen.gateway.health import Health
-from lumen.gateway.http import Ingress
-from lumen.gateway.state import State
-from lumen.gateway.tab import Offer
-from lumen.gateway.table import Origin, Origins, Table
-from lumen.gateway.upstream import Encode, Exchange, Limits, Local
-from lumen.providers.base import Capabilities, Dialect, module
-from lumen.tiny import MODEL
-from lumen.workers.supervisor import Supervisor, Timing
-
-TOKENS = 200
-CAN = Capabilities(local=True, token_ids=True, prefill="continue")
 
 STORY = {"messages": [{"role": "user", "content": "Tell me a long story."}]}
 SAMPLED = {**STORY, "temperature": 0.8, "seed": 7}
@@ -67,84 +35,6 @@ ASKED: dict[str, dict[str, Any]] = {
     },
 }
 JSON = ("bound to a JSON schema", "characters of several bytes", "inside a tool call")
-
-
-@dataclass
-class Knife:
-    """Where the next answer is cut: behind its `after`-th event (`None`: nowhere), by aborting its connection or by
-    `kill`, which ends the process at work.
-    """
-
-    after: int | None = None
-    kill: Callable[[], None] | None = None
-
-
-class Cut(Exchange):
-    """An exchange of which no more than so many events arrive."""
-
-    def __init__(self, inner: Exchange, after: int, kill: Callable[[], None] | None) -> None:
-        self._inner = inner
-        self._left = after
-        self._kill = kill
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    @property
-    def status(self) -> int:
-        return self._inner.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._inner.headers
-
-    def adopt(self) -> None:
-        self._inner.adopt()
-
-    async def read(self, first_by: float | None) -> bytes:
-        if not self._left:
-            return await self._break()
-        data = await self._inner.read(first_by)
-        events = data.split(b"\n\n")
-        if len(events) - 1 < self._left:
-            self._left -= len(events) - 1
-            return data
-        kept, self._left = events[: self._left], 0
-        return b"\n\n".join(kept) + b"\n\n"
-
-    async def _break(self) -> bytes:
-        """What the gateway would see: the connection broke, or what a killed process leaves behind."""
-        if self._kill is None:
-            raise BrokenError("The connection to the target broke.", phase="stream")
-        self._kill()
-        while await self._inner.read(None):
-            continue
-        return b""
-
-    async def refusal(self) -> bytes:
-        return await self._inner.refusal()
-
-    def close(self, ok: bool | None) -> None:
-        self._inner.close(ok)
-
-
-class Cutting:
-    """A local model and the knife that its next answer meets."""
-
-    def __init__(self, inner: Local, knife: Knife) -> None:
-        self._inner = inner
-        self._knife = knife
-
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
-        exchange = await self._inner.open(encode, model, limits, stream)
-        after, self._knife.after = self._knife.after, None
-        return exchange if after is None else Cut(exchange, after, self._knife.kill)
-
-    async def alive(self) -> int | None:
-        return None
-
-    def close(self) -> None:
-        """The model is closed by its owner."""
 
 
 @dataclass
@@ -186,49 +76,6 @@ class Answer:
 
 
 @dataclass
-class Box:
-    """A gateway in this process. Its routes are `default`, `exact` and `unharmed`, all to the same replicas."""
-
-    url: str
-    replicas: int
-    supervisor: Supervisor
-    session: aiohttp.ClientSession
-    knife: Knife
-
-    async def ask(self, route: str, body: Mapping[str, Any], after: int | None = None, kill: bool = False) -> Answer:
-        """An answer, cut behind its `after`-th event."""
-        self.knife.after, self.knife.kill = after, self._kill if kill else None
-        raw = await self._stream({"max_tokens": TOKENS, **body, "model": route})
-        assert self.knife.after is None, "the knife was not met"
-        if kill:
-            await self.ready()
-        return Answer.of(raw)
-
-    async def heard(self, body: Mapping[str, Any]) -> None:
-        """An answer that nothing befalls, past the knife."""
-        await self._stream({**body, "model": "unharmed"})
-
-    async def _stream(self, body: Mapping[str, Any]) -> str:
-        sent = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        async with self.session.post(f"{self.url}/v1/chat/completions", json=sent) as answer:
-            raw = b""
-            async for data in answer.content.iter_any():
-                raw += data
-            assert answer.status == 200, raw
-        return raw.decode()
-
-    def _kill(self) -> None:
-        """The process that is at work."""
-        (pid,) = [one.pid for one in self.supervisor.states() if one.in_flight and one.pid]
-        os.kill(pid, signal.SIGKILL)
-
-    async def ready(self) -> None:
-        async with asyncio.timeout(90):
-            while [one.state for one in self.supervisor.states()].count("ready") < self.replicas:
-                await asyncio.sleep(0.01)
-
-
-@dataclass
 class Figures:
     """Answers of one kind that were cut, and how many of them equal the unbroken one byte for byte."""
 
@@ -238,75 +85,3 @@ class Figures:
 
     def __str__(self) -> str:
         return f"{self.tokens} tokens, {self.cuts} cuts, {self.equal} equal"
-
-
-async def survey(one: Box, name: str, route: str, step: int, *, kill: bool) -> Figures:
-    """Cut one kind of answer behind every `step`-th event, the last one included.
-
-    Raises AssertionError where an answer is not whole, or did not go on as it should.
-    """
-    unbroken = await one.ask(route, ASKED[name])
-    events = len(unbroken.deltas)
-    assert unbroken.rungs == [] and events > 30
-    figures = Figures(unbroken.count)
-    for after in sorted({*range(0, events, step), events}):
-        answer = await one.ask(route, ASKED[name], after, kill)
-        # Up to the role nothing was delivered, so the answer begins again; behind the last event nothing is missing.
-        assert answer.rungs == (["token-exact"] if 1 < after < events else []), (name, after, answer)
-        if name in JSON:
-            json.loads(answer.said)
-        figures.cuts += 1
-        figures.equal += answer.said == unbroken.said and answer.finishes == unbroken.finishes
-    return figures
-
-
-class Ready:
-    def ready(self) -> dict[str, bool]:
-        return {"tiny": True}
-
-
-def _local(model: str) -> tuple[Dialect, Capabilities, Offer]:
-    return module("openai").make(CAN), CAN, Offer(model, "local", model, FREE)
-
-
-@asynccontextmanager
-async def box(folder: Path, replicas: int) -> AsyncIterator[Box]:
-    """Replicas that are started again at once, however often they are killed."""
-    timing = Timing(backoff=0.01, backoff_most=0.01)
-    supervisor = Supervisor(engine, folder / "run", folder / "logs", lambda state: None, timing=timing)
-    local, knife = Local(supervisor, "tiny"), Knife()
-    routes = {name: Route((Target("cut"),), exact=name == "exact") for name in ("default", "exact")}
-    routes["unharmed"] = Route((Target("tiny"),))
-    limits = Timeouts(connect=10.0, headers=90.0, first_token=90.0, gap=90.0, total=120.0)
-    config = Config(server=Server(keepalive=1.0), routes=routes, timeouts=limits)
-    origins = {"tiny": Origin(local, _local), "cut": Origin(Cutting(local, knife), _local)}
-    billing = Billing(folder / "ledger.db")
-    now = asyncio.get_running_loop().time()
-    state = State(
-        config=config,
-        table=Table(config, Origins(origins, {}), 1),
-        ring=None,
-        readiness=Ready(),
-        access=AccessLog(lambda line: None, pretty=False),
-        draw=random.Random(1),
-        health=Health(random.Random(2).random, now, time.time()),
-        billing=billing,
-    )
-    runner = web.ServerRunner(Ingress(app.handler(state), header_timeout=30, idle_timeout=60), shutdown_timeout=0.1)
-    await billing.start()
-    billing.configure(config, None)
-    await supervisor.start()
-    try:
-        model = Model(source="builtin:tiny", context=1024, slots=2, threads=1, replicas=replicas)
-        await supervisor.apply({"tiny": (model, ModelFiles("tiny", MODEL))})
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with aiohttp.ClientSession() as session:
-            made = Box(f"http://127.0.0.1:{runner.addresses[0][1]}", replicas, supervisor, session, knife)
-            await made.ready()
-            yield made
-    finally:
-        await runner.cleanup()
-        local.close()
-        await supervisor.stop(5)
-        await billing.stop()

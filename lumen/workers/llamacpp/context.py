@@ -44,6 +44,11 @@ _ONE_THREAD = 0.004
 costs more than it gains, and takes the cores that the HTTP loop and the client need."""
 
 
+_ONE_THREAD_BYTES = 40 << 20
+"""The same for exact sequences, by the weights a decode reads times its tokens: flash attention is summed in as many
+parts as there are threads, so how fast this machine was when it was measured must not matter."""
+
+
 class NoRoom(Exception):
     """No KV cells for this batch; the context stands as before."""
 
@@ -122,6 +127,7 @@ class Context:
         self.n_cells: int = lib.llama_n_ctx(self._pointer)
         self.batch = Batch(shape.n_batch)
         self._threads = shape.threads
+        self._weight: int = lib.llama_model_size(model.pointer)
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._candidates: NDArray[np.void] | None = None
 
@@ -158,8 +164,9 @@ class Context:
         """Decode `chunks`; returns the batch row of each chunk's logits. Raises `NoRoom`, `Aborted`,
         `DecodeFailed`.
         """
+        chunks = list(chunks)
         rows = self.batch.fill(chunks)
-        self._run()
+        self._run(exact=bool(chunks) and chunks[0].sequence.exact)
         return rows
 
     def measure(self, chunk: Chunk) -> None:
@@ -182,9 +189,10 @@ class Context:
             self._threads = threads
             lib.llama_set_n_threads(self.pointer, threads, threads)
 
-    def _run(self) -> None:
+    def _run(self, exact: bool = False) -> None:
         if self._unit:
-            small = self.batch.struct.n_tokens * self._unit < _ONE_THREAD
+            n = self.batch.struct.n_tokens
+            small = n * self._weight < _ONE_THREAD_BYTES if exact else n * self._unit < _ONE_THREAD
             self._set_threads(1 if small else self.shape.threads)
         code: int = lib.llama_decode(self.pointer, self.batch.struct)
         if code == 1:

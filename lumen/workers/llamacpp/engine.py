@@ -18,7 +18,7 @@ from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
 from lumen.workers.llamacpp.radix import common_prefix
 from lumen.workers.llamacpp.sampling import top_logprobs
-from lumen.workers.llamacpp.scheduler import Chunk, Limits, mixed_budget, schedule
+from lumen.workers.llamacpp.scheduler import Chunk, Limits, decodes, mixed_budget
 from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
 
 log = logging.getLogger("lumen.worker.engine")
@@ -143,10 +143,12 @@ class Engine:
         self._admit()
         ready = [sequence for sequence in self._running if not self._stalled(sequence)]
         if ready:
-            chunks = schedule(ready, self._limits())
-            rows = self._decode(chunks)
-            for chunk, row in zip(chunks, rows, strict=False):
-                self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
+            for chunks in decodes(ready, self._limits()):
+                if chunks[0].sequence.exact and chunks[0].sequence not in self._running:
+                    continue  # An earlier decode of this step cost it its place.
+                rows = self._decode(chunks)
+                for chunk, row in zip(chunks, rows, strict=False):
+                    self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
         self._flush()
 
     def _limits(self) -> Limits:
@@ -182,6 +184,8 @@ class Engine:
         self._tight = False
         cells = self._need().n_cells - sum(sequence.worst for sequence in self._running)
         for sequence in list(self._waiting):
+            if self._running and (sequence.exact or self._running[-1].exact):
+                break  # They share cells, and sums hang on whose cells lie between one's own.
             if len(self._running) >= self._slots or not self._cache.available() or sequence.worst > cells:
                 break
             if not self._shares_soon(sequence):

@@ -164,8 +164,9 @@ class Preparer:
             outbox=outbox,
             max_answer=limit,
             salt=common.salt,
-            reuse=common.reuse,
+            reuse=common.reuse and not common.resume_exact,
             single_from=len(plan.prompt) if common.resume_exact else NEVER,
+            exact=common.resume_exact,
             special=plan.special if parser is not None else frozenset(),
             ignore_eos=common.ignore_eos,
         )

@@ -48,7 +48,7 @@ class Common:
     include_usage: bool
     return_token_ids: bool
     resume: list[int] | None
-    resume_exact: bool  # feed resumed tokens one a step, in the batch shapes they were generated in
+    resume_exact: bool  # the same bytes again, alone or resumed: every token in the shapes it has in any other run
     salt: str
     reuse: bool
     response_format: dict[str, Any] | None

@@ -8,13 +8,16 @@ token low.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 MIN_MIXED = 64
 """Smallest chunk of a prompt beside running streams. ggml's flash attention on CPUs takes 64 rows faster than 16: only
 from there on does it work in tiles (measured at 3,000 cells: 64 rows 50 ms, 63 rows 480 ms)."""
+
+EXACT_CHUNK = 128
+"""Prompt tokens an exact sequence is given at once: a fixed number, however fast this machine is now."""
 
 
 class Schedulable(Protocol):
@@ -23,6 +26,7 @@ class Schedulable(Protocol):
     tokens: list[int]
     computed: int  # how many of `tokens` are in the KV cache
     slot: int
+    exact: bool  # what it is given to compute at once hangs on nothing but itself
     single_from: int  # tokens from this position on are fed one a step, as they were when first generated
 
 
@@ -66,6 +70,21 @@ def schedule(sequences: Sequence[Schedulable], limits: Limits) -> list[Chunk]:
         room = limits.batch - len(chunks)
         chunks += _prefill(prompts, min(room, limits.mixed) if chunks else room)
     return chunks
+
+
+def decodes(sequences: Sequence[Schedulable], limits: Limits) -> Iterator[list[Chunk]]:
+    """The decodes of one step: one that all share, and one for each exact sequence, which shares none.
+
+    Kernels are chosen by the shape of a batch, and other kernels give other last bits.
+    """
+    shared = [sequence for sequence in sequences if not sequence.exact]
+    if shared:
+        yield schedule(shared, limits)
+    for sequence in sequences:
+        if sequence.exact:
+            left, start = _prompt_left(sequence), sequence.computed
+            count = min(left, EXACT_CHUNK, limits.batch) if left > 0 else 1
+            yield [Chunk(sequence, start, count, start + count == len(sequence.tokens))]
 
 
 def _prefill(prompts: list[Schedulable], budget: int) -> list[Chunk]:

@@ -76,6 +76,7 @@ class Sequence:
     salt: str = ""
     reuse: bool = True
     single_from: int = NEVER
+    exact: bool = False  # the same request gives the same bytes: from nothing, in decodes of its own
     special: frozenset[int] = frozenset()  # tokens whose text is shown although they are control tokens
     ignore_eos: bool = False
     slot: int = -1

@@ -155,6 +155,7 @@ class _One:
     computed: int = 0
     slot: int = 0
     single_from: int = NEVER
+    exact: bool = False
 
 
 def _warm_up(context: Context) -> None:

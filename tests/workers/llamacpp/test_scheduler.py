@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.workers.llamacpp.scheduler import Chunk, Limits, mixed_budget, schedule
+from lumen.workers.llamacpp.scheduler import EXACT_CHUNK, Chunk, Limits, decodes, mixed_budget, schedule
 
 NEVER = 1 << 62
 
@@ -18,6 +18,7 @@ class Fake:
     computed: int = 0
     slot: int = 0
     single_from: int = NEVER
+    exact: bool = False
 
 
 def decoding(n: int = 5) -> Fake:
@@ -110,6 +111,41 @@ def test_an_exact_replay_feeds_the_answer_one_token_a_step() -> None:
         shapes.append((chunk.count, chunk.sample))
         one.computed += chunk.count
     assert shapes == [(12, False)] + [(1, False)] * 7 + [(1, True)]
+
+
+def alone(one: Fake, others: list[Fake], limit: Limits) -> list[tuple[int, int, bool]]:
+    """What an exact sequence is given in each of its decodes, start to end."""
+    shapes = []
+    while one.computed < len(one.tokens):
+        given = [chunks for chunks in decodes([*others, one], limit) if any(c.sequence is one for c in chunks)]
+        ((chunk,),) = given
+        shapes.append((chunk.start, chunk.count, chunk.sample))
+        one.computed += chunk.count
+    return shapes
+
+
+@given(st.integers(1, 700), st.integers(0, 40), fakes(), limits(), st.integers(64, 600))
+def test_what_an_exact_sequence_computes_at_once_hangs_on_itself_alone(
+    prompt: int, answered: int, others: list[Fake], limit: Limits, batch: int
+) -> None:
+    def fresh() -> Fake:
+        return Fake(list(range(prompt + answered)), single_from=prompt, exact=True)
+
+    shapes = alone(fresh(), others, Limits(batch, min(batch, limit.mixed)))
+    assert shapes == alone(fresh(), [], Limits(batch, batch))
+    assert [shape[:2] for shape in shapes if shape[0] >= prompt] == [(prompt + i, 1) for i in range(answered)]
+    assert all(count <= min(EXACT_CHUNK, batch) for _, count, _ in shapes)
+
+
+@given(fakes(), limits())
+def test_the_others_share_one_decode_as_if_there_were_no_exact_ones(all_: list[Fake], limit: Limits) -> None:
+    exact = Fake([1, 2], exact=True)
+    first, *rest = list(decodes([exact, *all_], limit))
+    if all_:
+        assert first == schedule(all_, limit)
+        assert len(rest) == 1
+    else:
+        assert [chunk.sequence for chunk in first] == [exact]
 
 
 def test_the_mixed_budget_follows_the_measured_pace() -> None:
