@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from lumen.catalogue import Catalogue
-from lumen.catalogue.vendors import Vendor, vendor
+from lumen.catalogue.vendors import Vendor, able, vendor
 from lumen.config.checks import price_of
 from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, UnavailableError
 from lumen.core.money import FREE
+from lumen.engines.registry import engine
 from lumen.gateway.tab import Offer
 from lumen.gateway.table import Origin, Origins
 from lumen.gateway.upstream import Encode, Exchange, Limits, Local, Remote, Upstream
@@ -159,14 +160,17 @@ def _references(config: Config) -> list[str]:
     return [key for key in found if key]
 
 
-_LOCAL = Capabilities(local=True, token_ids=True, prefill="continue", reasoning_content=True)
+# What every local model can do; its engine says the rest.
+_LOCAL = Capabilities(local=True, reasoning_content=True)
 
 
 def _local(model: Model | None, name: str) -> tuple[Dialect, Capabilities, Offer]:
     """A local model; free unless the configuration says what it costs."""
     price = price_of(model.price) if model is not None and model.price is not None else FREE
-    context = model.context if model is not None else None
-    return module("openai").make(_LOCAL), _LOCAL, Offer(name, "local", name, price, context)
+    model = model or Model(source="")
+    local = engine(model.engine)
+    can = able(_LOCAL, local.abilities(model))
+    return module(local.dialect(model)).make(can), can, Offer(name, "local", name, price, model.context)
 
 
 def _remote(catalogue: Catalogue, found: Vendor, model: str) -> tuple[Dialect, Capabilities, Offer]:

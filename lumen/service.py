@@ -22,7 +22,7 @@ from lumen.catalogue import Catalogue
 from lumen.config.checks import check
 from lumen.config.load import load, locate
 from lumen.config.schema import Config, Model
-from lumen.core.errors import LumenError, RequestError
+from lumen.core.errors import ConfigError, LumenError, RequestError
 from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
 from lumen.gateway import overview
@@ -75,7 +75,8 @@ class Service:
         self.url = ""
         config = self.read_config()
         self._served = Served(config)
-        named, machine, profiles = options.profile or config.profile, detect(), load_profiles()
+        named, profiles = options.profile or config.profile, load_profiles()
+        self._machine = machine = detect()
         self.profile, self.why = pick(named, machine, profiles) if named else match(machine, profiles)
         self._supervisor = Supervisor(
             engine, where.run_dir, where.log_dir, self._replica_changed, hidden=hidden(config)
@@ -163,7 +164,8 @@ class Service:
             catalogue = Catalogue({name: provider.vendor for name, provider in opened.items()})
             await asyncio.to_thread(catalogue.load)
             names = list(dict.fromkeys((*wanted, *config.models)))
-            table = Table(config, self._upstreams.of(config, names, opened), int(time.time()))
+            settled = replace(config, models={**config.models, **{name: model for name, (model, _) in wanted.items()}})
+            table = Table(config, self._upstreams.of(settled, names, opened), int(time.time()))
             table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             # What a model costs is not what a process runs.
@@ -185,8 +187,15 @@ class Service:
             if files is None:
                 missing[name] = f"not on this disk yet; run: lumen pull {model.source}"
             else:
-                wanted[name] = (self.profile.apply(model), replace(files, name=name))
+                wanted[name] = await asyncio.to_thread(self._settled, model, replace(files, name=name))
         return wanted, missing
+
+    def _settled(self, model: Model, files: ModelFiles) -> tuple[Model, ModelFiles]:
+        """What the profile, then the model's files and this machine, decide of what its user left open. Blocking."""
+        try:
+            return engine(model.engine).settle(files, self.profile.apply(model), self._machine), files
+        except ConfigError as error:
+            raise ConfigError(f"model '{files.name}': {error.message}") from None
 
     async def _stopgap(self, wanted: dict[str, tuple[Model, ModelFiles]]) -> bool:
         """Whether the built-in model must answer for now: real ones are configured, but none of them does yet."""

@@ -119,6 +119,7 @@ class Abilities:
     stream_usage: bool | None = None
     reasoning_content: bool | None = None
     extra_content: bool | None = None
+    sampler_state: bool | None = None
     max_tokens_field: MaxTokensField | None = None
 
 

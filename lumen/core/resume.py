@@ -2,7 +2,7 @@
 
 | rung | holds where |
 | --- | --- |
-| token-exact | the same model replays token ids, and every delivered token is known (one choice) |
+| token-exact | the same model replays token ids, and every delivered token is known (one choice; see `Place.state`) |
 | replay-exact | the same model, and a request that repeats itself: temperature 0, or a seed the target honours |
 | prefill | the target continues an assistant message, and the answer so far is one choice of plain text |
 | anchored | any chat model, under the same restriction |
@@ -43,7 +43,11 @@ _NOT_UNDERSTOOD = frozenset({400, 422})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Facts of the call. `json`: the answer must be JSON. `temperature`, `seed`: as given, `None` where not."""
+    """Facts of the call. `json`: the answer must be JSON. `temperature`, `seed`: as given, `None` where not.
+
+    `state`: what may come next hangs on more than the tokens so far: penalties, stop strings, a grammar, tools, or log
+    probabilities beside the tokens.
+    """
 
     chat: bool
     stream: bool
@@ -51,6 +55,7 @@ class Asked:
     json: bool
     temperature: float | None
     seed: int | None
+    state: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -63,13 +68,14 @@ class Place:
     """Facts of the target that is to go on.
 
     `same_model`: it serves the model that broke off. `token_ids`: it replays token ids. `prefill`: it continues an
-    assistant message. `seed`: it honours a seed.
+    assistant message. `seed`: it honours a seed. `state`: it replays through penalties, grammar and parsers too.
     """
 
     same_model: bool
     token_ids: bool
     prefill: bool
     seed: bool
+    state: bool = True
 
 
 def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = False) -> tuple[Rung, ...]:
@@ -84,7 +90,8 @@ def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = 
         return NOTHING
     found = []
     if at.same_model and not mixed:
-        if at.token_ids and asked.answers == 1 and trace.exact and trace.token_ids:
+        whole = at.state or (bool(trace.prompt_ids) and not (asked.state or trace.reasoning or trace.actionable))
+        if at.token_ids and whole and asked.answers == 1 and trace.exact and trace.token_ids:
             found.append(Rung.TOKEN_EXACT)
         if (asked.temperature == 0 or (asked.seed is not None and at.seed)) and _checkable(trace):
             found.append(Rung.REPLAY_EXACT)

@@ -20,6 +20,7 @@ class Trace:
     """
 
     __slots__ = (
+        "_ahead",
         "_events",
         "_kept",
         "_texts",
@@ -30,6 +31,7 @@ class Trace:
         "finished",
         "identity",
         "parts",
+        "prompt_ids",
         "prompt_tokens",
         "reasoning",
         "replayable",
@@ -41,6 +43,8 @@ class Trace:
         self.answers = answers
         self.finished: set[int] = set()
         self.token_ids: list[int] = []
+        # The prompt as the target that answers has it, where it says so.
+        self.prompt_ids: Sequence[int] = ()
         # Every delivered part so far came with its token ids.
         self.exact = True
         self.delivered = False
@@ -56,6 +60,7 @@ class Trace:
         self.parts: list[bytes] = []
         self._kept = 0
         self._texts: list[str] = []
+        self._ahead: list[str] = []
         self._events = 0
 
     @property
@@ -69,6 +74,11 @@ class Trace:
         if len(self._texts) > 1:
             self._texts = ["".join(self._texts)]
         return self._texts[0] if self._texts else ""
+
+    @property
+    def ahead(self) -> str:
+        """The end of `text` whose token ids are not known yet: a target may tell them later than the text."""
+        return "".join(self._ahead)
 
     @property
     def tokens(self) -> int:
@@ -107,6 +117,10 @@ class Trace:
             self.exact = False
         if text:
             self._texts.append(text)
+            if token_ids:
+                self._ahead.clear()
+            elif token_ids is not None:
+                self._ahead.append(text)
             if not (actionable or reasoning):
                 return
         self._other(text, actionable, reasoning, data)

@@ -53,7 +53,7 @@ class Command:
 
     def abilities(self, model: Model) -> Abilities:
         ids = self.dialect(model) == "vllm" and model.context is not None
-        return Abilities(token_ids=ids, prefill=model.options.get("prefill", "none"))
+        return Abilities(token_ids=ids, sampler_state=False, prefill=model.options.get("prefill", "none"))
 
     def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
         return model

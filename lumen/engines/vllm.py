@@ -67,7 +67,7 @@ class VLLM:
 
     def abilities(self, model: Model) -> Abilities:
         # Going on takes a limit for what is left of the context.
-        return Abilities(token_ids=model.context is not None, prefill="continue")
+        return Abilities(token_ids=model.context is not None, sampler_state=False, prefill="continue")
 
     def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
         config = read_config(files.path)

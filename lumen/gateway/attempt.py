@@ -171,7 +171,10 @@ class Attempt:
         target, trace, call = leg.target, errand.journey.trace, line.call
         resume = None
         if leg.rung is Rung.TOKEN_EXACT:
-            resume = Resume(trace.token_ids, trace.identity, exact=errand.entry.exact)
+            resume = Resume(
+                trace.token_ids, trace.identity, exact=errand.entry.exact, prompt_ids=trace.prompt_ids,
+                ahead=trace.ahead, context=target.offer.context,
+            )  # fmt: skip
         elif leg.rung is not None:
             request = call.request
             if isinstance(request, ChatRequest):
@@ -205,6 +208,8 @@ class Attempt:
                 ended = True
             if event.usage is not None:
                 self._counted(event.usage)
+            if event.prompt_ids is not None and self._leg.rung is None:
+                self._errand.journey.trace.prompt_ids = event.prompt_ids
         if ended or self._pieces > parts:
             now = self._loop.time()
             # From when it was waited for: a client that reads slowly is not a target that sends slowly.

@@ -173,6 +173,7 @@ class Course:
                 token_ids=target.can.token_ids and same,
                 prefill=target.can.prefill != "none",
                 seed=target.can.seed,
+                state=target.can.sampler_state,
             )
             for rung in rungs(self._trace, self._asked, at, self.splices, mixed=self._mixed):
                 if rung is not Rung.NONE:

@@ -132,7 +132,7 @@ class Table:
             own=route.timeouts,
             defaults=(*route.defaults.items(), *_EXACT) if route.exact else tuple(route.defaults.items()),
             declared=declared,
-            seeded=any(target.can.token_ids for target in targets),
+            seeded=any(target.can.token_ids and target.can.sampler_state for target in targets),
             exact=route.exact,
             hedge=route.hedge == "p95",
             around_filter=route.content_filter == "next",

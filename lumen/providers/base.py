@@ -30,11 +30,16 @@ class Resume:
     """Where an answer goes on: the tokens the client already has, and the id and time it was begun under.
 
     `exact`: in the batch shapes they were generated in, so that what follows equals the unbroken answer byte for byte.
+    `prompt_ids`: the tokens of the prompt, where the target told them. `ahead`: text that the client has beyond the
+    last of `token_ids`. `context`: tokens of the target's window, where that is known.
     """
 
     token_ids: Sequence[int]
     identity: tuple[str, int] | None
     exact: bool = False
+    prompt_ids: Sequence[int] = ()
+    ahead: str = ""
+    context: int | None = None
 
 
 class Decoder(Protocol):
@@ -87,6 +92,8 @@ class Capabilities:
     when the conversation ends with an assistant message). `prefill_echo`: its answer then begins with that message.
     `reasoning_content`: it takes back, in later turns, what the assistant thought, where others refuse the field.
     `extra_content`: the same of what a vendor adds to its tool calls, such as Gemini's signatures.
+    `sampler_state`: with `token_ids`: they go through penalties, stop strings, grammar and the random draw again, so
+    that any answer can go on; without it only plain text can.
     """
 
     local: bool = False
@@ -102,6 +109,7 @@ class Capabilities:
     stream_usage: bool = True
     reasoning_content: bool = False
     extra_content: bool = False
+    sampler_state: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens", "as_given"] = "as_given"
 
 

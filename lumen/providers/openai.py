@@ -1,4 +1,4 @@
-"""The OpenAI dialect: most vendors, and every local engine, which also speaks token ids as vLLM does."""
+"""The OpenAI dialect: most vendors, and Lumen's own worker, which also speaks token ids."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ class OpenAI:
     def decoder(self, call: Call, content_type: str, resume: Resume | None) -> Decoder:
         check_kind(content_type, stream=call.stream)
         if call.stream:
-            return _StreamDecoder(call, self.token_ids, resume)
+            return OpenAIStream(call, self.token_ids, resume)
         return WholeDecoder(partial(_read_whole, call), MAX_ANSWER)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return refused(status, headers, strings(error_object(body)), trusted=self.local)
 
 
-class _StreamDecoder(StreamDecoder):
+class OpenAIStream(StreamDecoder):
     """Forwards the upstream's own bytes unless a field must change."""
 
     __slots__ = ("_identified", "_identity", "_include_usage", "_left", "_rewrite", "_strip")
@@ -124,12 +124,12 @@ class _StreamDecoder(StreamDecoder):
                 shown = self._rewritten(shown)[0]
             events.append(Event(shown, usage=chunk.usage))
             return
-        identity = None
+        known = None
         if self._rewrite:
-            payload, identity = self._rewritten(payload)
+            payload, known = self._rewritten(payload)
         elif not self._identified:
-            self._identified, identity = True, _identity(payload)
-        event = _event(chunk.choices, payload, chunk.usage, identity)
+            self._identified, known = True, identity(payload)
+        event = _event(chunk.choices, payload, chunk.usage, known)
         if event.finished:
             self._left.difference_update(event.finished)
         events.append(event)
@@ -143,6 +143,7 @@ class _StreamDecoder(StreamDecoder):
             whole.pop("prompt_token_ids", None)
             for choice in whole["choices"]:
                 choice.pop("token_ids", None)
+                choice.pop("prompt_token_ids", None)
         return _encode(whole), (whole.get("id", ""), whole.get("created", 0))
 
 
@@ -172,7 +173,7 @@ def _event(choices: list[Choice], payload: bytes, usage: Usage | None, identity:
     return Event(payload, content, finished, usage, ids, identity, text, actionable, reasoning)
 
 
-def _identity(payload: bytes) -> tuple[str, int] | None:
+def identity(payload: bytes) -> tuple[str, int] | None:
     """The id and time an answer goes by; a server that sends neither has none."""
     whole: dict[str, Any] = _any(payload)
     name, created = whole.get("id"), whole.get("created")

@@ -43,6 +43,7 @@ class Choice(Struct, gc=False):
     text: str | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class Chunk(Struct, gc=False):

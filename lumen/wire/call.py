@@ -45,7 +45,8 @@ class Event(Struct, gc=False):
     `token_ids`: every token this event stands for, where the target tells. `identity`: the answer's id and time,
     on the first event at least. `text`: the content it adds to choice 0, where it adds to no other choice.
     `actionable`: it holds a part of a tool call or a refusal. `reasoning`: it holds a part of the reasoning.
-    `comment`: a whole comment frame that goes out in place of an event.
+    `comment`: a whole comment frame that goes out in place of an event. `prompt_ids`: the tokens of the prompt, once,
+    where the target tells them and can go on from them.
     """
 
     data: bytes
@@ -58,6 +59,7 @@ class Event(Struct, gc=False):
     actionable: bool = False
     reasoning: bool = False
     comment: bytes = b""
+    prompt_ids: list[int] | None = None
 
 
 def chat_call(request: ChatRequest) -> Call:

@@ -11,6 +11,7 @@ from lumen.wire.anchor import anchor, split
 from lumen.wire.call import Call, Operation
 from lumen.wire.requests import (
     ChatRequest,
+    CompletionRequest,
     ContinuedChat,
     EmbeddingRequest,
     Message,
@@ -44,7 +45,21 @@ def asked(call: Call) -> Asked:
         json=form is not None and not isinstance(form, TextFormat),
         temperature=request.temperature,
         seed=request.seed,
+        state=_has_state(request),
     )
+
+
+def _has_state(request: ChatRequest | CompletionRequest) -> bool:
+    """Whether what may come next hangs on more than the tokens so far."""
+    penalties = request.presence_penalty or request.frequency_penalty
+    repeated = (request.repeat_penalty or 1) != 1 or (request.repetition_penalty or 1) != 1
+    if penalties or repeated or request.stop or request.logprobs:
+        return True
+    if isinstance(request, ChatRequest):
+        form = request.response_format
+        tools = bool(request.tools) and request.tool_choice != "none"
+        return tools or (form is not None and not isinstance(form, TextFormat))
+    return bool(request.echo or request.suffix or request.best_of)
 
 
 def continued(request: ChatRequest, rung: Rung, delivered: str, tokens: int, prefill: Prefill) -> ChatRequest:

@@ -67,6 +67,15 @@ STREAMS = {
     + chunk({}, "tool_calls")
     + USAGE
     + b"data: [DONE]\n\n",
+    "vllm": chunk({"role": "assistant", "content": ""})
+    + chunk({"content": "h"}, token_ids=[7])
+    + chunk({"content": ""}, token_ids=[8])
+    + chunk({"content": "\u00e9"}, token_ids=[9])
+    + chunk(TOOL)
+    + chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]})
+    + chunk({}, "tool_calls", stop_reason=None, token_ids=[2])
+    + USAGE
+    + b"data: [DONE]\n\n",
     "anthropic": told(
         {"type": "message_start", "message": {"id": "x", "model": "m", "usage": {"input_tokens": 3}}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
