@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import platform
-import stat
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +12,9 @@ from hypothesis import strategies as st
 from lumen.config.schema import Model
 from lumen.core.errors import ConfigError
 from lumen.hardware import Gpu, Hardware, Profile, detect, load_profiles, match, pick
-from lumen.hardware.gpus import on_linux, parse_nvidia
 from lumen.hardware.limits import cpu_limit, memory_limit
 from lumen.hardware.machine import GIB
+from lumen.hardware.nvml import Nvml
 from lumen.hardware.profiles import fits, parse
 from lumen.hub.reference import HubModel
 from lumen.hub.reference import parse as parse_reference
@@ -224,7 +222,7 @@ def test_memory_limits_of_a_container(tmp_path: Path) -> None:
 def test_a_machine_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Nvml, "open", lambda: None)
     files = {
         "proc/cpuinfo": "processor : 0\nmodel name\t: Some  CPU @ 3GHz\nflags\t: fpu avx avx2 fma\n",
         "sys/fs/cgroup/memory.max": str(GIB),
@@ -253,47 +251,3 @@ def test_this_machine_can_be_looked_at() -> None:
     assert 1 <= found.cores <= found.threads <= (os.cpu_count() or 1)
     assert 0 < found.memory_free <= found.memory
     assert match(found, SHIPPED)[0].threads
-
-
-SMI = """0, GPU-aaaa, NVIDIA H100 80GB HBM3, 81559, 81000, 570.1, 9.0
-1, GPU-bbbb, NVIDIA A100, 40960, 40000, 570.1, 8.0
-2, GPU-cccc, NVIDIA GB10, [N/A], [N/A], 580.1, 12.1
-broken line
-"""
-
-
-@pytest.mark.parametrize(
-    ("visible", "indexes"),
-    [(None, [0, 1]), ("", []), ("1", [1]), ("1,0", [1, 0]), ("GPU-bb", [1]), ("0,9,1", [0]), ("-1", [])],
-)
-def test_nvidia_s_own_list(visible: str | None, indexes: list[int]) -> None:
-    found = parse_nvidia(SMI, visible)
-    assert [gpu.index for gpu in found] == indexes
-    for device in found:
-        assert device.memory in (81559 * 2**20, 40960 * 2**20) and device.vendor == "nvidia"
-
-
-@pytest.fixture
-def smi(tmp_path: Path) -> Callable[[str], dict[str, str]]:
-    """Put a program called nvidia-smi in the path."""
-
-    def make(script: str) -> dict[str, str]:
-        tool = tmp_path / "nvidia-smi"
-        tool.write_text("#!/bin/sh\n" + script)
-        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-        return {"PATH": str(tmp_path)}
-
-    return make
-
-
-def test_the_driver_s_tool_is_asked_and_not_trusted(
-    smi: Callable[[str], dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, notes = on_linux(tmp_path, smi(f"/bin/cat <<'E'\n{SMI}E\n"))
-    assert [device.compute for device in found] == ["9.0", "8.0"] and notes == []
-    found, notes = on_linux(tmp_path, smi("echo 'Failed to initialize NVML'; exit 9"))
-    assert found == [] and "Failed to initialize NVML" in notes[0]
-    monkeypatch.setattr("lumen.hardware.gpus._TIMEOUT", 0.2)
-    found, notes = on_linux(tmp_path, smi("exec /bin/sleep 30"))
-    assert found == [] and "did not answer" in notes[0]
-    assert on_linux(tmp_path, {"PATH": str(tmp_path / "none")}) == ([], [])

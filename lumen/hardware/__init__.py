@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lumen.hardware.detection import detect
-from lumen.hardware.machine import Gpu, Hardware
+from lumen.hardware.machine import Gpu, Hardware, Note
 from lumen.hardware.profiles import Profile, load_profiles, match, pick
 
-__all__ = ["Gpu", "Hardware", "Profile", "detect", "load_profiles", "match", "pick"]
+__all__ = ["Gpu", "Hardware", "Note", "Profile", "detect", "load_profiles", "match", "pick"]

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from lumen.hardware import gpus, limits
-from lumen.hardware.machine import Gpu, Hardware
+from lumen.hardware.machine import Gpu, Hardware, Note
 
 _FEATURES = ("avx", "avx2", "avx512f", "avx512_bf16", "amx_tile", "f16c", "fma", "asimd", "sve")
 
@@ -20,24 +20,24 @@ def detect(folder: Path | None = None, root: Path = Path("/")) -> Hardware:
     Nothing is raised for what cannot be read: it is left out and noted.
     """
     system, arch = platform.system().lower(), platform.machine().lower()
-    notes: list[str] = []
+    notes: list[Note] = []
     cpus = _allowed_cpus()
     threads = _fewer(len(cpus), limits.cpu_limit(root))
-    memory, free = _memory(root)
+    total, free = memory(root)
     found: list[Gpu] = []
     if system == "linux":
         found, noted = gpus.on_linux(root, os.environ)
         notes += noted
     elif system == "darwin" and arch == "arm64":
         # One memory for both; the system lets a GPU have about three quarters of it.
-        found = [Gpu(0, "apple", "Apple GPU", memory * 3 // 4, free)]
+        found = [Gpu(0, "apple", "Apple GPU", total * 3 // 4, free)]
     return Hardware(
         system=system,
         arch=arch,
         cpu=_cpu_name(root) or platform.processor() or arch,
         cores=max(1, min(threads, _physical(root, cpus))),
         threads=threads,
-        memory=memory,
+        memory=total,
         memory_free=free,
         disk_free=_disk_free(folder),
         features=_features(root),
@@ -76,7 +76,7 @@ def _counted_cores() -> int | None:
     return psutil.cpu_count(logical=False)
 
 
-def _memory(root: Path) -> tuple[int, int]:
+def memory(root: Path) -> tuple[int, int]:
     """(total, free) bytes: the machine's or the container's, whichever is less."""
     import psutil
 

@@ -1,80 +1,98 @@
-"""GPUs on Linux: NVIDIA's by their own tool, AMD's by the kernel's files."""
+"""GPUs on Linux: NVIDIA's by their driver's library, AMD's by the kernel's files."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from lumen.hardware.limits import text
-from lumen.hardware.machine import Gpu
+from lumen.hardware import amd
+from lumen.hardware.machine import Gpu, Note
+from lumen.hardware.nvml import Card, Nvml, NvmlError
 
-_TIMEOUT = 3.0
-_FIELDS = "index,uuid,name,memory.total,memory.free,driver_version,compute_cap"
-_AMD = "0x1002"
-_MIB = 1024 * 1024
+# Seconds that a driver has to answer; without its persistence daemon it brings up each card for the first question.
+PATIENCE = 8.0
+
+_T = TypeVar("_T")
+Opener = Callable[[], Nvml | None]
 
 
-def on_linux(root: Path, env: Mapping[str, str]) -> tuple[list[Gpu], list[str]]:
+def on_linux(root: Path, env: Mapping[str, str], opener: Opener | None = None) -> tuple[list[Gpu], list[Note]]:
     """Usable GPUs, and what could not be found out about them."""
-    nvidia, notes = _nvidia(env)
+    nvidia, notes = _nvidia(env, opener or Nvml.open)
     return nvidia or _amd(root), notes
 
 
-def _nvidia(env: Mapping[str, str]) -> tuple[list[Gpu], list[str]]:
-    tool = shutil.which("nvidia-smi", path=env.get("PATH"))
-    if tool is None:
-        return [], []
-    try:
-        done = subprocess.run(
-            [tool, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            timeout=_TIMEOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return [], [f"nvidia-smi did not answer within {_TIMEOUT:.0f} s; is the driver stuck?"]
-    except OSError as error:
-        return [], [f"nvidia-smi cannot be run: {error.strerror}"]
-    if done.returncode != 0:
-        reason = " ".join((done.stdout or done.stderr).split())[:160]
-        return [], [f"nvidia-smi failed: {reason or done.returncode}"]
-    return parse_nvidia(done.stdout, env.get("CUDA_VISIBLE_DEVICES")), []
-
-
-def parse_nvidia(output: str, visible: str | None) -> list[Gpu]:
-    """GPUs in `nvidia-smi`'s CSV, only those that `CUDA_VISIBLE_DEVICES` shows, in its order. Pure."""
-    found: list[tuple[str, Gpu]] = []
-    for line in output.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        # Memory that a tool cannot tell ("[N/A]", on machines that share it with the CPU) makes no profile.
-        if len(cells) != 7 or not all(cells[i].isdigit() for i in (0, 3, 4)):
-            continue
-        index, uuid, name, total, free, driver, compute = cells
-        gpu = Gpu(int(index), "nvidia", name, int(total) * _MIB, int(free) * _MIB, driver, compute)
-        found.append((uuid, gpu))
+def shown(cards: Iterable[Card], visible: str | None) -> list[Card]:
+    """Only the cards that `CUDA_VISIBLE_DEVICES` shows, in its order."""
+    found = list(cards)
     if visible is None:
-        return [gpu for _, gpu in found]
-    shown: list[Gpu] = []
+        return found
+    picked: list[Card] = []
     for wish in (part.strip() for part in visible.split(",")):
-        fits = [gpu for uuid, gpu in found if wish == str(gpu.index) or (wish and uuid.startswith(wish))]
+        fits = [card for card in found if wish == str(card.index) or (wish and card.uuid.startswith(wish))]
         if not fits:
             break  # CUDA stops at the first device it does not know
-        shown.append(fits[0])
-    return shown
+        picked.append(fits[0])
+    return picked
+
+
+def patiently(call: Callable[[], _T], limit: float = PATIENCE) -> _T:
+    """`call()` in a thread of its own, for at most `limit` seconds: a broken driver may never answer.
+
+    Raises:
+        TimeoutError: it did not answer; the thread is left behind and ends with the process.
+        Exception: whatever `call` raises.
+    """
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:  # noqa: BLE001 - handed on to the caller
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="driver", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"the driver did not answer within {limit:.0f} s")
+    return done[0]
+
+
+def trouble(error: NvmlError | TimeoutError) -> Note:
+    """What a driver's refusal or silence means."""
+    if isinstance(error, NvmlError):
+        return Note(str(error), error.mend)
+    return Note(f"NVIDIA's driver: {error}", "see the end of `dmesg`; restarting the machine often helps")
+
+
+def _nvidia(env: Mapping[str, str], opener: Opener) -> tuple[list[Gpu], list[Note]]:
+    def look() -> list[Gpu]:
+        library = opener()
+        if library is None:
+            return []
+        try:
+            driver = library.driver()
+            cards = shown(library.cards(), env.get("CUDA_VISIBLE_DEVICES"))
+            return [
+                Gpu(card.index, "nvidia", card.name, card.memory, library.use(card.index).free, driver, card.compute)
+                for card in cards
+            ]
+        finally:
+            library.close()
+
+    try:
+        return patiently(look), []
+    except (NvmlError, TimeoutError) as error:
+        return [], [trouble(error)]
 
 
 def _amd(root: Path) -> list[Gpu]:
-    found: list[Gpu] = []
-    for card in sorted((root / "sys/class/drm").glob("card[0-9]*")):
-        device = card / "device"
-        total, used = text(device / "mem_info_vram_total") or "", text(device / "mem_info_vram_used") or ""
-        if not card.name[4:].isdigit() or text(device / "vendor") != _AMD or not total.isdigit():
-            continue
-        name = text(device / "product_name") or "AMD GPU"
-        free = int(total) - (int(used) if used.isdigit() else 0)
-        found.append(Gpu(len(found), "amd", name, int(total), free))
-    return found
+    return [
+        Gpu(card.index, "amd", card.name, card.memory, max(0, card.memory - amd.used(card))) for card in amd.cards(root)
+    ]

@@ -33,7 +33,8 @@ def cpu_limit(root: Path) -> float | None:
 
 
 def memory_limit(root: Path) -> tuple[int, int] | None:
-    """(limit, used) bytes of the tightest group; `None` for no limit."""
+    """(limit, used) bytes of the tightest group; `None` for no limit. Used is what cannot be taken back: a group is
+    also charged with the pages of files that its processes have read, weights among them, and those are."""
     found = []
     for controller, base, limit_file, usage_file in (
         ("", "sys/fs/cgroup", "memory.max", "memory.current"),
@@ -42,8 +43,16 @@ def memory_limit(root: Path) -> tuple[int, int] | None:
         for folder in _levels(root, controller, base):
             limit, used = text(folder / limit_file) or "", text(folder / usage_file) or ""
             if limit.isdigit() and int(limit) < _UNLIMITED:
-                found.append((int(limit), int(used) if used.isdigit() else 0))
+                found.append((int(limit), max(0, int(used) - _pages_of_files(folder)) if used.isdigit() else 0))
     return min(found, default=None)
+
+
+def _pages_of_files(folder: Path) -> int:
+    """Bytes of page cache that a group is charged with."""
+    lines = (line.partition(" ") for line in (text(folder / "memory.stat") or "").splitlines())
+    sizes = {name: int(size) for name, _, size in lines if size.isdigit()}
+    # Version 1 tells the group's own and, as `total_…`, those with all below it, which is what the usage counts.
+    return sum(sizes.get(f"total_{name}", sizes.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
 def _levels(root: Path, controller: str, base: str) -> Iterator[Path]:

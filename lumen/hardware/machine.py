@@ -21,6 +21,14 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something that could not be found out. `mend`: what to do about it, where that is known."""
+
+    what: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     """One machine, as this process may use it: limits of its container and its affinity are applied.
 
@@ -38,7 +46,7 @@ class Hardware:
     disk_free: int | None = None
     features: tuple[str, ...] = ()
     gpus: tuple[Gpu, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def gpu_memory(self) -> int:

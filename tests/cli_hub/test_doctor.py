@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from lumen_cli.health import CHECKS, Finding, Patient, install, state
 
-from lumen.hardware import Gpu
+from lumen.hardware import Gpu, Note
 from lumen.paths import Paths
 from lumen.workers.sweep import Marks, home_of
 from tests.cli.harness import Ran
@@ -109,7 +109,7 @@ def test_an_idle_gpu_and_a_missing_driver(patient: Patient, tmp_path: Path) -> N
     (device / "vendor").write_text("0x10de\n")
     (device / "class").write_text("0x030200\n")
     assert install.nvidia_on_bus(tmp_path) and not install.nvidia_on_bus(tmp_path / "none")
-    patient.__dict__["hardware"] = replace(patient.hardware, gpus=(), notes=("nvidia-smi failed: mismatch",))
+    patient.__dict__["hardware"] = replace(patient.hardware, gpus=(), notes=(Note("the driver is odd", "restart"),))
     assert [finding.level for finding in install.hardware(patient)] == ["ok", "warn"]
 
 

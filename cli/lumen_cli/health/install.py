@@ -86,8 +86,8 @@ def hardware(patient: Patient) -> Iterator[Finding]:
         yield Finding("hardware", "ok", f"{machine.summary()}: profile {profile.name}")
     except LumenError as error:
         yield Finding("hardware", "bad", error.message, "name one of profiles/hardware in the configuration")
-    for problem in machine.notes:
-        yield Finding("gpu", "warn", problem, "check the driver with `nvidia-smi`; a reboot often helps")
+    for note in machine.notes:
+        yield Finding("gpu", "warn", note.what, note.mend or "check the driver with `nvidia-smi`")
     if not machine.notes and not any(gpu.vendor == "nvidia" for gpu in machine.gpus) and nvidia_on_bus():
         what = "an NVIDIA GPU is built in, but its driver does not show it"
         yield Finding("gpu", "warn", what, "install NVIDIA's driver; CUDA_VISIBLE_DEVICES may hide it too")

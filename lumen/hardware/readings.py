@@ -1,0 +1,124 @@
+"""What every memory of this machine is doing now: how much is free, how busy its card is, whose processes hold it.
+
+A `Monitor` looks once at what there is and is then asked again and again. Its methods block, for milliseconds usually
+and for some seconds at most: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumen.hardware import amd, detection
+from lumen.hardware.devices import RAM, Device, card_id
+from lumen.hardware.gpus import Opener, patiently, shown, trouble
+from lumen.hardware.machine import Note
+from lumen.hardware.nvml import Nvml, NvmlError
+
+_ANSWER = 3.0  # seconds for one reading of all cards
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One memory at one moment. Bytes.
+
+    `busy`: per cent, `celsius`: of the card; `None` where nothing tells. `processes`: (process id, bytes) of those
+    that use a card, numbers as its driver sees them, bytes `None` where it does not tell; `None`: it tells of none at
+    all. For the machine's own memory it is always `None`.
+    """
+
+    device: Device
+    free: int
+    busy: int | None = None
+    celsius: int | None = None
+    processes: tuple[tuple[int, int | None], ...] | None = None
+
+    @property
+    def used(self) -> int:
+        return max(0, self.device.total - self.free)
+
+
+class Monitor:
+    """The memories of this machine. `devices`: cards first, the machine's own last. `notes`: what is wrong."""
+
+    def __init__(
+        self, root: Path = Path("/"), env: Mapping[str, str] | None = None, opener: Opener | None = None
+    ) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._nvml: Nvml | None = None
+        self._amd: dict[str, amd.Card] = {}
+        self.driver: str | None = None
+        self.notes: tuple[Note, ...] = ()
+        total, _ = detection.memory(root)
+        cards = self._nvidia(os.environ if env is None else env, opener or Nvml.open) or self._of_amd()
+        self.devices: tuple[Device, ...] = (*cards, Device(RAM, "ram", 0, "memory", total))
+
+    def read(self) -> tuple[Reading, ...]:
+        """A reading of each device that can be read, in the order of `devices`.
+
+        A driver that refuses or does not answer leaves its cards out and says why in `notes`; after silence it is not
+        asked again.
+        """
+        with self._lock:
+            found = self._read_nvidia()
+            found += [self._read_amd(device) for device in self.devices if device.kind == "rocm"]
+            total, free = detection.memory(self._root)
+            return (*found, Reading(Device(RAM, "ram", 0, "memory", total), free))
+
+    def close(self) -> None:
+        """Let go of the driver."""
+        with self._lock:
+            if self._nvml is not None:
+                self._nvml.close()
+            self._nvml = None
+
+    def _nvidia(self, env: Mapping[str, str], opener: Opener) -> list[Device]:
+        def look() -> tuple[Nvml, str, list[Device]] | None:
+            library = opener()
+            if library is None:
+                return None
+            cards = shown(library.cards(), env.get("CUDA_VISIBLE_DEVICES"))
+            devices = [Device(card_id("cuda", one.index), "cuda", one.index, one.name, one.memory) for one in cards]
+            return library, library.driver(), devices
+
+        try:
+            found = patiently(look)
+        except (NvmlError, TimeoutError) as error:
+            self.notes = (trouble(error),)
+            return []
+        if found is None:
+            return []
+        self._nvml, self.driver, devices = found
+        return devices
+
+    def _of_amd(self) -> list[Device]:
+        self._amd = {card_id("rocm", card.index): card for card in amd.cards(self._root)}
+        return [Device(id_, "rocm", card.index, card.name, card.memory) for id_, card in self._amd.items()]
+
+    def _read_nvidia(self) -> list[Reading]:
+        library, cards = self._nvml, [device for device in self.devices if device.kind == "cuda"]
+        if library is None or not cards:
+            return []
+
+        def look() -> list[Reading]:
+            uses = [(device, library.use(device.index)) for device in cards]
+            return [Reading(device, use.free, use.busy, use.celsius, use.processes) for device, use in uses]
+
+        try:
+            found = patiently(look, _ANSWER)
+        except (NvmlError, TimeoutError) as error:
+            self.notes = (trouble(error),)
+            if isinstance(error, TimeoutError):
+                self._nvml = None  # its thread hangs in there
+            return []
+        self.notes = ()
+        return found
+
+    def _read_amd(self, device: Device) -> Reading:
+        card = self._amd[device.id]
+        free = max(0, device.total - amd.used(card))
+        return Reading(device, free, amd.busy(card), amd.celsius(card), amd.processes(self._root, card))
