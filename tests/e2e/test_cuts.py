@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from lumen.engines.registry import engine
-from tests.e2e.cuts import ASKED, Box, box, survey
+from tests.e2e.cut_box import Box, box, every, survey
+from tests.e2e.cuts import ASKED
 
 pytestmark = [
     pytest.mark.e2e,
@@ -25,13 +27,9 @@ pytestmark = [
 ALL = bool(os.environ.get("LUMEN_ALL_CUTS"))
 
 
-def _step(sparse: int) -> int:
-    return 1 if ALL else sparse
-
-
-async def _all_kinds(one: Box, route: str, step: int, *, kill: bool = False) -> None:
+async def _all_kinds(one: Box, route: str, places: Callable[[int], Iterable[int]], *, kill: bool = False) -> None:
     for name in ASKED:
-        found = await survey(one, name, route, step, kill=kill)
+        found = await survey(one, name, route, every(1) if ALL else places, kill=kill)
         sys.stdout.write(f"{name}, {route}, {'kill -9' if kill else 'abort'}: {found}\n")
         sys.stdout.flush()
         assert route == "default" or found.equal == found.cuts, (name, found)
@@ -43,7 +41,7 @@ def test_a_connection_aborted_anywhere(route: str, tmp_path: Path) -> None:
 
     async def work() -> None:
         async with box(tmp_path, 1) as one:
-            await _all_kinds(one, route, _step(23))
+            await _all_kinds(one, route, every(23))
 
     asyncio.run(work())
 
@@ -54,7 +52,7 @@ def test_kill_9_of_the_worker_anywhere(replicas: int, tmp_path: Path) -> None:
 
     async def work() -> None:
         async with box(tmp_path, replicas) as one:
-            await _all_kinds(one, "exact", _step(150), kill=True)
+            await _all_kinds(one, "exact", lambda events: [events // 3], kill=True)
 
     asyncio.run(work())
 
@@ -70,7 +68,7 @@ def test_exact_answers_beside_others_on_the_same_replica(tmp_path: Path) -> None
             try:
                 for name, answer in alone.items():
                     assert (await one.ask("exact", ASKED[name])).said == answer.said, name
-                    for after in range(5, len(answer.deltas) - 5, _step(31)):
+                    for after in range(5, len(answer.deltas) - 5, 1 if ALL else 31):
                         cut = await one.ask("exact", ASKED[name], after)
                         assert (cut.said, cut.rungs) == (answer.said, ["token-exact"]), (name, after)
             finally:

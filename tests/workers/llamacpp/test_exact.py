@@ -1,4 +1,6 @@
-"""An exact answer is the same bytes every time, whatever else the worker computes or remembers."""
+"""An exact answer is the same every time, whatever else the worker computes or remembers: to the last bit of every
+probability, for a difference there shows in the text only now and then.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,23 @@ from typing import Any
 
 import pytest
 
-from tests.workers.llamacpp.client import Worker, ids_of
+from tests.workers.llamacpp.client import Worker
 
 STORY = [{"role": "user", "content": "Tell me a long story."}]
 SAMPLED = {"temperature": 0.9, "seed": 11, "max_tokens": 60, "ignore_eos": True, "presence_penalty": 0.3}
 
 
-def exact(worker: Worker, **more: Any) -> list[int]:
-    options = {**SAMPLED, **more}
-    events = worker.stream("/v1/chat/completions", messages=STORY, **options, resume_exact=True, return_token_ids=True)
-    return ids_of(events)
+def exact(worker: Worker, messages: list[dict[str, str]] = STORY, **more: Any) -> list[tuple[int, float]]:
+    """Each token of the answer with its log-probability."""
+    options = {**SAMPLED, "logprobs": True, **more}
+    choice = worker.chat(messages, **options, resume_exact=True, return_token_ids=True).choice
+    return list(zip(choice["token_ids"], [one["logprob"] for one in choice["logprobs"]["content"]], strict=True))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_beside_other_answers(worker: Worker, temperature: float) -> None:
     alone = exact(worker, temperature=temperature)
+    ids = [token for token, _ in alone]
     assert len(alone) == 60
 
     def other(number: int) -> int:
@@ -31,24 +35,26 @@ def test_beside_other_answers(worker: Worker, temperature: float) -> None:
     with ThreadPoolExecutor(7) as pool:
         noise = [pool.submit(other, number) for number in range(24)]
         beside = [pool.submit(exact, worker, temperature=temperature) for _ in range(4)]
-        cut = [pool.submit(exact, worker, temperature=temperature, resume_token_ids=alone[:k]) for k in (1, 17, 59)]
+        cut = [pool.submit(exact, worker, temperature=temperature, resume_token_ids=ids[:k]) for k in (1, 17, 59)]
         assert [done.result() for done in beside] == [alone] * 4
-        assert [alone[:k] + done.result() for k, done in zip((1, 17, 59), cut, strict=True)] == [alone] * 3
+        assert [done.result() for done in cut] == [alone[k:] for k in (1, 17, 59)]
         assert [done.result() for done in noise] == [200] * 24
 
 
 def test_a_remembered_prefix_is_not_used(worker: Worker) -> None:
-    first = exact(worker)
-    for question in ("Tell me a long story.", "Tell me a long story. And then?"):
-        worker.chat([{"role": "user", "content": question}], max_tokens=20)
-    assert exact(worker) == first
+    question = "Tell me a long story about a lamp, a river and the people of a small town. "
+    messages = [{"role": "user", "content": question}]
+    first = exact(worker, messages)
+    for _ in range(2):
+        cached = worker.chat([{"role": "user", "content": question + "And then?"}], max_tokens=20).body["usage"]
+    assert cached["prompt_tokens_details"]["cached_tokens"] > 16
+    assert exact(worker, messages) == first
 
 
 def test_a_long_prompt_is_computed_in_the_same_pieces(worker: Worker) -> None:
     long = [{"role": "user", "content": "one two three " * 120}]
-    options = {**SAMPLED, "max_tokens": 12, "resume_exact": True, "return_token_ids": True}
-    alone = worker.chat(long, **options).choice["token_ids"]
+    alone = exact(worker, long, max_tokens=12)
     with ThreadPoolExecutor(4) as pool:
         noise = [pool.submit(worker.chat, [{"role": "user", "content": f"{i}"}], max_tokens=80) for i in range(6)]
-        assert [worker.chat(long, **options).choice["token_ids"] for _ in range(3)] == [alone] * 3
+        assert [exact(worker, long, max_tokens=12) for _ in range(3)] == [alone] * 3
         assert {done.result().status for done in noise} == {200}
