@@ -120,16 +120,22 @@ class Context:
         self.model = model
         self.shape = shape
         self._flag = ctypes.create_string_buffer(2)
-        self._pointer: int | None = lib.llama_init_from_model(model.pointer, self._params(shape))
-        if not self._pointer:
-            raise LoadError(f"llama.cpp cannot make a context of {shape.n_ctx} tokens for this model")
-        self.memory: int | None = lib.llama_get_memory(self._pointer)
-        self.n_cells: int = lib.llama_n_ctx(self._pointer)
+        self._pointer: int | None = None
+        self.memory: int | None = None
+        self.reopen()
+        self.n_cells: int = lib.llama_n_ctx(self.pointer)
         self.batch = Batch(shape.n_batch)
         self._threads = shape.threads
         self._weight: int = lib.llama_model_size(model.pointer)
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._candidates: NDArray[np.void] | None = None
+
+    def reopen(self) -> None:
+        """Have cells and buffers, empty ones, after `close`. Raises `LoadError`."""
+        pointer = lib.llama_init_from_model(self.model.pointer, self._params(self.shape))
+        if not pointer:
+            raise LoadError(f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens for this model")
+        self._pointer, self.memory = pointer, lib.llama_get_memory(pointer)
 
     def _params(self, shape: Shape) -> Any:
         params = lib.llama_context_default_params()
@@ -277,4 +283,4 @@ class Context:
     def close(self) -> None:
         if self._pointer is not None:
             lib.llama_free(self._pointer)
-            self._pointer = None
+            self._pointer = self.memory = None

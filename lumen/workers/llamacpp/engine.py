@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Literal
 
@@ -15,6 +16,7 @@ from lumen.workers.llamacpp.chat.output import Delta
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
 from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
 from lumen.workers.llamacpp.radix import common_prefix
 from lumen.workers.llamacpp.sampling import top_logprobs
@@ -67,6 +69,7 @@ class Engine:
         self._failures = 0
         self._tight = False  # cells ran out: nobody is admitted until somebody leaves
         self._stopping = False
+        self._asleep = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
             self._cache = self._new_cache(context)
@@ -102,6 +105,48 @@ class Engine:
             self._context.abort()
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def sleep(self) -> Future[bool]:
+        """Give cells and buffers back; weights stay, and prefixes in host memory. False: somebody runs or waits."""
+        return self._order(self._sleep)
+
+    def rouse(self) -> Future[bool]:
+        """Take cells and buffers again. Fails with `LoadError` where there is no memory for them."""
+        return self._order(self._rouse)
+
+    @property
+    def asleep(self) -> bool:
+        return self._asleep
+
+    def _order(self, act: Callable[[], bool]) -> Future[bool]:
+        done: Future[bool] = Future()
+
+        def obey() -> None:
+            try:
+                done.set_result(act())
+            except LoadError as error:
+                done.set_exception(error)
+
+        self._inbox.put(obey)
+        return done
+
+    def _sleep(self) -> bool:
+        if self._running or self._waiting or self._embedder.pending:
+            return False
+        if self._context is not None and not self._asleep:
+            while self._cache.evict():
+                continue
+            self._context.close()
+            self._counters.cells_used = 0
+        self._embedder.close()
+        self._asleep = True
+        return True
+
+    def _rouse(self) -> bool:
+        if self._context is not None and self._asleep:
+            self._context.reopen()
+        self._asleep = False
+        return True
 
     @property
     def waiting(self) -> int:
@@ -139,6 +184,9 @@ class Engine:
     # One step
 
     def _step(self) -> None:
+        if self._asleep and self._waiting:
+            # Nobody should ask a sleeper, but whoever does is answered.
+            self._rouse()
         self._reap()
         self._admit()
         ready = [sequence for sequence in self._running if not self._stalled(sequence)]
@@ -317,7 +365,7 @@ class Engine:
         """Hand the step's events to the loop, all at once."""
         counters = self._counters
         counters.running, counters.waiting = len(self._running), len(self._waiting)
-        if self._context is not None:
+        if self._context is not None and not self._asleep:
             counters.cells_used = self._cells_used()
         if self._events:
             events, self._events = self._events, []

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from lumen.workers.llamacpp import metrics
+from lumen.workers.llamacpp import metrics, slumber
 from lumen.workers.llamacpp.answers import DONE, Head, Stream, Usage, Whole
 from lumen.workers.llamacpp.context import Floats
 from lumen.workers.llamacpp.embed import EmbedJob, normalise
@@ -81,6 +81,7 @@ class Server:
         app.router.add_get("/props", self.props)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
+        slumber.add_routes(app, lambda: self._engine)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.completions)
         app.router.add_post("/v1/embeddings", self.embeddings)
