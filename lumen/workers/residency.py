@@ -23,6 +23,9 @@ CLOSED = 30.0
 """Seconds that a busy replica takes nothing new for another model's sake, then as long that it does: its own callers
 must not wait for one endless answer."""
 
+_BUSY = 0.25
+"""Seconds after which a busy replica is looked at again at the earliest."""
+
 Bytes = Mapping[str, int]
 
 
@@ -147,6 +150,8 @@ def idle(rules: Rules, replicas: Sequence[Held], now: float) -> tuple[dict[str, 
     # Of equals the last of them first.
     for one in sorted(reversed(replicas), key=lambda one: (one.used, one.since)):
         if one.busy:
+            # When it ends nobody tells us; before this nothing can be due.
+            again = min(again, now + max(_shortest(rules), _BUSY))
             continue
         rested, least = max(one.used, one.since), one.since + rules.stay
         if rules.idle_after is not None and spare > 0 and (awake > 0 or not one.awake):
@@ -164,6 +169,10 @@ def idle(rules: Rules, replicas: Sequence[Held], now: float) -> tuple[dict[str, 
             else:
                 again = min(again, due)
     return going, again
+
+
+def _shortest(rules: Rules) -> float:
+    return min(math.inf if after is None else after for after in (rules.keep_alive, rules.idle_after))
 
 
 # -- memory --------------------------------------------------------------------------------------------------------
