@@ -13,7 +13,7 @@ import lumen
 from lumen.config.schema import Abilities, Model
 from lumen.core.errors import ConfigError
 from lumen.engines._options import Option, check_options
-from lumen.engines.base import Launch, ModelFiles, Place
+from lumen.engines.base import Launch, ModelFiles, Place, Request, Sleeping
 
 if TYPE_CHECKING:
     from lumen.hardware.machine import Hardware
@@ -31,6 +31,7 @@ _OPTIONS: Mapping[str, Option] = {
 _POOLING = ("mean", "cls", "last")
 # The bound on waiting requests is the supervisor's, over all replicas; the worker's own must not come first.
 _QUEUE = 1 << 16
+_SLEEPING = Sleeping(Request("POST", "/sleep"), Request("POST", "/wake"), Request("GET", "/is_sleeping"))
 
 
 class LlamaCpp:
@@ -81,7 +82,15 @@ class LlamaCpp:
         if model.embedding:
             argv.append("--embedding")
         # The worker ends by itself within its grace; the margin lets it write its last words.
-        return Launch(tuple(argv), place.socket, env=_environment(place), phases=True, grace=grace + 2.0)
+        return Launch(
+            tuple(argv),
+            place.socket,
+            env=_environment(place),
+            phases=True,
+            # On a card the weights would stay there; loaded from mapped pages again they are soon back.
+            sleeping=None if model.gpu_layers else _SLEEPING,
+            grace=grace + 2.0,
+        )
 
     def probe(self, files: ModelFiles, model: Model) -> tuple[str, Mapping[str, Any]]:
         if model.embedding:
