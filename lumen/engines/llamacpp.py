@@ -52,6 +52,8 @@ class LlamaCpp:
         return Abilities(token_ids=True, prefill="continue")
 
     def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
+        if files.path.is_dir():
+            raise ConfigError("engine 'llamacpp' serves GGUF files, and this is a folder; use `engine: vllm`")
         # The worker reads its model's file itself, and fits what is left open to it.
         return model
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lumen.engines.base import ModelFiles
-from lumen.hub.store import Manifest, Store, resolve
+from lumen.hub.store import Manifest, Store, files_of, resolve
 from lumen.paths import Paths
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def fetch(
 
     store = Store(paths.models_dir)
     manifest = await Puller(store, hub).pull(reference, revision=revision, name=name, progress=progress)
-    return ModelFiles(manifest.name, store.path_of(manifest.files[0]))
+    return files_of(manifest, store)
 
 
 async def reachable(endpoint: str | None, timeout: float = 2.0) -> bool:

@@ -1,7 +1,8 @@
 """Which files of a repository make up the wanted model. Pure.
 
 A GGUF repository holds one model in many quantisations, each one file or split in numbered parts
-(`…-00001-of-00003.gguf`), beside files that are no language model (image projectors, importance matrices).
+(`…-00001-of-00003.gguf`), beside files that are no language model (image projectors, importance matrices). Any other
+repository is one model as a folder: safetensors, tokenizer and configuration. Pickles and programs are never taken.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lumen.hub.errors import MissingError
-from lumen.hub.reference import DEFAULT_QUANT, HubModel, safe_file_name
+from lumen.hub.reference import DEFAULT_QUANT, FOLDER, HubModel, safe_file_name
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\Z")
 _QUANT = re.compile(
     r"(?:\A|[-._])((?:UD-)?(?:I?Q\d+(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?=\Z|[-._])",
     re.I,
+)
+_OF_FOLDER = re.compile(
+    r"[^/]+\.(?:json|safetensors|jinja|tiktoken)\Z|(?:tokenizer\.model|vocab\.txt|merges\.txt)\Z", re.I
 )
 _OTHER = re.compile(r"(?:\A|[-._/])(?:mmproj|imatrix)", re.I)
 # Tried in this order where nothing was asked for and the default is not there.
@@ -74,11 +78,12 @@ def choose(wanted: HubModel, files: Iterable[RemoteFile]) -> Choice:
         MissingError: the repository has no such file; says which quantisations it has.
         BadReferenceError: a file of the repository has a name that is not safe to store.
     """
+    files = list(files)
     models = _models(files)
+    if wanted.quant == FOLDER or (wanted.file is None and wanted.quant is None and not models):
+        return _folder(wanted, files)
     if wanted.file is not None:
         return _by_name(wanted, models)
-    if not models:
-        raise MissingError(f"{wanted.id} holds no GGUF file; look for a repository whose name ends in -GGUF")
     if wanted.quant is not None:
         return _by_quant(wanted, wanted.quant, models)
     for quant in _PREFERRED:
@@ -88,6 +93,24 @@ def choose(wanted: HubModel, files: Iterable[RemoteFile]) -> Choice:
     if len(models) == 1:
         return models[0]
     raise MissingError(f"{wanted.id} has no {DEFAULT_QUANT}; pick one of {_listed(models)}: hf://{wanted.id}:QUANT")
+
+
+def _folder(wanted: HubModel, files: Iterable[RemoteFile]) -> Choice:
+    """The model as a folder, its configuration first."""
+    found = [file for file in files if _OF_FOLDER.match(file.path) and not file.path.startswith(".")]
+    weights = [file for file in found if file.path.endswith(".safetensors")]
+    if any(file.path == "config.json" for file in found) and weights:
+        # Some repositories hold the same weights a second time, under their maker's own names.
+        twice = any(file.path.startswith("model") for file in weights)
+        kept = [file for file in found if not (twice and file.path.startswith("consolidated"))]
+        for file in kept:
+            safe_file_name(file.path)
+        return Choice(FOLDER, tuple(sorted(kept, key=lambda file: (file.path != "config.json", file.path))))
+    if wanted.quant == FOLDER:
+        raise MissingError(f"{wanted.id} holds no safetensors with a config.json; leave out :{FOLDER.lower()}")
+    raise MissingError(
+        f"{wanted.id} holds no GGUF file and no safetensors; look for a repository whose name ends in -GGUF"
+    )
 
 
 def quant_of(path: str) -> str | None:

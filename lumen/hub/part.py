@@ -88,10 +88,10 @@ class PartFile:
         """Write one piece, sync it, and only then mark it.
 
         Raises:
-            BadModelFileError: it is the first piece and no GGUF file begins like this.
+            BadModelFileError: it is the first piece of a GGUF file, and none begins like this.
             OSError: the disk is full or broken.
         """
-        if index == 0 and bytes(data[:4]) != b"GGUF":
+        if index == 0 and self.target.suffix.lower() == ".gguf" and bytes(data[:4]) != b"GGUF":
             raise BadModelFileError("the server did not send a GGUF model file; check the address")
         await self._run(lambda: self._commit(index, data))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from lumen.hub.errors import BadModelFileError, BadReferenceError, MissingError
 from lumen.hub.part import bytes_here
 from lumen.hub.progress import Meter, Progress
 from lumen.hub.reference import (
+    FOLDER,
     Builtin,
     HubModel,
     LocalFile,
@@ -30,7 +32,8 @@ from lumen.hub.reference import (
     safe_file_name,
     with_revision,
 )
-from lumen.hub.store import Manifest, Store, StoredFile, absolute
+from lumen.hub.split import split_parts
+from lumen.hub.store import Manifest, Store, StoredFile, absolute, is_folder
 from lumen.hub.transport import session
 from lumen.hub.wanted import Fetched, Limits, Wanted
 
@@ -76,6 +79,11 @@ class Puller:
     def _register(self, reference: LocalFile, name: str | None) -> Manifest:
         """A file of the user's own stays where it is; the store only learns of it."""
         path = absolute(reference)
+        if is_folder(path):
+            parts = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+            inside = tuple(StoredFile(str(part), part.stat().st_size, None) for part in parts)
+            where = LocalFile(str(path))
+            return self._record(where, Manifest(name or path.name, str(where), inside, _today(), quant=FOLDER))
         if not path.is_file():
             raise MissingError(f"there is no file {path.name} at that path")
         files = tuple(StoredFile(str(part), part.stat().st_size, None) for part in split_parts(path))
@@ -160,13 +168,14 @@ class Puller:
     def _record(self, reference: Reference, found: Manifest) -> Manifest:
         """Prove that the files are a model, give it a name of its own, and write it down."""
         try:
-            described = describe([self.store.path_of(file) for file in found.files])
+            paths = [self.store.path_of(file) for file in found.files]
+            told = prove_folder(paths) if found.quant == FOLDER else describe(paths).quantisation
         except BadModelFileError:
             if not isinstance(reference, LocalFile):
                 for file in found.files:
                     self.store.path_of(file).unlink(missing_ok=True)
             raise
-        quant = found.quant or described.quantisation
+        quant = found.quant or told
         name = self.store.free_name(found.name, reference, quant)
         manifest = replace(found, name=name, quant=quant)
         self.store.add(manifest)
@@ -174,6 +183,31 @@ class Puller:
 
     def _stored(self, fetched: Fetched) -> StoredFile:
         return StoredFile(str(fetched.path.relative_to(self.store.folder)), fetched.size, fetched.sha256)
+
+
+def prove_folder(files: list[Path]) -> str:
+    """That a folder's files are a model: its configuration names one, and its weights begin as safetensors do.
+
+    Raises:
+        BadModelFileError: they are not.
+        OSError: they cannot be read.
+    """
+    try:
+        config = json.loads(files[0].read_bytes())
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict) or not (config.get("architectures") or config.get("model_type")):
+        raise BadModelFileError(f"{files[0].name} names no model")
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    for file in weights:
+        # Eight bytes of length, then that many bytes of JSON.
+        with file.open("rb") as opened:
+            head = opened.read(9)
+        if len(head) < 9 or head[8:] != b"{" or int.from_bytes(head[:8], "little") > file.stat().st_size:
+            raise BadModelFileError(f"{file.name} is not a whole file of safetensors")
+    if not weights:
+        raise BadModelFileError("the folder holds no safetensors")
+    return FOLDER
 
 
 def describe(files: list[Path]) -> sizing.Facts:
@@ -184,22 +218,6 @@ def describe(files: list[Path]) -> sizing.Facts:
         OSError: it cannot be read.
     """
     return sizing.facts([gguf.read(path) for path in files])
-
-
-def split_parts(first: Path) -> list[Path]:
-    """A file, or all parts of the model that it is a part of.
-
-    Raises:
-        MissingError: a part is not there.
-    """
-    stem, _, tail = first.stem.rpartition("-of-")
-    if not (stem and tail.isdigit() and len(tail) == 5 and stem[-5:].isdigit() and stem[-6:-5] == "-"):
-        return [first]
-    parts = [first.with_name(f"{stem[:-5]}{number:05d}-of-{tail}.gguf") for number in range(1, int(tail) + 1)]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing:
-        raise MissingError(f"the model is split and {missing[0]} is not beside {first.name}")
-    return parts
 
 
 def _today() -> str:

@@ -1,9 +1,9 @@
 """What the text after `source:` or `lumen pull` means. Pure: looks at no disk and no network.
 
 builtin:tiny                           a model that ships with Lumen
-./model.gguf  ~/m.gguf  /m.gguf  file:m.gguf  file:///m.gguf
+./model.gguf  ~/m.gguf  /m.gguf  file:m.gguf  file:///m.gguf      or a folder with safetensors
 https://host/model.gguf[#sha256=HEX]   one file anywhere
-hf://org/repo[:QUANT][@REVISION]       a repository on the hub
+hf://org/repo[:QUANT][@REVISION]       a repository on the hub; QUANT safetensors: the folder of it that vLLM serves
 hf://org/repo/file.gguf[@REVISION]     one file of it
 """
 
@@ -19,6 +19,8 @@ from lumen.hub.errors import BadReferenceError
 
 BUILTINS = ("tiny", "tiny-draft")
 DEFAULT_QUANT = "Q4_K_M"
+# Not a quantisation of one GGUF file, but the model as its folder of safetensors and what belongs to them.
+FOLDER = "SAFETENSORS"
 
 _SCHEMES = {"builtin": "builtin:", "file": "file:", "http": "http://", "https": "https://", "hf": "hf://"}
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?\Z")
@@ -40,7 +42,7 @@ class Builtin:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A GGUF file of the user's own. `path` is as written: `~` and relative parts are not resolved yet."""
+    """A GGUF file or model folder of the user's own. `path` is as written: `~` and relative parts are not resolved."""
 
     path: str
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from lumen.engines.base import ModelFiles
 from lumen.files import locked, write_atomic
 from lumen.hub.errors import BadReferenceError, MissingError
-from lumen.hub.reference import DEFAULT_QUANT, Builtin, HubModel, LocalFile, Reference, parse
+from lumen.hub.reference import DEFAULT_QUANT, FOLDER, Builtin, HubModel, LocalFile, Reference, parse
 from lumen.paths import Paths
 
 _VERSION = 1
@@ -258,9 +258,22 @@ def _locate(reference: Reference, paths: Paths, base: Path | None) -> ModelFiles
         return ModelFiles(reference.name, path) if path.is_file() else None
     if isinstance(reference, LocalFile):
         path = absolute(reference, base)
+        if is_folder(path):
+            return ModelFiles(slug(path.name), path)
         return ModelFiles(slug(path.stem), path) if path.is_file() else None
     store = Store(paths.models_dir)
     manifest = store.find(reference)
     if manifest is None or not store.whole(manifest):
         return None
-    return ModelFiles(manifest.name, store.path_of(manifest.files[0]))
+    return files_of(manifest, store)
+
+
+def files_of(manifest: Manifest, store: Store) -> ModelFiles:
+    """What an engine is given of a model in the store: its first file, or its folder."""
+    first = store.path_of(manifest.files[0])
+    return ModelFiles(manifest.name, first.parent if manifest.quant == FOLDER else first)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a model as a folder, in Hugging Face's format."""
+    return (path / "config.json").is_file()

@@ -102,3 +102,35 @@ def test_any_listing_gives_a_choice_or_a_reason(paths: list[str]) -> None:
         assert error.message
     else:
         assert {file.path for file in found.files} <= set(paths)
+
+
+PLAIN = ("README.md", "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+         "model.safetensors.index.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja")  # fmt: skip
+NEVER = ("pytorch_model.bin", "model.pt", "modeling_own.py", "onnx/model.onnx", ".gitattributes", "sub/config.json",
+         "consolidated.safetensors")  # fmt: skip
+
+
+@pytest.mark.parametrize("quant", [None, "SAFETENSORS"])
+def test_a_repository_without_gguf_is_a_folder_of_safetensors(quant: str | None) -> None:
+    choice = choose(HubModel("o", "r", quant), files(*NEVER, *PLAIN))
+    assert choice.quant == "SAFETENSORS"
+    assert choice.files[0].path == "config.json"
+    assert {file.path for file in choice.files} == set(PLAIN) - {"README.md"}
+
+
+def test_where_both_are_gguf_is_taken_unless_asked_otherwise() -> None:
+    both = files(*PLAIN, "m-Q4_K_M.gguf")
+    assert choose(HubModel("o", "r"), both).files[0].path == "m-Q4_K_M.gguf"
+    assert choose(HubModel("o", "r", "SAFETENSORS"), both).quant == "SAFETENSORS"
+
+
+def test_a_makers_own_format_is_taken_where_there_is_no_other() -> None:
+    choice = choose(HubModel("o", "r"), files("config.json", "consolidated.safetensors"))
+    assert [file.path for file in choice.files] == ["config.json", "consolidated.safetensors"]
+
+
+@pytest.mark.parametrize("paths", [("config.json", "pytorch_model.bin"), ("model.safetensors",), ()])
+def test_pickles_and_weights_without_a_configuration_are_no_model(paths: tuple[str, ...]) -> None:
+    for quant in (None, "SAFETENSORS"):
+        with pytest.raises(MissingError, match="safetensors"):
+            choose(HubModel("o", "r", quant), files(*paths))

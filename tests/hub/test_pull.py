@@ -14,7 +14,8 @@ import pytest
 
 from lumen.config.schema import Hub
 from lumen.core.errors import ConfigError
-from lumen.hub import reachable
+from lumen.engines.base import ModelFiles
+from lumen.hub import reachable, resolve
 from lumen.hub.client import token_of
 from lumen.hub.errors import (
     AccessError,
@@ -28,7 +29,9 @@ from lumen.hub.errors import (
 )
 from lumen.hub.locks import exclusive
 from lumen.hub.pull import Puller
-from lumen.hub.store import Manifest, Store
+from lumen.hub.reference import parse
+from lumen.hub.store import Manifest, Store, files_of
+from lumen.paths import Paths
 from tests.hub.conftest import PIECE, QUICK
 from tests.hub.ggufs import gguf, model
 from tests.hub.server import COMMIT, FakeHub, Faults
@@ -325,6 +328,55 @@ def test_bytes_that_are_no_model_are_not_kept(store: Store, puller: Make, run: A
     with pytest.raises(BadModelFileError, match="no model"):
         run(one(hub, puller))
     assert not list(store.folder.rglob("*.gguf"))
+
+
+CONFIG = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'
+WEIGHTS = (2).to_bytes(8, "little") + b"{}" + b"w" * 1000
+FOLDER = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "tokenizer.json": b"{}"}
+
+
+def test_a_folder_of_safetensors_comes_whole_and_is_found_again(
+    store: Store, puller: Make, run: Any, tmp_path: Path
+) -> None:
+    hub = FakeHub({**FOLDER, "pytorch_model.bin": b"pickle", "modeling.py": b"code"})
+    found = run(one(hub, puller))
+    assert found.quant == "SAFETENSORS"
+    kept = files_of(found, store)
+    assert kept.name == "repo"
+    assert {path.name: path.read_bytes() for path in kept.path.iterdir() if not path.name.startswith(".")} == FOLDER
+    again = store.find(parse(REF))
+    assert again == found and store.whole(found)
+    kept.path.joinpath("tokenizer.json").unlink()
+    assert not store.whole(found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"config.json": b"{}"}, "names no model"),
+        ({"config.json": b"[]"}, "names no model"),
+        ({"config.json": b"{"}, "names no model"),
+        ({"model.safetensors": b"<html>"}, "not a whole file"),
+        ({"model.safetensors": (10**6).to_bytes(8, "little") + b"{}"}, "not a whole file"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_not_kept(
+    store: Store, puller: Make, run: Any, wrong: dict[str, bytes], says: str
+) -> None:
+    with pytest.raises(BadModelFileError, match=says):
+        run(one(FakeHub({**FOLDER, **wrong}), puller))
+    assert not list(store.folder.rglob("*.safetensors"))
+
+
+def test_a_folder_of_the_users_own_stays_where_it_is(store: Store, puller: Make, run: Any, tmp_path: Path) -> None:
+    own = tmp_path / "My-1.5B"
+    own.mkdir()
+    for name, data in FOLDER.items():
+        (own / name).write_bytes(data)
+    found = run(puller(FakeHub({})).pull(str(own)))
+    assert files_of(found, store) == ModelFiles("my-1.5b", own)
+    assert resolve(str(own), Paths(*[tmp_path / "x"] * 4)) == ModelFiles("my-1.5b", own)
+    assert store.remove(found.name) == 0 and (own / "config.json").exists()
 
 
 def test_hostile_listings(puller: Make, run: Any) -> None:

@@ -58,8 +58,10 @@ def pull(
 
 def _add(manifest: Manifest, file: Path, admin: Admin) -> str:
     from lumen.config.edit import edit, set_model
+    from lumen.hub.reference import FOLDER
 
-    edit(file, lambda text: set_model(text, manifest.name, {"source": manifest.reference}))
+    asked = {"source": manifest.reference, **({"engine": "vllm"} if manifest.quant == FOLDER else {})}
+    edit(file, lambda text: set_model(text, manifest.name, asked))
     return reload(admin, file)
 
 
