@@ -29,7 +29,8 @@ def show(
 ) -> None:
     """Show what a model is and needs: architecture, context, quantisation, memory, chat template."""
     from lumen.config.load import load, locate
-    from lumen.hub.pull import describe, split_parts
+    from lumen.hub.pull import describe
+    from lumen.hub.split import split_parts
     from lumen_cli.kept import find
 
     paths = find_paths()

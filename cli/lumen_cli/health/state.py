@@ -71,7 +71,8 @@ def models(patient: Patient) -> Iterator[Finding]:
 
 
 def _fits(patient: Patient, name: str, path: Path) -> Iterator[Finding]:
-    from lumen.hub.pull import describe, split_parts
+    from lumen.hub.pull import describe
+    from lumen.hub.split import split_parts
 
     try:
         needs = describe(split_parts(path)).tensor_bytes

@@ -1,0 +1,73 @@
+"""What a configured model will take, whatever its engine: files are looked at once (`examine`), the rest is pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lumen.config.schema import Model
+from lumen.engines._hf import read_config
+from lumen.hub import gguf
+from lumen.hub.anatomy import Anatomy, anatomy
+from lumen.hub.errors import HubError
+from lumen.hub.estimate import Estimate, llamacpp, plan
+from lumen.hub.estimate_hf import Weights, vllm, vllm_asleep
+from lumen.hub.split import split_parts
+
+_HEAD, _TAIL = 1 << 20, 1 << 16
+
+Body = Anatomy | Weights
+
+
+def examine(path: Path) -> Body | None:
+    """What decides about a model's memory: of a GGUF file (the first, if it is split) or of a folder with safetensors.
+    `None` where neither is there or it cannot be understood. Blocking: it reads headers, some megabytes at most."""
+    try:
+        if path.is_dir():
+            sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+            config = read_config(path)
+            return Weights(config, sum(sizes)) if sizes and config else None
+        return anatomy(tuple(gguf.read(part) for part in split_parts(path)))
+    except (HubError, OSError):
+        return None
+
+
+def fingerprint(path: Path) -> str:
+    """A name for the content of a model's files, without reading all of them: sizes, and the beginning and end of each.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    digest = hashlib.sha256()
+    parts = [*sorted(path.glob("*.safetensors")), path / "config.json"] if path.is_dir() else split_parts(path)
+    for part in parts:
+        with part.open("rb") as file:
+            size = part.stat().st_size
+            digest.update(f"{size}:".encode() + file.read(_HEAD))
+            file.seek(max(0, size - _TAIL))
+            digest.update(file.read(_TAIL))
+    return digest.hexdigest()[:24]
+
+
+def needs(
+    body: Body | None,
+    model: Model,
+    cards: Sequence[str] = (),
+    totals: Mapping[str, int] | None = None,
+) -> Estimate | None:
+    """What one replica of a settled model takes on `cards` (ids; none: in the machine's memory alone).
+
+    `totals`: bytes of each card. `None`: nothing is known (another engine's own business), so it can only be measured.
+    """
+    if isinstance(body, Weights):
+        return vllm(body, model, cards, totals) if model.engine == "vllm" else None
+    if body is None or model.engine != "llamacpp":
+        return None
+    shares = [float((totals or {}).get(card, 1)) for card in cards]
+    return llamacpp(body, plan(model, body, cards=len(cards)), cards, shares)
+
+
+def asleep(model: Model, awake: Estimate) -> Estimate | None:
+    """What it keeps while it sleeps; `None` for an engine that does not."""
+    return vllm_asleep(awake) if model.engine == "vllm" else None
