@@ -100,7 +100,7 @@ class Billing:
             self._opening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._opening
-        self._ledger.flush()
+        self._ledger.flush(last=True)
         await asyncio.to_thread(self._ledger.close)
 
     def configure(self, config: Config, ring: KeyRing | None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumen.core.budget import BOX, Scope, Window, index
 from lumen.core.money import MICRO
-from lumen.ledger.rows import ESTIMATED, LOST, Opening
+from lumen.ledger.rows import ESTIMATED, LOST, AttemptRow, Opening
 from lumen.ledger.schema import migrate
 
 _SECOND = 1_000_000
@@ -29,6 +29,13 @@ _LENGTHS = """
 """
 
 
+ATTEMPT = (
+    "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
+    " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity)"
+    f" VALUES ({','.join('?' * 22)})"
+)
+
+
 def connect(path: Path, busy: float) -> sqlite3.Connection:
     """A connection with the ledger's settings. Any thread may use it, one at a time."""
     connection = sqlite3.connect(
@@ -46,8 +53,10 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection) -> Opening:
+def prepare(connection: sqlite3.Connection, written: Sequence[AttemptRow] = ()) -> Opening:
     """Bring the file up to date and read what it remembers.
+
+    `written`: rows that a dead gateway had written down beside it, some of them perhaps in it already.
 
     Raises:
         SchemaError: the file is newer than this program.
@@ -56,6 +65,7 @@ def prepare(connection: sqlite3.Connection) -> Opening:
     migrate(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.executemany(ATTEMPT, written)
         lost = connection.execute(_LOST).rowcount
         connection.execute("DELETE FROM holds")
         latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]

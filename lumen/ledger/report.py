@@ -6,7 +6,7 @@ Amounts are added up as whole micro-dollars and rests, because SQLite's own sum 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from lumen.core.errors import ConfigError
 from lumen.core.money import MICRO
-from lumen.ledger.rows import ESTIMATED, UNPRICED
+from lumen.ledger.journal import left
+from lumen.ledger.rows import ESTIMATED, UNPRICED, AttemptRow
 from lumen.ledger.schema import STEPS, SchemaError, version
 from lumen.ledger.store import reason
 
@@ -137,22 +138,37 @@ def reading(path: Path) -> Iterator[Reader]:
     if not path.exists():
         raise ConfigError("nothing has been written down yet; it is made when the gateway first runs")
     connection: sqlite3.Connection | None = None
+    fresh = left(path)
     try:
         # Not `mode=ro`: without its write-ahead log's index beside it such a file could not be opened.
         uri = f"{path.absolute().as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None)
-        connection.execute("PRAGMA query_only = ON")
         found = version(connection)
         if found > len(STEPS):
             raise SchemaError(f"The ledger is of version {found}, written by a newer Lumen.")
         if found < len(STEPS):
             raise ConfigError("the ledger is of an older version; start the gateway once, which brings it up to date")
+        if fresh:
+            _lay_over(connection, fresh)
+        connection.execute("PRAGMA query_only = ON")
         yield Reader(connection)
     except sqlite3.Error as error:
         raise ConfigError(f"the ledger cannot be read: {reason(error)}") from error
     finally:
         if connection is not None:
             connection.close()
+
+
+def _lay_over(connection: sqlite3.Connection, fresh: Sequence[AttemptRow]) -> None:
+    """Show rows that are only written down beside the ledger as if they were in it, to this connection alone."""
+    connection.execute("CREATE TEMP TABLE fresh AS SELECT * FROM main.attempts WHERE 0")
+    columns = "(" + ", ".join(AttemptRow._fields) + ")"
+    places = ", ".join("?" * len(AttemptRow._fields))
+    connection.executemany(f"INSERT INTO fresh {columns} VALUES ({places})", fresh)
+    connection.execute(
+        "CREATE TEMP VIEW attempts AS SELECT * FROM main.attempts UNION ALL SELECT * FROM fresh WHERE NOT EXISTS"
+        " (SELECT 1 FROM main.attempts a WHERE a.request = fresh.request AND a.seq = fresh.seq)"
+    )
 
 
 def month_span(month: str) -> tuple[int, int]:

@@ -20,15 +20,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lumen.core.errors import UnavailableError
 from lumen.ledger import opening
+from lumen.ledger.journal import Journal, left
 from lumen.ledger.rows import AttemptRow, HoldRow, Opening
 
-# Operations of one commit at most, so that its wait stays bounded however many are queued.
 # Seconds that rows of free requests are gathered for one commit.
 _FREE_EVERY = 0.05
+# Operations of one commit at most, so that its wait stays bounded however many are queued.
 _GROUP = 1024
 # Seconds between tries while the file cannot be written.
 _RETRY = 0.2
@@ -41,11 +43,6 @@ _HOLD = "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?,?,?,?,?)"
 _KNOW = "UPDATE holds SET known = ? WHERE request = ?"
 _DROP = "DELETE FROM holds WHERE request = ?"
 _BEAT = "INSERT INTO meta VALUES ('beat', 1) ON CONFLICT DO UPDATE SET value = value + 1"
-_ATTEMPT = (
-    "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
-    " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity)"
-    f" VALUES ({','.join('?' * 22)})"
-)
 
 
 class LedgerError(UnavailableError):
@@ -80,7 +77,7 @@ class _Batch:
             if known := [pair for work in works for pair in work.known]:
                 connection.executemany(_KNOW, known)
             if rows := [row for work in works for row in work.rows]:
-                connection.executemany(_ATTEMPT, rows)
+                connection.executemany(opening.ATTEMPT, rows)
             if drops := [(work.drop,) for work in works if work.drop is not None]:
                 connection.executemany(_DROP, drops)
             if not (holds or known or rows or drops):
@@ -123,8 +120,10 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trouble: str | None = "the ledger is not open yet"
-        # Rows of free requests, until the next flush.
+        # Rows of free requests, until the next flush; and the flush that is not committed yet.
         self._free: list[AttemptRow] = []
+        self._flushed: asyncio.Future[None] | None = None
+        self._journal: Journal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.waiting = 0
         self.dropped = 0
@@ -148,7 +147,7 @@ class Ledger:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = opening.connect(self._path, self._busy)
-            found = opening.prepare(connection)
+            found = opening.prepare(connection, left(self._path))
         except (sqlite3.Error, OSError) as error:
             if connection is not None:
                 connection.close()
@@ -159,6 +158,9 @@ class Ledger:
                 connection.close()
             raise
         self._connection = connection
+        self._journal = journal = Journal(self._path)
+        for which in (0, 1):
+            journal.clear(which)
         return found
 
     def start(self) -> None:
@@ -181,6 +183,8 @@ class Ledger:
         if self._connection is not None and not any(thread.is_alive() for thread in self._threads):
             self._connection.close()
             self._connection = None
+        if self._journal is not None:
+            self._journal.close()
 
     # -- what the gateway writes -----------------------------------------------------------------------------
 
@@ -212,26 +216,39 @@ class Ledger:
         self._queue.put(_Work(rows=rows, drop=held, future=future))
         return future
 
-    def flush(self) -> None:
-        """Queue the rows that cost nothing. On the loop."""
+    def flush(self, *, last: bool = False) -> None:
+        """Queue the rows that cost nothing. On the loop. `last`: there will be no further ones."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._free:
-            rows, self._free = self._free, []
-            future = self._future()
-            # Nobody waits for it; trouble is told by `told`.
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._queue.put(_Work(rows=rows, future=future))
+        if not self._free:
+            return
+        if self._flushed is not None and not last:
+            # One flush at a time, as there is one other file for the rows that come meanwhile.
+            self._timer = asyncio.get_running_loop().call_later(_FREE_EVERY, self.flush)
+            return
+        rows, self._free = self._free, []
+        self._flushed = future = self._future()
+        which = self._journal.turn() if self._journal is not None else None
+        future.add_done_callback(partial(self._committed, which))
+        self._queue.put(_Work(rows=rows, future=future))
+
+    def _committed(self, which: int | None, future: asyncio.Future[None]) -> None:
+        self._flushed = None
+        # Trouble is told by `told`; the lines stay then.
+        if not future.cancelled() and future.exception() is None and which is not None and self._journal is not None:
+            self._journal.clear(which)
 
     def later(self, rows: Sequence[AttemptRow]) -> None:
-        """Queue the attempts of a request that cost nothing: many are written together, a moment later.
+        """Queue the attempts of a request that cost nothing; they survive kill -9 when this returns.
 
-        A kill -9 in that moment loses them, which changes no sum.
+        Many are committed together, a moment later; until then they are in the journal.
         """
         if self.waiting + len(self._free) >= self._most:
             self.dropped += len(rows)
             return
+        if self._journal is not None:
+            self._journal.add(rows)
         self._free.extend(rows)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FREE_EVERY, self.flush)

@@ -1,6 +1,7 @@
 """A gateway's ledger at work, to be killed: `python -m tests.ledger.killed PATH ROUND`.
 
-Says on standard output `h NUMBER` when a hold is durable and `s NUMBER COST` when a settlement is, each in one write.
+Says on standard output `h NUMBER` when a hold is durable, `s NUMBER COST` when a settlement is, and `f NUMBER` when a
+free request is written down, each in one write.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ async def work(path: Path, begun: int) -> None:
                 assert future is not None
                 await future
                 os.write(1, f"s {name} {number}\n".encode())
+                ledger.later([attempt(f"free-{name}", booked=NOON + number)])
+                os.write(1, f"f free-{name}\n".encode())
 
         await asyncio.gather(*(client() for _ in range(AT_ONCE)))
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 from lumen.ledger import opening
+from lumen.ledger.journal import left
+from lumen.ledger.report import reading
 from lumen.ledger.rows import LOST
 from tests.ledger.ledgers import consistent, rows
 
@@ -16,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 5
 
 
-def killed(path: Path, number: int, after: int) -> tuple[set[str], dict[str, int], int]:
-    """Run a writer and kill it once it has said so many lines: holds and settlements it acknowledged, holds lost."""
+def killed(path: Path, number: int, after: int) -> tuple[set[str], dict[str, int], set[str], int]:
+    """Run a writer and kill it once it has said so many lines: holds, settlements and free requests that it
+    acknowledged, holds lost."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.ledger.killed", str(path), str(number)], cwd=ROOT, stdout=subprocess.PIPE
     )
@@ -30,31 +33,38 @@ def killed(path: Path, number: int, after: int) -> tuple[set[str], dict[str, int
     said = [line.decode().split() for line in lines + rest if line.endswith(b"\n")]
     held = {words[1] for words in said if words[0] == "h"}
     settled = {words[1]: int(words[2]) for words in said if words[0] == "s"}
-    return held, settled, int(said[0][1])
+    free = {words[1] for words in said if words[0] == "f"}
+    return held, settled, free, int(said[0][1])
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
     path, draw = tmp_path / "l.db", random.Random(7)
     held: set[str] = set()
+    free: set[str] = set()
     settled: dict[str, int] = {}
     open_before = 0
     for number in range(ROUNDS):
-        some_held, some_settled, lost = killed(path, number, draw.randrange(1, 1500))
+        some_held, some_settled, some_free, lost = killed(path, number, draw.randrange(1, 1500))
         assert lost == open_before
         held |= some_held
         settled |= some_settled
+        free |= some_free
+        # Read by whoever looks, gateway or none.
+        with reading(path) as reader:
+            assert reader.total().requests >= len(settled) + len(free)
         consistent(path)
         ((open_before,),) = rows(path, "SELECT count(*) FROM holds")
         assert open_before <= 16
     connection = opening.connect(path, 1.0)
-    assert opening.prepare(connection).lost == open_before
+    assert opening.prepare(connection, left(path)).lost == open_before
     connection.close()
 
     assert rows(path, "SELECT count(*) FROM holds") == [(0,)]
     booked = rows(path, "SELECT request, cost, outcome FROM attempts")
     names = [request for request, _, _ in booked]
     assert len(names) == len(set(names))
-    costs = {request: cost for request, cost, outcome in booked if outcome == "ok"}
+    assert free <= set(names)
+    costs = {request: cost for request, cost, outcome in booked if outcome == "ok" and not request.startswith("free")}
     # Everything acknowledged, and besides it only what was written when the kill came before the word of it.
     assert costs.items() >= settled.items()
     assert len(costs) - len(settled) <= 16 * ROUNDS
