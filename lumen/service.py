@@ -29,6 +29,8 @@ from lumen.gateway import overview
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
+from lumen.gateway.live import Live
+from lumen.gateway.metrics import Metrics
 from lumen.gateway.overview import Served
 from lumen.gateway.state import State
 from lumen.gateway.table import Table
@@ -86,17 +88,19 @@ class Service:
         self._applying = asyncio.Lock()
         draw = random.Random()
         health = Health(draw.random, loop.time(), self._started)
+        self._access = AccessLog(
+            to_stderr,
+            pretty=config.logging.format == "pretty",
+            enabled=config.logging.level in ("debug", "info"),
+        )
+        self.metrics, self.live = Metrics(), Live()
         self._keeper = Keeper(health, where.state_dir / "targets.json", say)
         self.state = State(
             config=config,
             table=Table(Config(), self._upstreams.none(), int(self._started)),
             ring=KeyRing(),
             readiness=self,
-            access=AccessLog(
-                to_stderr,
-                pretty=config.logging.format == "pretty",
-                enabled=config.logging.level in ("debug", "info"),
-            ),
+            observers=(self._access, self.metrics, self.live),
             draw=draw,
             health=health,
             billing=Billing(where.ledger_file, told=_ledger_told),
@@ -127,7 +131,7 @@ class Service:
         await self._supervisor.stop(grace)
         await self.state.billing.stop()
         self._keeper.save()
-        self.state.access.flush()
+        self._access.flush()
 
     def _own(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -12,12 +12,15 @@ from typing import Any
 
 import msgspec
 
+from lumen.gateway.live import request
+from lumen.gateway.settled import Settled
+
 _FLUSH_EVERY = 0.2
 _MAX_HELD = 10_000
 _encode = msgspec.json.Encoder().encode
 _PRETTY = (
     "{clock} {id} {op} {route} → {target} {outcome} {ms} ms, first token {ttft_ms} ms, "
-    "{prompt_tokens}+{completion_tokens} tokens, attempts {attempts}, splices {splices}, key {key}\n"
+    "{prompt_tokens}+{completion_tokens} tokens, attempts {attempts}, splices {spliced}, key {key}\n"
 )
 
 
@@ -28,14 +31,14 @@ class AccessLog:
         self._write = write
         self._pretty = pretty
         self._enabled = enabled
-        self._held: list[tuple[float, dict[str, Any]]] = []
+        self._held: list[Settled] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Take a record; it is formatted later, off the path of the request."""
+    def add(self, settled: Settled) -> None:
+        """Take a request; it is formatted later, off the path of requests."""
         if not self._enabled or len(self._held) >= _MAX_HELD:
             return
-        self._held.append((time.time(), record))
+        self._held.append(settled)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_EVERY, self.flush)
 
@@ -46,9 +49,12 @@ class AccessLog:
             self._timer = None
         held, self._held = self._held, []
         if held:
-            self._write("".join(self._line(at, record) for at, record in held))
+            self._write("".join(self._line(settled) for settled in held))
 
-    def _line(self, at: float, record: dict[str, Any]) -> str:
+    def _line(self, settled: Settled) -> str:
+        record = request(settled)
         if not self._pretty:
-            return _encode({"time": round(at, 3), "event": "request", **record}).decode() + "\n"
-        return _PRETTY.format(clock=time.strftime("%H:%M:%S", time.localtime(at)), **record)
+            line: dict[str, Any] = {"time": round(record.pop("at"), 3), "event": "request", **record}
+            return _encode(line).decode() + "\n"
+        clock = time.strftime("%H:%M:%S", time.localtime(settled.at))
+        return _PRETTY.format(clock=clock, spliced=len(record["splices"]), **record)

@@ -20,6 +20,11 @@ from lumen.gateway.pipeline import Operation, resolve, serve
 from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
 from lumen.wire.call import chat_call, completion_call, embedding_call
+from lumen.wire.ingress.messages_answer import MessagesDress, messages_error
+from lumen.wire.ingress.messages_request import parse_messages
+from lumen.wire.ingress.responses_answer import ResponsesDress
+from lumen.wire.ingress.responses_request import chat_of as responses_chat
+from lumen.wire.ingress.responses_request import parse_responses
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
 
 Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
@@ -27,17 +32,23 @@ Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row of the surface. `prefix`: the path goes on with a model's name."""
+    """One row of the surface. `prefix`: the path goes on with a model's name.
+
+    `error`: how an error is told, with the request's id, where the endpoint is of another dialect.
+    """
 
     method: str
     path: str
     handle: Handle
     prefix: bool = False
+    error: Callable[[LumenError, str], bytes] | None = None
 
 
 def inference(parse: Callable[[bytes], Any], call: Callable[[Any], Any]) -> Handle:
-    operation = Operation(parse, call)
+    return _served(Operation(parse, call))
 
+
+def _served(operation: Operation) -> Handle:
     async def handle(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
         return await serve(state, operation, request, request_id)
 
@@ -70,10 +81,15 @@ async def ready(state: State, request: BaseRequest, request_id: str) -> StreamRe
     return _json({"ready": good, "models": models}, request_id, status=200 if good else 503)
 
 
+MESSAGES = Operation(parse_messages, chat_call, dress=lambda given: MessagesDress())
+RESPONSES = Operation(responses_chat, chat_call, read=parse_responses, dress=ResponsesDress)
+
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", inference(parse_chat, chat_call)),
     Endpoint("POST", "/v1/completions", inference(parse_completion, completion_call)),
     Endpoint("POST", "/v1/embeddings", inference(parse_embedding, embedding_call)),
+    Endpoint("POST", "/v1/messages", _served(MESSAGES), error=messages_error),
+    Endpoint("POST", "/v1/responses", _served(RESPONSES)),
     Endpoint("GET", "/v1/models", list_models),
     Endpoint("GET", "/v1/models/", show_model, prefix=True),
     Endpoint("GET", "/health", health),
@@ -113,14 +129,18 @@ async def _handle(state: State, request: BaseRequest) -> StreamResponse:
     loop = asyncio.get_running_loop()
     started = loop.time()
     request_id = "req_" + secrets.token_hex(12)
+    told = None
     try:
-        response = await find(request.method, request.path).handle(state, request, request_id)
+        endpoint = find(request.method, request.path)
+        told = endpoint.error
+        response = await endpoint.handle(state, request, request_id)
         if not response.prepared:
             response.headers.setdefault("openai-processing-ms", str(round((loop.time() - started) * 1000)))
         return response
     except LumenError as error:
         spent = str(round((loop.time() - started) * 1000))
-        response = error_reply(error, {"x-request-id": request_id, "openai-processing-ms": spent})
+        body = None if told is None else told(error, request_id)
+        response = error_reply(error, {"x-request-id": request_id, "openai-processing-ms": spent}, body)
         if error.status in (408, 413):
             # The rest of the body is not worth reading.
             response.force_close()

@@ -20,21 +20,29 @@ from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
 from lumen.gateway.objective import punctual
 from lumen.gateway.reply import EventStream, Fold, stream_reply
+from lumen.gateway.settled import Settled
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
 from lumen.gateway.table import Entry, Target, not_found
 from lumen.keys import Key
 from lumen.wire.call import Call, Request
 from lumen.wire.continued import asked
+from lumen.wire.ingress.dress import Dress
 from lumen.wire.requests import EmbeddingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an inference endpoint does with a body."""
+    """What an inference endpoint does with a body: `parse` it, make it a `call`.
 
-    parse: Callable[[bytes], Any]
+    `dress`: for an endpoint of another dialect, what turns the answer to a body into that dialect; it and `parse` then
+    share what `read` made of the body.
+    """
+
+    parse: Callable[[Any], Any]
     call: Callable[[Any], Call]
+    read: Callable[[bytes], Any] | None = None
+    dress: Callable[[Any], Dress] | None = None
 
 
 async def serve(state: State, operation: Operation, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -50,7 +58,11 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     admit(state)
     server = state.config.server
     body = await read_body(request, server.max_body, server.body_timeout)
-    parsed = operation.parse(body)
+    given = body if operation.read is None else operation.read(body)
+    parsed = operation.parse(given)
+    dress = None if operation.dress is None else operation.dress(given)
+    if dress is not None:
+        dress.begin(request_id)
     entry = resolve(state, key, parsed.model)
     call = operation.call(fill(parsed, entry, state))
     plan, fresh = punctual(state.health, entry, order(state, entry), loop.time(), stream=call.stream)
@@ -75,7 +87,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             "openai-processing-ms": str(round((loop.time() - started) * 1000)),
         }
 
-    outcome = "cancelled"
+    outcome, cost = "cancelled", 0
     tab: Tab | None = None
     response: StreamResponse
     state.counters.in_flight += 1
@@ -85,10 +97,11 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         errand = partial(Errand, request_id, call, entry, len(body), state.health, tab, journey)
         if call.stream:
             known = {"x-request-id": request_id, "x-lumen-route": entry.name}
-            stream = EventStream(request, known, told, keepalive=server.keepalive, stall=server.client_stall)
+            limits = {"keepalive": server.keepalive, "stall": server.client_stall}
+            stream = EventStream(request, known, told, dress=dress, **limits)
             response = await stream_reply(stream, run(errand(stream), course))
         else:
-            fold = Fold()
+            fold = Fold(dress)
             await run(errand(fold), course)
             response = fold.reply(told())
         outcome = journey.attempts[-1].outcome
@@ -100,7 +113,23 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     finally:
         if tab is not None:
             tab.close(outcome)
-        settle(state, request_id, entry, key, call, journey, outcome, started)
+            cost = tab.known()
+        settle(
+            state,
+            Settled(
+                request_id,
+                call.operation.value,
+                entry.name,
+                key.id if key else None,
+                time.time(),
+                started,
+                loop.time(),
+                outcome,
+                call.stream,
+                journey.attempts,
+                cost,
+            ),
+        )
 
 
 def fill(parsed: Request, entry: Entry, state: State) -> Request:
@@ -136,46 +165,17 @@ def order(state: State, entry: Entry) -> list[tuple[Target, str]]:
     return [(entry.targets[step.key], step.reason) for step in steps]
 
 
-def settle(
-    state: State,
-    request_id: str,
-    entry: Entry,
-    key: Key | None,
-    call: Call,
-    journey: Journey,
-    outcome: str,
-    started: float,
-) -> None:
-    """Book the request. Synchronous, so that a cancelled handler still finishes it."""
+def settle(state: State, settled: Settled) -> None:
+    """Count the request and tell who watches. Synchronous, so that a cancelled handler still finishes it."""
     counters = state.counters
     counters.in_flight -= 1
     counters.total += 1
     if counters.in_flight == 0:
         state.idle.set()
-    if outcome == "cancelled":
+    if settled.outcome == "cancelled":
         counters.cancelled += 1
-    elif outcome != "ok":
+    elif settled.outcome != "ok":
         counters.errors += 1
-    last = journey.attempts[-1] if journey.attempts else None
-    splices = sum(attempt.rung is not None for attempt in journey.attempts)
-    counters.splices += splices
-    usage = last.usage if last else None
-    first = next((a.first_token for a in journey.attempts if a.first_token is not None), None)
-    now = asyncio.get_running_loop().time()
-    state.access.add(
-        {
-            "id": request_id,
-            "op": call.operation.value,
-            "route": entry.name,
-            "target": journey.target,
-            "key": key.id if key else None,
-            "outcome": outcome,
-            "stream": call.stream,
-            "attempts": len(journey.attempts),
-            "splices": splices,
-            "prompt_tokens": usage.prompt_tokens if usage else None,
-            "completion_tokens": usage.completion_tokens if usage else None,
-            "ttft_ms": None if first is None else round((first - started) * 1000, 1),
-            "ms": round((now - started) * 1000, 1),
-        }
-    )
+    counters.splices += len(settled.splices)
+    for observer in state.observers:
+        observer.add(settled)

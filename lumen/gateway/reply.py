@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
@@ -15,6 +16,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError
 from lumen.wire.call import Event
+from lumen.wire.ingress.dress import Dress
 from lumen.wire.sse import DONE_FRAME, KEEPALIVE_FRAME, frame
 
 # In place of the server library's own name and version.
@@ -32,6 +34,7 @@ class EventStream:
 
     Args:
         headers: those known from the beginning. `told`: those known once the first token is here.
+        dress: what the answer is turned into, where the client speaks another dialect.
         keepalive: seconds of silence after which a comment is sent.
         stall: seconds a single write may wait for the client before the connection is dropped.
     """
@@ -44,8 +47,13 @@ class EventStream:
         *,
         keepalive: float,
         stall: float,
+        dress: Dress | None = None,
     ) -> None:
         self._request = request
+        self._dress = dress
+        self._frames = _frames if dress is None else partial(_dressed, dress)
+        # What went wrong while events were pushed, until somebody waits.
+        self._error: LumenError | None = None
         self._protocol = request.protocol
         self._headers = _STREAM_HEADERS | dict(headers)
         self._told = told
@@ -81,7 +89,7 @@ class EventStream:
         """See `Outlet`. The stream's headers go out with the first of them."""
         if self._writer is None:
             self._headers.update(self._told())
-        frames = _frames(events)
+        frames = self._frames(events)
         # Also where nothing is shown of the first ones: whatever is pushed later comes behind the headers.
         if frames or self._writer is None:
             await self._write(frames)
@@ -92,13 +100,20 @@ class EventStream:
         transport = protocol.transport
         if transport is None or transport.is_closing():
             return False
-        if frames := _frames(events):
+        try:
+            frames = self._frames(events)
+        except LumenError as error:
+            self._error = error
+            return False
+        if frames:
             self._writes += 1
             transport.write(b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames)
         return not protocol.writing_paused
 
     async def ready(self) -> None:
         """See `Outlet`."""
+        if self._error is not None:
+            raise self._error
         transport = self._protocol.transport
         if self._writer is None or transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
@@ -113,12 +128,12 @@ class EventStream:
         if self._response is None:
             await self._open()
         assert self._response is not None
-        await self._response.write_eof(DONE_FRAME)
+        await self._response.write_eof(DONE_FRAME if self._dress is None else self._dress.end())
         return self._response
 
     async def fail(self, error: LumenError) -> StreamResponse:
         """The error as an event, then close without the body's end: nobody may take what came for a whole answer."""
-        await self._write(frame(encode_error(error)))
+        await self._write(frame(encode_error(error)) if self._dress is None else self._dress.failed(error))
         assert self._response is not None
         if self._request.transport is not None:
             self._request.transport.close()
@@ -193,11 +208,17 @@ def _frames(batch: list[Event]) -> bytes:
     return b"".join([frame(event.data) if event.data else event.comment for event in batch])
 
 
+def _dressed(dress: Dress, batch: list[Event]) -> bytes:
+    """Whole events in the client's own dialect."""
+    return b"".join([dress.chunk(event.data) if event.data else event.comment for event in batch])
+
+
 class Fold:
     """The outlet of a whole answer: its body is the last event's."""
 
-    def __init__(self) -> None:
+    def __init__(self, dress: Dress | None = None) -> None:
         self._body = b""
+        self._dress = dress
 
     async def send(self, events: list[Event]) -> None:
         """See `Outlet`."""
@@ -212,15 +233,26 @@ class Fold:
         """See `Outlet`. There is always room: the decoder bounds the answer."""
 
     def reply(self, headers: Mapping[str, str]) -> Response:
-        return Response(body=self._body, headers=SERVER | dict(headers), content_type="application/json")
+        """The answer.
+
+        Raises:
+            MalformedError: it cannot be said in the client's dialect.
+        """
+        body = self._body if self._dress is None else self._dress.whole(self._body)
+        return Response(body=body, headers=SERVER | dict(headers), content_type="application/json")
 
 
-def error_reply(error: LumenError, headers: Mapping[str, str]) -> Response:
-    """Any error as the API's own JSON, with what a client needs to decide on a retry."""
+def error_reply(error: LumenError, headers: Mapping[str, str], body: bytes | None = None) -> Response:
+    """Any error as the API's own JSON, with what a client needs to decide on a retry.
+
+    Args:
+        body: the error in the client's own dialect, where that is another.
+    """
     sent = SERVER | dict(headers) | error.headers
     if error.retry_after is not None:
         sent["Retry-After"] = str(max(1, round(error.retry_after)))
-    return Response(status=error.status, body=encode_error(error), headers=sent, content_type="application/json")
+    told = encode_error(error) if body is None else body
+    return Response(status=error.status, body=told, headers=sent, content_type="application/json")
 
 
 def encode_error(error: LumenError) -> bytes:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from lumen.gateway.attempt import Record
 from lumen.wire.answers import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, gc=False):
     """One request. Times are seconds: `at` of the wall clock, `started` and `ended` of the event loop's.
 
-    `outcome`: ok, cancelled, or the code of the error. `status`: what the client's status line said, 200 for a stream
-    that had begun. `cost`: pico-dollars. `key`: the id of the key, never the key.
+    `outcome`: ok, cancelled, or the code of the error. `cost`: pico-dollars. `key`: the id of the key, never the key.
     """
 
     id: str
@@ -26,7 +25,7 @@ class Settled:
     ended: float
     outcome: str
     stream: bool
-    attempts: tuple[Record, ...]
+    attempts: list[Record]
     cost: int = 0
 
     @property
@@ -41,8 +40,10 @@ class Settled:
     @property
     def first_token(self) -> float | None:
         """Seconds from the request to the first part of the answer."""
-        first = next((a.first_token for a in self.attempts if a.first_token is not None), None)
-        return None if first is None else first - self.started
+        for attempt in self.attempts:
+            if attempt.first_token is not None:
+                return attempt.first_token - self.started
+        return None
 
     @property
     def seconds(self) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lumen.config.schema import Config
-from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
+from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
 from lumen.keys import KeyRing
 
@@ -34,13 +34,16 @@ class Readiness(Protocol):
 
 @dataclass(slots=True)
 class State:
-    """Everything a request may look at. `ring` is `None` where authentication is off."""
+    """Everything a request may look at. `ring` is `None` where authentication is off.
+
+    `observers`: told of every request that is over.
+    """
 
     config: Config
     table: Table
     ring: KeyRing | None
     readiness: Readiness
-    access: AccessLog
+    observers: tuple[Observer, ...]
     draw: random.Random
     health: Health
     billing: Billing

@@ -231,7 +231,7 @@ async def box(folder: Path, replicas: int) -> AsyncIterator[Box]:
         table=Table(config, Origins(origins, {}), 1),
         ring=None,
         readiness=Ready(),
-        access=AccessLog(lambda line: None, pretty=False),
+        observers=(AccessLog(lambda line: None, pretty=False),),
         draw=random.Random(1),
         health=health,
         billing=billing,

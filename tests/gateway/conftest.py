@@ -42,6 +42,11 @@ class Up:
     state: State
     session: aiohttp.ClientSession
     lines: list[str]
+    log: AccessLog
+
+    def flush(self) -> None:
+        """Write the lines that are held back."""
+        self.log.flush()
 
     async def post(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any, Any]:
         headers = options.pop("headers", {"Authorization": f"Bearer {self.secret}"})
@@ -100,6 +105,7 @@ async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> Async
     config = Config(server=server_config, routes=routes, timeouts=TIMEOUTS)
     key, secret = mint("test")
     lines: list[str] = []
+    log = AccessLog(lines.append, pretty=False)
     billing = Billing(tmp_path / "ledger.db")
     await billing.start()
     billing.configure(config, KeyRing([key]))
@@ -108,7 +114,7 @@ async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> Async
         table=Table(config, Origins({}, {"fake": Origin(remote, fake)}), 1),
         ring=KeyRing([key]),
         readiness=AllReady(),
-        access=AccessLog(lines.append, pretty=False),
+        observers=(log,),
         draw=random.Random(1),
         health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
         billing=billing,
@@ -119,7 +125,7 @@ async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> Async
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     mine = runner.addresses[0][1]
     async with aiohttp.ClientSession() as session:
-        yield Up(f"http://127.0.0.1:{mine}", mine, secret, emulator, state, session, lines)
+        yield Up(f"http://127.0.0.1:{mine}", mine, secret, emulator, state, session, lines, log)
     await runner.cleanup()
     remote.close()
     await billing.stop()

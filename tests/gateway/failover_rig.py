@@ -74,6 +74,7 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
     health = Health(random.Random(2).random, now, time.time())
     health.retries = Unbounded(now)
     lines: list[str] = []
+    log = AccessLog(lines.append, pretty=False)
     known = {name: Origin(remote, _of(name)) for name, remote in remotes.items()}
     known |= {f"{name}-again": Origin(Sound(remotes[name]), _of(name)) for name in NATIVE}
     origins = Origins({}, known)
@@ -82,7 +83,7 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
         table=Table(config, origins, 1),
         ring=KeyRing([key]),
         readiness=AllReady(),
-        access=AccessLog(lines.append, pretty=False),
+        observers=(log,),
         draw=random.Random(1),
         health=health,
         billing=billing,
@@ -93,7 +94,8 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
     mine = runner.addresses[0][1]
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            yield Rig(f"http://127.0.0.1:{mine}", mine, secret, emulator, state, session, lines, folder / "ledger.db")
+            url, file = f"http://127.0.0.1:{mine}", folder / "ledger.db"
+            yield Rig(url, mine, secret, emulator, state, session, lines, log, file)
     finally:
         await runner.cleanup()
         for remote in remotes.values():

@@ -13,7 +13,7 @@ def settled(number: int, *, ended: float = 100.0, route: str = "r", outcome: str
     broken = Record("a", "first", started, ended=started + 0.01, outcome="upstream_disconnected")
     last = Record("b", "fallback", started + 0.01, rung="prefill", position=4, first_token=started + ttft, ended=ended)
     last.outcome, last.usage = outcome, Usage(10, 20, 30)
-    return Settled(f"req_{number}", "chat", route, None, 1e9, started, ended, outcome, True, (broken, last), 7)
+    return Settled(f"req_{number}", "chat", route, None, 1e9, started, ended, outcome, True, [broken, last], 7)
 
 
 def test_only_what_is_new_is_told_and_what_is_left_out_is_counted() -> None:

@@ -14,7 +14,7 @@ def settled(route: str = "r", target: str = "t", outcome: str = "ok", rung: str 
     first = 10.05 if outcome == "ok" else None
     last = Record(target, "only", 10.0, rung=rung, first_token=first, outcome=outcome, usage=usage)
     before = [Record("dead", "first", 10.0, outcome="upstream_timeout")] if rung else []
-    attempts = (*before, last)
+    attempts = [*before, last]
     return Settled("req_1", "chat/completions", route, "k", 1e9, 10.0, 11.05, outcome, True, attempts, 2_500_000)
 
 

@@ -221,7 +221,7 @@ async def test_every_request_leaves_one_line_without_its_words(up: Up) -> None:
         "/v1/chat/completions", {"messages": [{"role": "user", "content": "CANARY"}], "model": "fake/words-3"}
     )
     await up.stream({**HI, "model": "failover"})
-    up.state.access.flush()
+    up.flush()
     lines = [json.loads(line) for line in "".join(up.lines).splitlines()]
     assert [(line["outcome"], line["attempts"]) for line in lines] == [("ok", 1), ("ok", 3)]
     assert lines[0]["completion_tokens"] == 3

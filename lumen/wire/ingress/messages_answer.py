@@ -156,6 +156,11 @@ def error_object(error: LumenError, request_id: str = "") -> dict[str, Any]:
     return told
 
 
+def messages_error(error: LumenError, request_id: str) -> bytes:
+    """The body of an answer that is an error."""
+    return encode(error_object(error, request_id))
+
+
 def _stop(choice: AnswerChoice) -> tuple[str, str | None]:
     """Stop reason and, where the target tells which one it was, the stop sequence."""
     reason = _STOPS.get(choice.finish_reason or "stop", "end_turn")
