@@ -71,7 +71,8 @@ class Model:
     starts with; load and idleness move their number between `min_replicas` and `max_replicas` (default: not at all).
     `keep_alive`: seconds without a request until it sleeps, `idle_after`: until it is off; `None`: never.
     `min_residency`: seconds that a loaded model is not sent away, however much another one needs its memory.
-    `pinned`: it never makes room for another. `prewarm`: load it before the hours in which it is usually asked for.
+    `pinned`: it never makes room for another. `reserve`: the memory of its replicas is kept free for them also while
+    they are away. `prewarm`: load it before the hours in which it is usually asked for.
     """
 
     source: str
@@ -87,6 +88,7 @@ class Model:
     idle_after: Duration | None = None
     min_residency: Duration = 5.0
     pinned: bool = False
+    reserve: bool = False
     prewarm: bool = False
     threads: int | None = None
     gpu_layers: int | None = None
@@ -204,7 +206,8 @@ class Target:
 class Route:
     """The public model name a client asks for.
 
-    `cover`: while a local target starts or wakes, the next target answers. `ttft`: targets whose first token usually
+    `cover`: while a local target starts or wakes, the next target answers. `reserve`: the memory of its local models is
+    kept free for them. `ttft`: targets whose first token usually
     takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no
     limit, where money is limited; without it the route's own answers decide.
     """
@@ -217,6 +220,7 @@ class Route:
     hedge: Literal["off", "p95"] = "off"
     content_filter: Literal["stop", "next"] = "stop"
     cover: bool = False
+    reserve: bool = False
     budget: Budget = field(default_factory=Budget)
     ttft: Duration | None = None
     max_output: int | None = None
