@@ -17,6 +17,7 @@ from lumen.gateway.course import Course, Leg
 from lumen.gateway.health import Failover
 from lumen.gateway.hedge import first_of
 from lumen.wire.call import Event
+from lumen.wire.continued import taken_off
 from lumen.wire.splice import splice_comment
 
 
@@ -83,7 +84,10 @@ async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
     carried = trace.tokens if leg.rung is Rung.TOKEN_EXACT else 0
     extra = len(trace.text) * 4 + 1024 if leg.rung is not None else 0
     try:
-        line = await errand.tab.begin(target.offer, carried=carried, extra_bytes=extra)
+        delivered, slack = taken_off(leg.rung, trace.tokens) if leg.rung is not None else (0, 0)
+        line = await errand.tab.begin(
+            target.offer, carried=carried, extra_bytes=extra, delivered=delivered, slack=slack
+        )
     except LumenError as error:
         health.ended(given, loop.time(), None)
         course.refused(error)

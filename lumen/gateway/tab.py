@@ -229,12 +229,16 @@ class Tab:
         """Microseconds since the request was admitted."""
         return self._billing.mono() - self._opened
 
-    async def begin(self, offer: Offer, *, carried: int = 0, extra_bytes: int = 0) -> Line:
+    async def begin(
+        self, offer: Offer, *, carried: int = 0, extra_bytes: int = 0, delivered: int = 0, slack: int = 0
+    ) -> Line:
         """Set money aside for one more try, and make that durable, before the target is asked.
 
         Args:
             carried: tokens of earlier tries that this target will count in its usage once more.
             extra_bytes: what is sent besides the client's request, such as the answer so far.
+            delivered: tokens of the answer that are there already and taken off its limit on the way upstream.
+            slack: tokens that are put on top of what is left.
 
         Raises:
             LumenError: `budget_unsatisfiable` or 429: it does not fit beside what the request has cost already.
@@ -242,7 +246,7 @@ class Tab:
         """
         call, price, amount = self.call, offer.price, 0
         if price is not None and not price.free:
-            call, amount = self._fit(offer, price, extra_bytes)
+            call, amount = self._fit(offer, price, extra_bytes, delivered, slack)
             await self._cover(offer, price, amount)
         line = Line(self, offer, call, amount, carried, extra_bytes)
         self.lines.append(line)
@@ -280,7 +284,7 @@ class Tab:
 
     # -- money set aside -------------------------------------------------------------------------------------
 
-    def _fit(self, offer: Offer, price: Price, extra_bytes: int) -> tuple[Call, int]:
+    def _fit(self, offer: Offer, price: Price, extra_bytes: int, delivered: int, slack: int) -> tuple[Call, int]:
         """The call with its answer bounded, and the most that it can cost then."""
         need, answers = self.need, self.need.answers
         bound = need.input_bound + extra_bytes
@@ -290,15 +294,17 @@ class Tab:
         each = need.max_tokens
         if each is None:
             each = self._lengths.bound(offer.most_output) if self._most is None else self._most
-            if self._limited:
-                each = self._within(price, each, input_tokens, offer.most_micros)
-        amount = worst(price, input_tokens, each * answers, offer.most_micros)
+        left = max(each - delivered, 1) + slack
+        if need.max_tokens is None and self._limited:
+            fits = self._within(price, left, input_tokens, offer.most_micros)
+            each, left = each - (left - fits), fits
+        amount = worst(price, input_tokens, left * answers, offer.most_micros)
         if need.max_tokens is None and self._limited:
             return bounded(self.call, each), amount
         return self.call, amount
 
     def _within(self, price: Price, each: int, input_tokens: int, micros: int) -> int:
-        """A shorter bound where only that fits what is left, down to a floor that still makes an answer."""
+        """A shorter bound where only that fits what money is left, down to a floor that still makes an answer."""
         left = budget.room(self._reservation, self._committed())
         if left is None:
             return each

@@ -62,6 +62,13 @@ def _has_state(request: ChatRequest | CompletionRequest) -> bool:
     return bool(request.echo or request.suffix or request.best_of)
 
 
+def taken_off(rung: Rung, tokens: int) -> tuple[int, int]:
+    """What an answer of `tokens` so far takes off the limit of the rest on this rung, and what is put on top of it."""
+    if rung not in (Rung.TOKEN_EXACT, Rung.PREFILL, Rung.ANCHORED):
+        return 0, 0
+    return tokens, ANCHOR_TOKENS if rung is Rung.ANCHORED else 0
+
+
 def continued(request: ChatRequest, rung: Rung, delivered: str, tokens: int, prefill: Prefill) -> ChatRequest:
     """The request that makes a target go on on this rung; `request` itself where the rung needs no other.
 
@@ -74,11 +81,11 @@ def continued(request: ChatRequest, rung: Rung, delivered: str, tokens: int, pre
         return request
     made = ContinuedChat(**asdict(request))
     sent, _ = split(delivered)
-    extra = ANCHOR_TOKENS if rung is Rung.ANCHORED else 0
+    less, more = taken_off(rung, tokens)
     if made.max_tokens is not None:
-        made.max_tokens = max(1, made.max_tokens - tokens) + extra
+        made.max_tokens = max(1, made.max_tokens - less) + more
     if made.max_completion_tokens is not None:
-        made.max_completion_tokens = max(1, made.max_completion_tokens - tokens) + extra
+        made.max_completion_tokens = max(1, made.max_completion_tokens - less) + more
     begun = bool(request.continue_final_message) or (rung is Rung.PREFILL and prefill == "native")
     made.messages = _with_answer(request.messages, sent, begun=begun)
     made.continue_final_message = None

@@ -155,6 +155,37 @@ async def test_a_failover_after_a_refusal_needs_no_more_than_one_hold(tmp_path: 
         ]  # fmt: skip
 
 
+async def test_a_continuation_holds_only_what_is_left_of_the_answer(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(max_request=15)) as gate:
+        tab = gate.open(PAID, PAID, call=ask(12))
+        first = await tab.begin(PAID)
+        for event in said(6)[:6]:
+            first.note(event)
+        first.end("upstream_disconnected")
+        # Twelve were asked for, six are there: at most six more, and three for repeating where it stopped.
+        assert (await tab.begin(PAID, delivered=6, slack=3)).worst == 9
+        tab.close("cancelled")
+        tab = gate.open(PAID, PAID, call=ask(12))
+        (await tab.begin(PAID)).end("upstream_error")
+        assert (await tab.begin(PAID, delivered=40)).worst == 1
+        tab.close("cancelled")
+
+
+async def test_a_continuation_of_an_unlimited_answer_fits_what_is_left_of_the_budget(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(daily=1000), most=600) as gate:
+        tab = gate.open(PAID, PAID, call=ask(None))
+        first = await tab.begin(PAID)
+        for event in said(300)[:300]:
+            first.note(event)
+        first.end("upstream_disconnected")
+        await gate.serve(tokens=400, call=ask(400))
+        # By another count only 200 were delivered, and nothing but the 300 still held is left.
+        line = await tab.begin(PAID, delivered=200)
+        # The limit on its way is that of the whole answer, from which what was delivered is taken off again.
+        assert (line.call.request.max_tokens, line.worst) == (500, 300)  # type: ignore[union-attr]
+        tab.close("cancelled")
+
+
 async def test_a_hedge_holds_for_both(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=19)) as gate:
         tab = gate.open(PAID, PAID)
