@@ -20,7 +20,7 @@ from lumen.gateway.upstream import Encode, Exchange, Limits, Local, Remote, Upst
 from lumen.paths import paths
 from lumen.providers.base import Capabilities, Dialect, module
 from lumen.secrets import KeyMissing, Secret, Vault, read, vault
-from lumen.workers.supervisor import Supervisor
+from lumen.workers.supervisor import Prompt, Supervisor
 
 # Variables that look like secrets are hidden from engines even where no provider names them.
 _SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_SECRET_KEY", "_PASSWORD")
@@ -38,7 +38,9 @@ class Opened:
 class Closed:
     """Where a provider would be reached if its key were there. Another target may serve."""
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
         raise UnavailableError("A provider's key is missing here; `lumen provider ls` tells the operator which.")
 
     async def alive(self) -> int | None:

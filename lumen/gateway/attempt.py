@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, UpstreamError
+from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, UpstreamError, WakingError
 from lumen.core.resume import Rung
 from lumen.core.trace import Trace
 from lumen.gateway.course import Leg
@@ -21,8 +22,10 @@ from lumen.wire.call import Call, Event
 from lumen.wire.closing import usage_chunk
 from lumen.wire.continued import continued
 from lumen.wire.matching import Diverged
+from lumen.wire.prompt import parts
 from lumen.wire.requests import ChatRequest
 from lumen.wire.splice import Seam
+from lumen.workers.affinity import Block, blocks
 
 # Seconds a target has to close its stream properly once it has said that the answer is complete.
 _CLOSING = 1.0
@@ -32,13 +35,21 @@ _RATE_WINDOW = 10.0
 
 @dataclass(slots=True)
 class Record:
-    """What one try came to; `outcome`: ok, cancelled, or the error's code. Times are the loop's."""
+    """What one try came to; `outcome`: ok, cancelled, or the error's code. Times are the loop's.
+
+    `queued`, `woke`: seconds that it waited for a local model's turn, and for it to start or wake. `sent`: when the
+    target was given the request, `answered`: when its headers came.
+    """
 
     target: str
     reason: str
     started: float
     rung: str | None = None
     position: int = 0
+    queued: float = 0.0
+    woke: float = 0.0
+    sent: float | None = None
+    answered: float | None = None
     first_token: float | None = None
     ended: float = 0.0
     outcome: str = "cancelled"
@@ -85,7 +96,8 @@ class Attempt:
         self._pass = given
         self._line = line
         now = self._loop.time()
-        self._limits: Limits = errand.health.limits(given, errand.entry.limits, errand.entry.own)
+        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own)
+        self._limits: Limits = limits if leg.patient else replace(limits, ready=0.0)
         self._exchange: Exchange | None = None
         self._decoder: Decoder | None = None
         self._seam: Seam | None = None
@@ -133,8 +145,10 @@ class Attempt:
         except LumenError as error:
             self._error = error
             self.record.outcome = error.code or error.type
-            # What the target refused as nonsense, and a text that does not fit, say nothing about its health.
+            # What the target refused as nonsense, a text that does not fit, and a model that wakes while another one
+            # covers for it, say nothing about its health.
             told = isinstance(error, UpstreamError | UnavailableError) and not isinstance(error, Diverged)
+            told = told and (self._leg.patient or not isinstance(error, WakingError))
             self._ok = False if told and getattr(error, "retry", None) is not Retry.NEVER else None
             raise
 
@@ -182,7 +196,11 @@ class Attempt:
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
         line.sent = True
-        exchange = await target.upstream.open(encode, target.model, self._limits, call.stream)
+        prompt = partial(_blocks, call)
+        exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
+        record = self.record
+        record.queued, record.woke = exchange.waited
+        record.sent, record.answered = exchange.sent, self._loop.time()
         try:
             if exchange.status != 200:
                 raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
@@ -270,3 +288,7 @@ class Attempt:
                 self.progressed = True
             add(e.content, e.finished, e.token_ids, e.identity, e.text, e.actionable, e.reasoning, e.data)
         return events
+
+
+def _blocks(call: Call) -> Sequence[Block]:
+    return blocks(parts(call.request))

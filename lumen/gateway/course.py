@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lumen.core.budget import BudgetError
-from lumen.core.errors import BrokenError, ConnectError, LumenError, SilentError, UnavailableError, UpstreamError
+from lumen.core.errors import (
+    BrokenError,
+    ConnectError,
+    LumenError,
+    SilentError,
+    UnavailableError,
+    UpstreamError,
+    WakingError,
+)
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
 from lumen.core.retry import Next, after
 from lumen.core.trace import Trace
@@ -26,13 +34,14 @@ _RANK = {rung: rank for rank, rung in enumerate(Rung)}
 class Leg:
     """One attempt to make. `rung`: how it goes on with what was delivered; `None`: from the beginning.
 
-    `forced`: the target is out, but nothing else is left.
+    `forced`: the target is out, but nothing else is left. `patient`: a local model that starts or wakes is waited for.
     """
 
     target: Target
     reason: str
     rung: Rung | None = None
     forced: bool = False
+    patient: bool = True
 
 
 class Course:
@@ -41,6 +50,7 @@ class Course:
     Args:
         plan: targets with the reason for each, in the policy's order.
         fresh: how many of them, from the first on, may be asked for an answer that has yet to begin; all if not given.
+        cover: while a local model starts or wakes the other targets answer; it is waited for only if they cannot.
         clock: the loop's time. draw: uniform in [0, 1).
     """
 
@@ -55,10 +65,14 @@ class Course:
         clock: Callable[[], float],
         draw: Callable[[], float],
         fresh: int | None = None,
+        cover: bool = False,
     ) -> None:
         self._plan = plan
         first = plan if fresh is None else plan[:fresh]
         self._alone = len(first) == 1
+        self._cover = cover and not self._alone
+        self._covered: list[Leg] = []
+        self._leg: Leg | None = None
         self._trace = trace
         self._asked = asked
         self._health = health
@@ -86,7 +100,11 @@ class Course:
             target, reason = self._plan[index]
             if self._larger_than is None or (target.offer.context or 0) > self._larger_than:
                 self._tries = 0
-                return Leg(target, reason, forced=forced)
+                self._leg = Leg(target, reason, forced=forced, patient=not (self._cover and target.can.local))
+                return self._leg
+        if self._covered:
+            leg = self._covered.pop(0)
+            return replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True)
         return None
 
     def refused(self, error: LumenError) -> None:
@@ -94,6 +112,8 @@ class Course:
 
         Where money is in the way of several, the client is told what the cheapest of them needs.
         """
+        if isinstance(error, WakingError) and self._leg is not None and not self._leg.patient:
+            self._covered.append(self._leg)
         known = self.failure
         cheaper = isinstance(known, BudgetError) and isinstance(error, BudgetError) and known.needed <= error.needed
         if known is None or not (self._trace.delivered or cheaper):

@@ -13,6 +13,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.core.errors import LumenError, UnavailableError
 from lumen.core.trace import Trace
+from lumen.gateway import timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
 from lumen.gateway.auth import authenticate
@@ -77,6 +78,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         clock=loop.time,
         draw=state.draw.random,
         fresh=fresh,
+        cover=entry.cover,
     )
 
     def told() -> dict[str, str]:
@@ -85,6 +87,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             "x-lumen-route": entry.name,
             "x-lumen-target": journey.target,
             "openai-processing-ms": str(round((loop.time() - started) * 1000)),
+            **timing.headers(journey.attempts, started, stream=call.stream),
         }
 
     outcome, cost = "cancelled", 0

@@ -56,6 +56,7 @@ class Entry:
     hedge: bool
     around_filter: bool
     ttft: float | None = None
+    cover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ class Table:
             hedge=route.hedge == "p95",
             around_filter=route.content_filter == "next",
             ttft=route.ttft,
+            cover=route.cover,
         )
 
     def _target(self, name: str) -> Target:

@@ -14,7 +14,7 @@ from lumen.core.errors import BrokenError, ConnectError, MalformedError, SilentE
 from lumen.gateway.client import BadAnswer, Connection, ConnectionBroke, Origin, address
 from lumen.gateway.watch import Watch
 from lumen.providers.base import HttpCall
-from lumen.workers.supervisor import Lease, Supervisor
+from lumen.workers.supervisor import Lease, Prompt, Supervisor
 
 _MAX_REFUSAL = 64 * 1024
 _MAX_ORIGINS = 32
@@ -65,6 +65,11 @@ class Exchange:
         self._deadline = self.sent + limits.total
         self._watch = Watch(self._loop)
         self._connection: Connection | None = None
+
+    @property
+    def waited(self) -> tuple[float, float]:
+        """Seconds that it waited for a local model's turn, and for it to start or wake."""
+        return (self._lease.queued, self._lease.woke) if self._lease is not None else (0.0, 0.0)
 
     @property
     def status(self) -> int:
@@ -195,11 +200,14 @@ class Exchange:
 class Upstream(Protocol):
     """Where one target is reached."""
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
         """Send the request and wait for the answer's headers.
 
         Args:
             encode: makes the request, given the name the model goes by at the upstream.
+            prompt: what the prompt begins with, for whoever has a choice between caches.
 
         Raises:
             UpstreamError, UnavailableError.
@@ -223,7 +231,9 @@ class Remote:
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         self._origin = Origin(address(base_url), headers)
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
         return await _sent(Exchange(self._origin, None, limits, stream), encode(model), limits)
 
     async def alive(self) -> int | None:
@@ -250,8 +260,10 @@ class Local:
         self._model = model
         self._origins: dict[tuple[str, str | None], Origin] = {}
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
-        lease = await self._supervisor.acquire(self._model, limits.ready)
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
+        lease = await self._supervisor.acquire(self._model, limits.ready, prompt)
         try:
             call = encode(lease.served)
         except BaseException:

@@ -23,7 +23,7 @@ from lumen.workers.seats import Boundless, Memory
 from lumen.workers.spec import SOCKETS, Home, ReplicaState, Spec
 from lumen.workers.sweep import Marks, home_of, of_others, of_run, sweep
 
-__all__ = ["Lease", "ReplicaState", "Supervisor", "Timing"]
+__all__ = ["Lease", "Prompt", "ReplicaState", "Supervisor", "Timing"]
 
 _logger = logging.getLogger(__name__)
 # What does not change the process that runs: how many there are, how long they stay, who may wait for them.

@@ -34,7 +34,7 @@ from lumen.gateway.table import Origin, Origins, Table
 from lumen.gateway.upstream import Encode, Exchange, Limits, Local
 from lumen.providers.base import Capabilities, Dialect, module
 from lumen.tiny import MODEL
-from lumen.workers.supervisor import Supervisor, Timing
+from lumen.workers.supervisor import Prompt, Supervisor, Timing
 from tests.e2e.cuts import ASKED, JSON, Answer, Figures
 
 TOKENS = 200
@@ -111,8 +111,10 @@ class Cutting:
         self._inner = inner
         self._knife = knife
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
-        exchange = await self._inner.open(encode, model, limits, stream)
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
+        exchange = await self._inner.open(encode, model, limits, stream, prompt)
         after, self._knife.after = self._knife.after, None
         return exchange if after is None else Cut(exchange, after, self._knife.kill)
 

@@ -27,6 +27,7 @@ from lumen.gateway.table import Origin, Origins, Table
 from lumen.gateway.upstream import Encode, Exchange, Limits, Remote
 from lumen.keys import KeyRing, mint
 from lumen.providers.base import Capabilities, Dialect, module
+from lumen.workers.supervisor import Prompt
 from tests.emulator.half_open import HalfOpen
 from tests.emulator.server import Emulator
 from tests.gateway.conftest import AllReady, Up
@@ -111,7 +112,9 @@ class Sound:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    async def open(self, encode: Encode, model: str, limits: Limits, stream: bool) -> Exchange:
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
         return await self._remote.open(encode, sound(model), limits, stream)
 
     async def alive(self) -> int | None:
