@@ -30,7 +30,7 @@ from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
 from lumen.gateway.live import Live
-from lumen.gateway.metrics import Metrics
+from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
 from lumen.gateway.state import State
 from lumen.gateway.table import Table
@@ -104,6 +104,7 @@ class Service:
             draw=draw,
             health=health,
             billing=Billing(where.ledger_file, told=_ledger_told),
+            expose=self._expose,
         )
 
     @property
@@ -248,6 +249,10 @@ class Service:
             "rss_bytes": psutil.Process().memory_info().rss,
             "notice": served.notice,
         }
+
+    def _expose(self) -> Snapshot:
+        gauges = overview.gauges(self.state, self._served, self._supervisor.states(), self.targets())
+        return Snapshot(self.metrics, Gauges(gauges))
 
     def targets(self) -> list[dict[str, Any]]:
         return self.state.health.snapshot(asyncio.get_running_loop().time())

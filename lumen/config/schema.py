@@ -41,7 +41,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The endpoint itself."""
+    """The endpoint itself. `metrics`: who may read `/metrics`: whoever has a key, everyone, or nobody."""
 
     host: str = "127.0.0.1"
     port: int = 5866
@@ -53,6 +53,7 @@ class Server:
     keepalive: Duration = 10.0
     drain: Duration = 30.0
     max_in_flight: int = 4096
+    metrics: Literal["key", "open", "off"] = "key"
     budget: Budget = field(default_factory=Budget)
 
 

@@ -16,6 +16,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.auth import authenticate
+from lumen.gateway.metrics import CONTENT_TYPE, exposition
 from lumen.gateway.pipeline import Operation, resolve, serve
 from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
@@ -84,6 +85,19 @@ async def ready(state: State, request: BaseRequest, request_id: str) -> StreamRe
 MESSAGES = Operation(parse_messages, chat_call, dress=lambda given: MessagesDress())
 RESPONSES = Operation(responses_chat, chat_call, read=parse_responses, dress=ResponsesDress)
 
+
+async def metrics(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """What Prometheus reads."""
+    access = state.config.server.metrics
+    if access == "off":
+        raise not_here()
+    if access == "key":
+        _key(state, request)
+    # Written out off the loop: a text of many series takes milliseconds to make.
+    text = await asyncio.to_thread(exposition, state.expose())
+    return Response(body=text, headers=SERVER | {"x-request-id": request_id, "Content-Type": CONTENT_TYPE})
+
+
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", inference(parse_chat, chat_call)),
     Endpoint("POST", "/v1/completions", inference(parse_completion, completion_call)),
@@ -94,6 +108,7 @@ ENDPOINTS = (
     Endpoint("GET", "/v1/models/", show_model, prefix=True),
     Endpoint("GET", "/health", health),
     Endpoint("GET", "/ready", ready),
+    Endpoint("GET", "/metrics", metrics),
 )
 _EXACT = {(e.method, e.path): e for e in ENDPOINTS if not e.prefix}
 _PREFIXED = tuple(e for e in ENDPOINTS if e.prefix)
@@ -117,7 +132,11 @@ def find(method: str, path: str) -> Endpoint:
     if known:
         allowed = ", ".join(sorted(known))
         raise RequestError(f"Use {allowed} on this path.", status=405, code="method_not_allowed")
-    raise RequestError("There is nothing at this path.", status=404, code="not_found")
+    raise not_here()
+
+
+def not_here() -> RequestError:
+    return RequestError("There is nothing at this path.", status=404, code="not_found")
 
 
 def handler(state: State) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:

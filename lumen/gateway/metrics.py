@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from lumen.core.histogram import Histogram
 from lumen.gateway.settled import Settled
@@ -25,6 +25,11 @@ _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0
 _TOKENS = tuple(float(4**power) for power in range(14))
 _PICO = 1e-12
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+
+
+class Collector(Protocol):
+    def collect(self) -> Iterable[Metric]: ...
+
 
 # Operation, route, target: the labels every request is counted under.
 Labels = tuple[str, str, str]
@@ -129,22 +134,20 @@ class Metrics:
         yield _family("gen_ai_client_token_usage", "Tokens of a request.", (*names, "gen_ai_token_type"), kinds)
 
 
+# Name → help, names of labels, and a value for each set of labels.
+Gauged = Mapping[str, tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]]
+
+
 class Gauges:
-    """What is read off the running gateway when it is asked for.
+    """What is so right now, read off the running gateway."""
 
-    Args:
-        read: name → help, label names, and a value for each set of labels.
-    """
-
-    def __init__(
-        self, read: Callable[[], Mapping[str, tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]]]
-    ) -> None:
+    def __init__(self, read: Gauged) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily
 
-        for name, (help, names, values) in self._read().items():
+        for name, (help, names, values) in self._read.items():
             family = GaugeMetricFamily(name, help, labels=names)
             for labels, value in values.items():
                 family.add_metric(labels, value)
@@ -162,13 +165,22 @@ def _family(name: str, help: str, names: tuple[str, ...], found: Mapping[tuple[s
     return family
 
 
-def exposition(*collectors: Any) -> bytes:
+class Snapshot:
+    """Families as they stood at one moment, to be written out on another thread."""
+
+    def __init__(self, *collectors: Collector) -> None:
+        self._families = [family for collector in collectors for family in collector.collect()]
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def exposition(snapshot: Snapshot) -> bytes:
     """The text that a scrape gets, the process's own figures included."""
     # Imported when first scraped: a gateway that nobody scrapes does not carry the library.
     from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    for collector in collectors:
-        registry.register(collector)
+    registry.register(snapshot)
     return generate_latest(registry)

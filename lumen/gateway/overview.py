@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lumen.config.schema import Config, Route
-from lumen.gateway.state import Counters
+from lumen.gateway.metrics import Gauged
+from lumen.gateway.state import Counters, State
 from lumen.gateway.table import Table
 from lumen.workers.supervisor import ReplicaState
 
@@ -82,3 +83,25 @@ def names(served: Served, states: Sequence[ReplicaState], table: Table) -> list[
         for name, ready in served.ready(states).items()
     ]
     return local + [{"name": entry.name, "kind": "route"} for entry in table.entries() if entry.declared]
+
+
+def gauges(
+    state: State, served: Served, states: Sequence[ReplicaState], targets: Sequence[Mapping[str, Any]]
+) -> Gauged:
+    """What is so right now, for Prometheus."""
+    of_targets: dict[tuple[str, ...], float] = {(one["name"], one["state"]): 1.0 for one in targets}
+    at_targets: dict[tuple[str, ...], float] = {(one["name"],): float(one["in_flight"]) for one in targets}
+    ready: dict[tuple[str, ...], float] = {(name,): float(is_ready) for name, is_ready in served.ready(states).items()}
+    replicas: dict[tuple[str, ...], float] = {}
+    for replica in states:
+        labels = (replica.model, replica.state)
+        replicas[labels] = replicas.get(labels, 0.0) + 1.0
+    return {
+        "lumen_requests_in_flight": ("Requests under way.", (), {(): float(state.counters.in_flight)}),
+        "lumen_draining": ("Whether new requests are refused.", (), {(): float(state.draining)}),
+        "lumen_ledger_healthy": ("Whether costs can be written down.", (), {(): float(state.billing.healthy)}),
+        "lumen_model_ready": ("Whether a replica has answered.", ("model",), ready),
+        "lumen_model_replicas": ("Replicas by state.", ("model", "state"), replicas),
+        "lumen_target_state": ("1 for the state a target is in.", ("target", "state"), of_targets),
+        "lumen_target_in_flight": ("Requests at a target.", ("target",), at_targets),
+    }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lumen.config.schema import Config
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
+from lumen.gateway.metrics import Snapshot
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
 from lumen.keys import KeyRing
@@ -36,7 +38,7 @@ class Readiness(Protocol):
 class State:
     """Everything a request may look at. `ring` is `None` where authentication is off.
 
-    `observers`: told of every request that is over.
+    `observers`: told of every request that is over. `expose`: what Prometheus reads, as it stands now.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class State:
     draw: random.Random
     health: Health
     billing: Billing
+    expose: Callable[[], Snapshot] = Snapshot
     counters: Counters = field(default_factory=Counters)
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)

@@ -193,3 +193,13 @@ async def test_health_and_ready_need_no_key(up: Up) -> None:
     for path in ("/health", "/ready"):
         async with up.session.get(up.url + path) as answer:
             assert answer.status == 200
+
+
+@pytest.mark.parametrize(("access", "with_key", "without"), [("key", 200, 401), ("open", 200, 200), ("off", 404, 404)])
+async def test_who_may_read_the_metrics(up: Up, access: Any, with_key: int, without: int) -> None:
+    up.state.config = replace(up.state.config, server=replace(up.state.config.server, metrics=access))
+    for headers, status in (({"Authorization": f"Bearer {up.secret}"}, with_key), ({}, without)):
+        async with up.session.get(f"{up.url}/metrics", headers=headers) as answer:
+            assert answer.status == status
+            if status == 200:
+                assert b"process_resident_memory_bytes" in await answer.read()

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lumen.gateway.attempt import Record
-from lumen.gateway.metrics import MOST_SERIES, Gauges, Metrics, exposition
+from lumen.gateway.metrics import MOST_SERIES, Collector, Gauges, Metrics, Snapshot, exposition
 from lumen.gateway.settled import Settled
 from lumen.wire.answers import PromptDetails, Usage
 
@@ -18,8 +18,8 @@ def settled(route: str = "r", target: str = "t", outcome: str = "ok", rung: str 
     return Settled("req_1", "chat/completions", route, "k", 1e9, 10.0, 11.05, outcome, True, attempts, 2_500_000)
 
 
-def samples(*collectors: object) -> dict[tuple[str, tuple[str, ...]], float]:
-    text = exposition(*collectors).decode()
+def samples(*collectors: Collector) -> dict[tuple[str, tuple[str, ...]], float]:
+    text = exposition(Snapshot(*collectors)).decode()
     return {
         (sample.name, tuple(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -65,11 +65,8 @@ def test_the_number_of_series_is_bounded() -> None:
     assert requests["chat/completions", "other", "other", "ok"] == 2 * MOST_SERIES
 
 
-def test_gauges_are_read_when_asked_for_and_the_process_tells_of_itself() -> None:
-    value = 1.0
-    gauges = Gauges(lambda: {"lumen_target_up": ("Whether it is asked.", ("target",), {("t",): value})})
-    assert samples(gauges)["lumen_target_up", ("t",)] == 1.0
-    value = 0.0
+def test_gauges_are_told_and_the_process_tells_of_itself() -> None:
+    gauges = Gauges({"lumen_target_up": ("Whether it is asked.", ("target",), {("t",): 1.0})})
     found = samples(gauges)
-    assert found["lumen_target_up", ("t",)] == 0.0
+    assert found["lumen_target_up", ("t",)] == 1.0
     assert found["process_resident_memory_bytes", ()] > 0
