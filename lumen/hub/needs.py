@@ -70,4 +70,9 @@ def needs(
 
 def asleep(model: Model, awake: Estimate) -> Estimate | None:
     """What it keeps while it sleeps; `None` for an engine that does not."""
-    return vllm_asleep(awake) if model.engine == "vllm" else None
+    if model.engine == "vllm":
+        return vllm_asleep(awake)
+    if model.engine != "llamacpp" or model.gpu_layers:
+        return None
+    # Cells and buffers are given back; weights and the prefixes of finished answers stay in the machine's memory.
+    return Estimate(tuple(item for item in awake.items if item.what in ("weights", "engine", "prefixes")))

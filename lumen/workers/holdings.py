@@ -34,7 +34,8 @@ class Shortage:
     `missing`: bytes that would have to come free, by device id; devices where it fits are absent.
     `returning`: bytes on those devices that are on their way back: where they cover what is missing (`soon`), waiting
     is enough and nothing needs to be evicted.
-    `candidates`: loaded owners, not pinned, that hold something on those devices; whether one is busy the pool knows.
+    `candidates`: loaded owners, not pinned, whose going would help, with the bytes that it would free on those devices;
+    whether one is busy the pool knows.
     """
 
     missing: Mapping[str, int]

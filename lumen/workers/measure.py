@@ -95,13 +95,3 @@ def charge(estimated: Mapping[str, int], found: Mapping[str, int], grown: Mappin
         seen = found.get(device, grown.get(device) or size)
         charged[device] = max(seen, size) if device == RAM else seen
     return charged
-
-
-def growth(before: Survey, after: Survey) -> dict[str, int]:
-    """By how much the use of each device has grown between two looks. Pure."""
-    used = {reading.device.id: reading.used for reading in before.readings}
-    return {
-        reading.device.id: max(0, reading.used - used[reading.device.id])
-        for reading in after.readings
-        if reading.device.id in used
-    }

@@ -96,7 +96,7 @@ class Ledger:
             if short > 0 and size > self._charge(owner, device):
                 missing[device] = short
         if missing:
-            return self._shortage(owner, missing)
+            return self._shortage(owner, missing, draws)
         entry = self._owners.setdefault(owner, _Owner())
         if entry.stage is Stage.RETURNING:
             entry.stage = Stage.RESERVED
@@ -269,16 +269,20 @@ class Ledger:
                     size -= used
         return left
 
-    def _shortage(self, owner: str, missing: Mapping[str, int]) -> Shortage:
-        candidates = tuple(
-            _holding(name, entry)
-            for name, entry in self._owners.items()
-            if name != owner
-            and entry.stage is Stage.HELD
-            and not entry.pinned
-            and any(entry.charged.get(device, 0) for device in missing)
-        )
-        return Shortage(missing, {device: self._returning(device) for device in missing}, candidates)
+    def _shortage(self, owner: str, missing: Mapping[str, int], draws: Sequence[str]) -> Shortage:
+        candidates = []
+        for name, entry in self._owners.items():
+            if name == owner or entry.pinned or entry.stage is not Stage.HELD:
+                continue
+            # What lies in capacity set aside for others would not come free for this one.
+            gains = {
+                device: self.free(device, draws=draws, owner=name) - self.free(device, draws=draws)
+                for device in missing
+                if entry.charged.get(device, 0)
+            }
+            if any(gains.values()):
+                candidates.append(Holding(name, entry.stage, False, gains, dict(entry.returning)))
+        return Shortage(missing, {device: self._returning(device) for device in missing}, tuple(candidates))
 
     def _told(self, device: str, used: int, by_owner: Mapping[str, int], epoch: int) -> int:
         """Foreign use where it is known what each owner has."""

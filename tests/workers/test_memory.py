@@ -172,8 +172,13 @@ def test_what_is_set_aside_is_never_lent() -> None:
     assert books.reserve("a", {"cuda:0": 12 * GIB}, draws=["model:a", "route:fast"]) is None
     (card, *_) = books.standing()
     assert card.set_aside == 2 * GIB and card.free == 0
-    books.release("a")
+    assert books.start("a")
+    books.measured("a", {})
+    # Its going would give back what is set aside for it, and that helps nobody else.
     assert short(books.reserve("c", {"cuda:0": GIB})).candidates == ()
+    assert [one.owner for one in short(books.reserve("c", {"cuda:0": 13 * GIB}, draws=["model:a"])).candidates] == ["a"]
+    books.release("a")
+    books.seen("cuda:0", 24 * GIB, {})
     books.earmark({})
     assert books.reserve("c", {"cuda:0": 14 * GIB}) is None
 

@@ -1,0 +1,231 @@
+"""The memory of this machine as the pool sees it: estimates, the byte ledger, and what is learned by measuring.
+
+    estimate → reserve → load → measure → correct → remember
+
+Owned by the event loop; looks at files, devices and processes in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from lumen.config.schema import Model
+from lumen.engines.base import ModelFiles
+from lumen.hardware import corrections
+from lumen.hardware.corrections import Corrections
+from lumen.hardware.devices import RAM
+from lumen.hardware.readings import Monitor
+from lumen.hub import needs
+from lumen.hub.needs import Body
+from lumen.workers.measure import Life, Survey, charge, enter, survey
+from lumen.workers.memory import Ledger
+from lumen.workers.placing import groups, ordered
+from lumen.workers.seats import Seat
+from lumen.workers.spec import Spec
+
+_logger = logging.getLogger(__name__)
+
+# Of each card, for an engine that nothing is known of: enough to take its turn there, and to be measured.
+_TOKEN = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Known:
+    """A model's files, looked at. `digest`: `None` where they cannot be read."""
+
+    body: Body | None
+    digest: str | None
+
+
+@dataclass(slots=True)
+class _Peak:
+    """The most of the machine's memory that one life of a replica took."""
+
+    spec: Spec
+    cards: tuple[str, ...]
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Machine:
+    """`seats.Memory` over real devices. `kept`: the file of what was learned; `None` learns for this process only.
+    `offloads`: whether the llama.cpp that is installed can use cards."""
+
+    monitor: Monitor
+    kept: Path | None = None
+    offloads: bool = field(default_factory=lambda: _offloads())
+    ledger: Ledger = field(init=False)
+    _corrections: Corrections = field(init=False)
+    _files: dict[Path, _Known] = field(default_factory=dict)
+    _peaks: dict[str, _Peak] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.monitor.devices)
+        self._corrections = corrections.read(self.kept) if self.kept is not None else Corrections()
+
+    async def adopt(self, models: Mapping[str, tuple[Model, ModelFiles]], claims: Iterable[str] = ()) -> None:
+        """Look at the files of these models, and set capacity aside for those with `reserve` or named in `claims` (the
+        local models of reserved routes). Call it before the supervisor's `apply`."""
+        paths = {files.path for _, files in models.values()}
+        for path in paths - self._files.keys():
+            self._files[path] = await asyncio.to_thread(_look, path)
+        for path in self._files.keys() - paths:
+            del self._files[path]
+        reserved = {name for name, (model, _) in models.items() if model.reserve} | set(claims) & models.keys()
+        self.ledger.earmark({f"model:{name}": self._claim(*models[name]) for name in sorted(reserved)})
+
+    def seats(self, spec: Spec, most: int) -> tuple[Seat, ...]:
+        """See `seats.Memory`."""
+        return self._seats(spec.model, spec.files, most, draws=(f"model:{spec.name}",))
+
+    async def held(self, spec: Spec, owner: str, pid: int, *, asleep: bool) -> Mapping[str, int]:
+        """See `seats.Memory`."""
+        holding = self.ledger.holding(owner)
+        if holding is None:
+            return {}
+        cards = tuple(device for device in holding.charged if device != RAM)
+        found = await self._survey({owner: Life(pid, cards)})
+        known = self._known(spec.files.path)
+        estimated = dict.fromkeys((RAM, *cards), 0) | self._estimated(known, spec.model, cards, asleep=asleep)
+        grown = {card: self._own_use(owner, found, card) for card in cards}
+        sizes = dict(found.held.get(owner, {})) if asleep else charge(estimated, found.held.get(owner, {}), grown)
+        if known.digest is not None:
+            self._learn(known.digest, spec.model, cards, sizes, asleep=asleep)
+        if not asleep:
+            self._peaks[owner] = _Peak(spec, cards)
+        return sizes
+
+    async def read(self, pids: Mapping[str, int]) -> None:
+        """See `seats.Memory`."""
+        epoch = self.ledger.epoch
+        devices = {one.owner: {*one.charged, *one.returning} for one in self.ledger.holdings()}
+        found = await self._survey({owner: Life(pid, devices.get(owner, ())) for owner, pid in pids.items()})
+        enter(self.ledger, found, epoch)
+        for owner, sizes in found.held.items():
+            if owner in self._peaks:
+                self._peaks[owner].size = max(self._peaks[owner].size, sizes.get(RAM, 0))
+        for owner in self._peaks.keys() - pids.keys():
+            self._end(self._peaks.pop(owner))
+
+    async def close(self) -> None:
+        """Write what was learned and let go of the driver."""
+        for peak in self._peaks.values():
+            self._end(peak)
+        self._peaks.clear()
+        if self.kept is not None:
+            try:
+                await asyncio.to_thread(corrections.write, self.kept, self._corrections)
+            except OSError as trouble:
+                _logger.warning("what models took of memory cannot be written: %s", trouble.strerror)
+        await asyncio.to_thread(self.monitor.close)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _seats(self, model: Model, files: ModelFiles, most: int, draws: Sequence[str] = ()) -> tuple[Seat, ...]:
+        known, devices = self._known(files.path), self.ledger.devices
+        cards = [one.id for one in devices.values() if one.kind in ("cuda", "rocm")]
+        if not cards or not self._wants_cards(model):
+            return (Seat((), self._expected(known, model, ()), self._expected(known, model, (), asleep=True)),)
+        assigned = [
+            one.id for number in model.gpus for one in devices.values() if one.id in cards and one.index == number
+        ]
+        room = {one.id: one.total - one.margin for one in devices.values()}
+        places = ordered(
+            groups(cards, assigned, most),
+            lambda here: self._expected(known, model, here),
+            room,
+            lambda card: self.ledger.free(card, draws=draws),
+        )
+        return tuple(
+            Seat(tuple(devices[card].index for card in here), holds, self._expected(known, model, here, asleep=True))
+            for here, holds in places
+        )
+
+    def _claim(self, model: Model, files: ModelFiles) -> dict[str, int]:
+        """What all replicas of a model take, on the places they would be given on an empty machine."""
+        count = max(1, model.replicas)
+        seats = self._seats(model, files, count)
+        total: dict[str, int] = {}
+        for place in range(count):
+            for device, size in seats[place % len(seats)].holds.items():
+                total[device] = total.get(device, 0) + size
+        on_cards = {device: size for device, size in total.items() if device != RAM}
+        return on_cards or total
+
+    def _known(self, path: Path) -> _Known:
+        # Looked at here only where nobody did it before: it takes some ten milliseconds.
+        if path not in self._files:
+            self._files[path] = _look(path)
+        return self._files[path]
+
+    def _estimated(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool) -> dict[str, int]:
+        totals = {card: self.ledger.devices[card].total for card in cards}
+        found = needs.needs(known.body, model, cards, totals)
+        if found is not None and asleep:
+            found = needs.asleep(model, found)
+        return {} if found is None else found.by_device()
+
+    def _expected(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool = False) -> dict[str, int]:
+        """What it took when it last ran so, else the estimate, else next to nothing."""
+        found = dict.fromkeys(cards, _TOKEN) | self._estimated(known, model, cards, asleep=asleep)
+        if known.digest is not None:
+            of = _parameters(model, cards, asleep=asleep)
+            found = self._corrections.expect(known.digest, of, {RAM: 0} | found, self.ledger.devices)
+        return {device: size for device, size in found.items() if size}
+
+    def _learn(
+        self, digest: str, model: Model, cards: Sequence[str], sizes: Mapping[str, int], *, asleep: bool
+    ) -> None:
+        # The machine's memory is learned at the end of a life, when the most of it is known; of sleep, at once.
+        here = {device: size for device, size in sizes.items() if device != RAM or asleep}
+        self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), here, here, self.ledger.devices)
+
+    def _end(self, peak: _Peak) -> None:
+        known = self._files.get(peak.spec.files.path)
+        if known is None or known.digest is None or not peak.size:
+            return
+        model, of = peak.spec.model, _parameters(peak.spec.model, peak.cards, asleep=False)
+        estimated = self._estimated(known, model, peak.cards, asleep=False)
+        self._corrections.learn(known.digest, of, estimated, {RAM: peak.size}, self.ledger.devices)
+
+    def _own_use(self, owner: str, found: Survey, card: str) -> int:
+        """What a card's use says of the one owner that loaded last: starts on a card take turns."""
+        reading = next((one for one in found.readings if one.device.id == card), None)
+        standing = next(one for one in self.ledger.standing() if one.device.id == card)
+        holding = self.ledger.holding(owner)
+        if reading is None or holding is None:
+            return 0
+        others = standing.charged - holding.charged.get(card, 0) + standing.returning + standing.foreign
+        return max(0, reading.used - others)
+
+    def _wants_cards(self, model: Model) -> bool:
+        """Whether it goes on cards where there are any: of llama.cpp only layers that were told to."""
+        return model.engine != "llamacpp" or (bool(model.gpu_layers) and self.offloads)
+
+    async def _survey(self, lives: Mapping[str, Life]) -> Survey:
+        return await asyncio.to_thread(survey, self.monitor, lives)
+
+
+def _look(path: Path) -> _Known:
+    try:
+        return _Known(needs.examine(path), needs.fingerprint(path))
+    except OSError:
+        return _Known(None, None)
+
+
+def _offloads() -> bool:
+    """Whether llama-cpp-python was built for cards, told by its libraries; importing it would load them all."""
+    found = find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        return False
+    folder = Path(found.origin).parent / "lib"
+    return any(next(folder.glob(f"*ggml-{kind}*"), None) for kind in ("cuda", "hip", "vulkan"))
+
+
+def _parameters(model: Model, cards: Sequence[str], *, asleep: bool) -> str:
+    return corrections.parameters(model, len(cards)) + ("/asleep" if asleep else "")

@@ -1,0 +1,52 @@
+"""Which cards a replica may be put on, the better ones first. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+Sizes = Mapping[str, int]
+
+
+def groups(cards: Sequence[str], assigned: Sequence[str], replicas: int) -> list[tuple[str, ...]]:
+    """The groups of cards that one replica may have.
+
+    Cards that were assigned are divided among the replicas, in order; what is left over goes to the first ones.
+    Otherwise any one card will do, then any two neighbours, four, and all.
+    """
+    if assigned:
+        here = [card for card in assigned if card in cards]
+        share, more = divmod(len(here), max(1, replicas))
+        if not share:
+            return [(card,) for card in here]
+        edges = [place * share + min(place, more) for place in range(replicas + 1)]
+        return [tuple(here[edges[place] : edges[place + 1]]) for place in range(replicas)]
+    found: list[tuple[str, ...]] = []
+    size = 1
+    while size <= len(cards):
+        found += [tuple(cards[place : place + size]) for place in range(0, len(cards) - size + 1, size)]
+        size *= 2
+    if len(cards) > 1 and tuple(cards) not in found:
+        found.append(tuple(cards))
+    return found
+
+
+def ordered(
+    places: Sequence[tuple[str, ...]],
+    takes: Callable[[tuple[str, ...]], Sizes],
+    room: Sizes,
+    free: Callable[[str], int],
+) -> list[tuple[tuple[str, ...], Sizes]]:
+    """Places with what a replica takes there. Those that could never hold it are left out, unless none could.
+
+    Of the rest the fewest cards first (each boundary between cards costs speed), then where most is left free, so that
+    replicas spread. `room`: what each device could give at all, `free`: what it can give now.
+    """
+    found = [(cards, takes(cards)) for cards in places]
+    fitting = [one for one in found if all(size <= room.get(device, 0) for device, size in one[1].items())]
+    if not fitting:
+        return found[:1]
+    fewest = min(len(cards) for cards, _ in fitting)
+    return sorted(
+        (one for one in fitting if len(one[0]) == fewest),
+        key=lambda one: -min((free(card) - one[1].get(card, 0) for card in one[0]), default=0),
+    )

@@ -1,0 +1,170 @@
+"""Estimate, reserve, load, measure, correct, remember: over scripted cards and this machine's own memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lumen.config.schema import Model
+from lumen.engines.base import ModelFiles
+from lumen.engines.registry import engine
+from lumen.hardware.devices import RAM, Device
+from lumen.hardware.readings import Reading
+from lumen.hub.needs import examine, needs
+from lumen.workers.machine import Machine
+from lumen.workers.spec import Spec
+from tests.workers.test_measure import Scripted
+
+GIB = 1024**3
+MIB = 1024**2
+TINY = Path(__file__).parents[2] / "lumen" / "tiny" / "lumen-tiny.gguf"
+MEMORY = Device("ram", "ram", 0, "memory", 64 * GIB)
+ON_CARDS = Model(source="x", gpu_layers=-1, context=4096, slots=4)
+
+
+def cards(*gib: int) -> list[Device]:
+    return [Device(f"cuda:{index}", "cuda", index, "A card", size * GIB) for index, size in enumerate(gib)]
+
+
+def machine(*gib: int, kept: Path | None = None) -> Machine:
+    devices = [*cards(*gib), MEMORY]
+    return Machine(Scripted(*(Reading(device, device.total) for device in devices)), kept, offloads=True)
+
+
+def tell(here: Machine, *readings: Reading) -> None:
+    """What the devices say from now on."""
+    here.monitor.readings = readings  # type: ignore[attr-defined]
+
+
+def spec(model: Model, name: str = "m") -> Spec:
+    return Spec(name, model, ModelFiles(name, TINY), engine("llamacpp"))
+
+
+def estimated(model: Model, *on: str) -> Mapping[str, int]:
+    found = needs(examine(TINY), model, on)
+    assert found is not None
+    return found.by_device()
+
+
+def test_without_cards_everything_lies_in_the_machine_s_memory() -> None:
+    (seat,) = machine().seats(spec(replace(ON_CARDS, gpu_layers=0)), 1)
+    assert seat.gpus == () and seat.holds == estimated(replace(ON_CARDS, gpu_layers=0))
+    assert set(seat.asleep) == {RAM} and 0 < seat.asleep[RAM] < seat.holds[RAM]
+
+
+def test_llama_cpp_goes_on_cards_only_where_it_can_and_was_told_to() -> None:
+    here = machine(24)
+    assert here.seats(spec(ON_CARDS), 1)[0].gpus == (0,)
+    assert here.seats(spec(replace(ON_CARDS, gpu_layers=0)), 1)[0].gpus == ()
+    here.offloads = False
+    assert here.seats(spec(ON_CARDS), 1)[0].gpus == ()
+
+
+def test_the_emptiest_card_first_and_those_that_were_assigned() -> None:
+    here = machine(24, 24, 24)
+    assert here.ledger.reserve("other", {"cuda:0": 9 * GIB, "cuda:2": 4 * GIB}) is None
+    seats = here.seats(spec(ON_CARDS), 1)
+    assert [seat.gpus for seat in seats] == [(1,), (2,), (0,)]
+    assert seats[0].holds == estimated(ON_CARDS, "cuda:1")
+    assert [seat.gpus for seat in here.seats(spec(replace(ON_CARDS, gpus=(0, 2))), 2)] == [(2,), (0,)]
+    assert [seat.gpus for seat in here.seats(spec(replace(ON_CARDS, gpus=(0, 2))), 1)] == [(0, 2)]
+
+
+async def live(here: Machine, one: Spec, owner: str, on_card: int, told: bool = True) -> dict[str, int]:
+    """Load a replica that takes `on_card` bytes on its card; this very process stands for it."""
+    (seat, *_) = here.seats(one, 1)
+    assert here.ledger.reserve(owner, seat.holds) is None and here.ledger.start(owner)
+    card = here.ledger.devices["cuda:0"]
+    processes = ((os.getpid(), on_card),) if told else None
+    memory = Reading(MEMORY, MEMORY.total // 2)
+    tell(here, Reading(card, card.total - on_card - GIB, 0, 30, processes), memory)
+    found = dict(await here.held(one, owner, os.getpid(), asleep=False))
+    here.ledger.measured(owner, found)
+    return found
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_was_measured_is_reserved_next_time(told: bool, tmp_path: Path) -> None:
+    async def run() -> None:
+        here, kept = machine(24, kept=tmp_path / "memory.json"), tmp_path / "memory.json"
+        await here.adopt({"m": (ON_CARDS, ModelFiles("m", TINY))})
+        card = here.ledger.devices["cuda:0"]
+        tell(here, Reading(card, card.total - GIB, 0, 30, () if told else None), Reading(MEMORY, MEMORY.total // 2))
+        await here.read({})
+        assert here.ledger.standing()[0].foreign == GIB
+        guess = here.seats(spec(ON_CARDS), 1)[0].holds
+        found = await live(here, spec(ON_CARDS), "m:0", 3 * GIB, told)
+        assert found["cuda:0"] == 3 * GIB != guess["cuda:0"] and found[RAM] >= guess[RAM]
+        assert here.seats(spec(ON_CARDS), 1)[0].holds["cuda:0"] == 3 * GIB
+        await here.read({"m:0": os.getpid()})
+        here.ledger.release("m:0")
+        tell(here, Reading(card, card.total - GIB, 0, 30, () if told else None), Reading(MEMORY, MEMORY.total // 2))
+        await here.read({})
+        assert here.ledger.holdings() == () and here.ledger.standing()[0].free == card.total - card.margin - GIB
+        await here.close()
+        again = machine(24, kept=kept)
+        holds = again.seats(spec(ON_CARDS), 1)[0].holds
+        # This process is smaller than what was estimated for the machine's memory: half of that is believed.
+        assert holds["cuda:0"] == 3 * GIB and holds[RAM] < guess[RAM]
+        other = replace(ON_CARDS, context=2048)
+        assert again.seats(spec(other), 1)[0].holds == estimated(other, "cuda:0")
+
+    asyncio.run(run())
+
+
+def test_sleep_is_measured_as_it_is() -> None:
+    async def run() -> None:
+        here = machine(24)
+        one = spec(replace(ON_CARDS, engine="vllm"))
+        await live(here, one, "m:0", 3 * GIB)
+        assert here.ledger.reserve("m:0", {"cuda:0": GIB, RAM: GIB}) is None
+        card = here.ledger.devices["cuda:0"]
+        asleep = Reading(card, card.total - 600 * MIB, 0, 30, ((os.getpid(), 500 * MIB),))
+        tell(here, asleep, Reading(MEMORY, MEMORY.total // 2))
+        found = await here.held(one, "m:0", os.getpid(), asleep=True)
+        assert found["cuda:0"] == 500 * MIB and 0 < found[RAM] < GIB
+        here.ledger.measured("m:0", found)
+        # An engine of which nothing is known is expected to take what it took.
+        (seat, *_) = here.seats(one, 1)
+        assert seat.holds == {"cuda:0": 3 * GIB} and seat.asleep == found
+        assert here.seats(replace(one, model=replace(one.model, context=1)), 1)[0].holds == {"cuda:0": MIB}
+
+    asyncio.run(run())
+
+
+def test_reserved_capacity() -> None:
+    async def run() -> None:
+        here = machine(24, 24)
+        reserved = replace(ON_CARDS, reserve=True, gpus=(1,))
+        files = ModelFiles("m", TINY)
+        holds = estimated(reserved, "cuda:1")
+        await here.adopt({"m": (reserved, files), "n": (replace(reserved, reserve=False), files)})
+        one, other, memory = here.ledger.standing()
+        assert (one.set_aside, other.set_aside, memory.set_aside) == (0, holds["cuda:1"], 0)
+        assert here.ledger.free("cuda:1", draws=("model:m",)) - here.ledger.free("cuda:1") == holds["cuda:1"]
+        await here.adopt({"m": (replace(reserved, replicas=2, gpus=(0, 1)), files)}, claims=["gone"])
+        assert [one.set_aside for one in here.ledger.standing()] == [holds["cuda:1"], holds["cuda:1"], 0]
+        await here.adopt({"m": (replace(ON_CARDS, gpu_layers=0), files)}, claims=["m"])
+        assert [one.set_aside > 0 for one in here.ledger.standing()] == [False, False, True]
+        await here.adopt({})
+        assert not any(one.set_aside for one in here.ledger.standing())
+
+    asyncio.run(run())
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    here = machine(24)
+    missing = Spec("m", ON_CARDS, ModelFiles("m", tmp_path / "gone.gguf"), engine("llamacpp"))
+    assert here.seats(missing, 1)[0].holds == {"cuda:0": MIB}
+
+
+def test_what_cannot_be_kept_is_told_and_nothing_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    here = machine(24, kept=tmp_path / "file" / "memory.json")
+    asyncio.run(here.close())
+    assert "cannot be written" in caplog.text
