@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from lumen.paths import Paths
 from lumen.tiny import NAME as TINY
 from lumen.workers.supervisor import ReplicaState, Supervisor
 
+# Requests and failovers in one frame of the live view.
+_MOST_SHOWN = 100
 TINY_SOURCE = "builtin:tiny"
 TINY_NOTICE = (
     "Only the built-in demonstration model is served: it is tiny, knows little, and is there to try things out."
@@ -94,6 +97,7 @@ class Service:
             enabled=config.logging.level in ("debug", "info"),
         )
         self.metrics, self.live = Metrics(), Live()
+        self._process = psutil.Process()
         self._keeper = Keeper(health, where.state_dir / "targets.json", say)
         self.state = State(
             config=config,
@@ -246,7 +250,7 @@ class Service:
             "failovers": self.state.health.recent_failovers()[:20],
             "providers_missing_keys": dict(self._upstreams.missing),
             "money": self.state.billing.status(),
-            "rss_bytes": psutil.Process().memory_info().rss,
+            "rss_bytes": self._process.memory_info().rss,
             "notice": served.notice,
         }
 
@@ -265,6 +269,49 @@ class Service:
 
     def models(self) -> list[dict[str, Any]]:
         return overview.names(self._served, self._supervisor.states(), self.state.table)
+
+    def frame(self, number: int) -> dict[str, Any]:
+        """What goes on right now, with the requests that ended after the `number`-th; see `gateway/live.py`."""
+        now, live, state = asyncio.get_running_loop().time(), self.live, self.state
+        left_out, ended = live.since(number, _MOST_SHOWN)
+        return {
+            "at": time.time(),
+            "number": live.number,
+            "left_out": left_out,
+            "ended": ended,
+            "active": [one.shown(now) for one in islice(state.active.values(), _MOST_SHOWN)],
+            "routes": live.routes(now),
+            "requests": overview.requests_status(state.counters),
+            "targets": self.targets(),
+            "models": overview.models_status(self._served, self._supervisor.states()),
+            "failovers": state.health.recent_failovers()[:_MOST_SHOWN],
+            "money": state.billing.status(),
+            "rss_bytes": self._process.memory_info().rss,
+            "draining": state.draining,
+        }
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """One of the last requests with all its tries.
+
+        Raises:
+            RequestError: it is not kept, or not any more.
+        """
+        found = self.live.find(request_id)
+        if found is None:
+            raise RequestError("There is no such request among the last ones.", status=404, param="request")
+        return found
+
+    def cancel(self, request_id: str) -> dict[str, Any]:
+        """End a request under way; its client sees the connection end.
+
+        Raises:
+            RequestError: it is not under way.
+        """
+        active = self.state.active.get(request_id)
+        if active is None or active.task is None:
+            raise RequestError("There is no such request under way.", status=404, param="request")
+        active.task.cancel()
+        return {"cancelled": request_id}
 
     def steer(self, name: str, action: str) -> dict[str, Any]:
         """Eject, drain or restore a target by hand.

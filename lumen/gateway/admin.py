@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.reply import error_reply
 
 _MAX_BODY = 64 * 1024
+# Seconds between two frames of what goes on.
+_FRAME = 0.25
 
 
 class Operator(Protocol):
@@ -27,6 +30,12 @@ class Operator(Protocol):
 
     def failovers(self) -> list[dict[str, Any]]: ...
 
+    def frame(self, number: int) -> dict[str, Any]: ...
+
+    def request(self, request_id: str) -> dict[str, Any]: ...
+
+    def cancel(self, request_id: str) -> dict[str, Any]: ...
+
     def steer(self, name: str, action: str) -> dict[str, Any]: ...
 
     async def reload(self) -> dict[str, Any]: ...
@@ -41,6 +50,8 @@ def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamRespo
 
     async def handle(request: BaseRequest) -> StreamResponse:
         try:
+            if (request.method, request.path) == ("GET", "/admin/events"):
+                return await _events(operator, request)
             return await _dispatch(operator, request)
         except LumenError as error:
             return error_reply(error, {})
@@ -60,6 +71,10 @@ async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
             return _json(operator.targets())
         case "GET", "/admin/failovers":
             return _json(operator.failovers())
+        case "GET", path if path.startswith("/admin/requests/"):
+            return _json(operator.request(path.removeprefix("/admin/requests/")))
+        case "POST", "/admin/cancel":
+            return _json(operator.cancel(*await _named(request, "request")))
         case "POST", "/admin/targets":
             return _json(operator.steer(*await _named(request, "target", "action")))
         case "POST", "/admin/reload":
@@ -70,6 +85,23 @@ async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
             return _json(operator.stop(), 202)
         case _:
             raise RequestError("There is no such admin call.", status=404, code="not_found")
+
+
+async def _events(operator: Operator, request: BaseRequest) -> StreamResponse:
+    """What goes on, a JSON line four times a second, until the listener leaves.
+
+    A listener that reads slowly gets fewer frames, never older ones: each is made when the one before is written.
+    """
+    response = StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-cache"})
+    writer = await response.prepare(request)
+    number = 0
+    while writer is not None and request.transport is not None and not request.transport.is_closing():
+        frame = operator.frame(number)
+        number = frame["number"]
+        await writer.write(msgspec.json.encode(frame) + b"\n")
+        await writer.drain()
+        await asyncio.sleep(_FRAME)
+    return response
 
 
 async def _named(request: BaseRequest, *fields: str) -> list[str]:

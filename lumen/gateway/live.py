@@ -6,12 +6,16 @@ when one is asked for.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from msgspec import Struct
+
+from lumen.gateway.attempt import Journey
 from lumen.gateway.settled import Settled
 
 # Seconds that figures look back, and requests kept: in all, and of each route for its figures.
@@ -30,6 +34,34 @@ class _Route:
     requests: int = 0
     errors: int = 0
     cost: int = 0
+
+
+class Active(Struct, gc=False):
+    """A request under way. `task`: the one that serves it."""
+
+    id: str
+    operation: str
+    route: str
+    key: str | None
+    stream: bool
+    started: float
+    journey: Journey
+    task: asyncio.Task[Any] | None
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """As a line of a table; `age_ms` up to `now`, the loop's clock."""
+        trace = self.journey.trace
+        return {
+            "id": self.id,
+            "op": self.operation,
+            "route": self.route,
+            "target": self.journey.target,
+            "key": self.key,
+            "stream": self.stream,
+            "attempts": len(self.journey.attempts),
+            "tokens": trace.tokens if trace.delivered else 0,
+            "age_ms": round((now - self.started) * 1000),
+        }
 
 
 class Live:

@@ -19,6 +19,7 @@ from lumen.gateway.attempts import run
 from lumen.gateway.auth import authenticate
 from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
+from lumen.gateway.live import Active
 from lumen.gateway.objective import punctual
 from lumen.gateway.reply import EventStream, Fold, stream_reply
 from lumen.gateway.settled import Settled
@@ -94,6 +95,10 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     tab: Tab | None = None
     response: StreamResponse
     state.counters.in_flight += 1
+    who = key.id if key else None
+    state.active[request_id] = Active(
+        request_id, call.operation.value, entry.name, who, call.stream, started, journey, asyncio.current_task()
+    )
     try:
         offers = [target.offer for target, _ in plan]
         tab = state.billing.open(request_id, key, entry.account, call, len(body), offers[:fresh], offers[fresh:])
@@ -123,7 +128,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
                 request_id,
                 call.operation.value,
                 entry.name,
-                key.id if key else None,
+                who,
                 time.time(),
                 started,
                 loop.time(),
@@ -170,6 +175,7 @@ def order(state: State, entry: Entry) -> list[tuple[Target, str]]:
 
 def settle(state: State, settled: Settled) -> None:
     """Count the request and tell who watches. Synchronous, so that a cancelled handler still finishes it."""
+    del state.active[settled.id]
     counters = state.counters
     counters.in_flight -= 1
     counters.total += 1
