@@ -186,9 +186,12 @@ class Attempt:
         resume = None
         if leg.rung is Rung.TOKEN_EXACT:
             resume = Resume(
-                trace.token_ids, trace.identity, exact=errand.entry.exact, prompt_ids=trace.prompt_ids,
-                ahead=trace.ahead, context=target.offer.context,
-            )  # fmt: skip
+                trace.token_ids,
+                trace.identity,
+                prompt_ids=trace.prompt_ids,
+                ahead=trace.ahead,
+                context=target.offer.context,
+            )
         elif leg.rung is not None:
             request = call.request
             if isinstance(request, ChatRequest):

@@ -39,7 +39,7 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `exact`, `hedge`, `around_filter`, `ttft`: as the route says.
+    seed. `hedge`, `around_filter`, `ttft`: as the route says.
     """
 
     name: str
@@ -52,7 +52,6 @@ class Entry:
     defaults: tuple[tuple[str, Any], ...]
     declared: bool
     seeded: bool
-    exact: bool
     hedge: bool
     around_filter: bool
     ttft: float | None = None
@@ -134,7 +133,6 @@ class Table:
             defaults=(*route.defaults.items(), *_EXACT) if route.exact else tuple(route.defaults.items()),
             declared=declared,
             seeded=any(target.can.token_ids and target.can.sampler_state for target in targets),
-            exact=route.exact,
             hedge=route.hedge == "p95",
             around_filter=route.content_filter == "next",
             ttft=route.ttft,

@@ -29,14 +29,12 @@ class HttpCall:
 class Resume:
     """Where an answer goes on: the tokens the client already has, and the id and time it was begun under.
 
-    `exact`: in the batch shapes they were generated in, so that what follows equals the unbroken answer byte for byte.
     `prompt_ids`: the tokens of the prompt, where the target told them. `ahead`: text that the client has beyond the
     last of `token_ids`. `context`: tokens of the target's window, where that is known.
     """
 
     token_ids: Sequence[int]
     identity: tuple[str, int] | None
-    exact: bool = False
     prompt_ids: Sequence[int] = ()
     ahead: str = ""
     context: int | None = None

@@ -67,7 +67,6 @@ class OpenAI:
                 request.return_token_ids = True
             if resume is not None:
                 request.resume_token_ids = list(resume.token_ids)
-                request.resume_exact = resume.exact or None
         accept = "text/event-stream" if call.stream else "application/json"
         return HttpCall(call.operation.value, _encode(request), accept)
 
