@@ -221,7 +221,9 @@ class Service:
         return self.profile.apply(Model(source=TINY_SOURCE)), replace(files, name=TINY)
 
     def _replica_changed(self, state: ReplicaState) -> None:
-        say(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))
+        # It waits for its turn, which it usually has at once.
+        if state.state != "waiting":
+            say(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))
         stopgap = TINY in self._served.sources and TINY not in self._served.config.models
         if stopgap and state.state == "ready" and state.model != TINY:
             self._own(self.apply(self._served.config))
@@ -229,21 +231,21 @@ class Service:
     # -- what requests and operators ask -------------------------------------------------------------------
 
     def ready(self) -> dict[str, bool]:
-        return self._served.ready(self._supervisor.states())
+        return self._served.ready(self._supervisor.states(), self._supervisor.standings())
 
     def status(self) -> dict[str, Any]:
-        served, states = self._served, self._supervisor.states()
+        served, states, standings = self._served, self._supervisor.states(), self._supervisor.standings()
         return {
             "version": lumen.__version__,
             "pid": os.getpid(),
             "url": self.url,
             "started": self._started,
             "uptime_s": round(time.time() - self._started, 1),
-            "ready": self._serving and all(served.ready(states).values()),
+            "ready": self._serving and all(served.ready(states, standings).values()),
             "draining": self.state.draining,
             "config": str(self._options.config or self._paths.config_file),
             "profile": {"name": self.profile.name, "why": self.why},
-            "models": overview.models_status(served, states),
+            "models": overview.models_status(served, states, standings),
             "routes": [entry.name for entry in self.state.table.entries()],
             "requests": overview.requests_status(self.state.counters),
             "targets": self.targets(),
@@ -343,11 +345,32 @@ class Service:
         say("configuration reloaded" + (f": {', '.join(changed)}" if changed else ""))
         return {"changed": changed}
 
+    def sleep(self, model: str) -> dict[str, Any]:
+        """Have a local model sleep as soon as its answers are done.
+
+        Raises:
+            RequestError: no such model.
+        """
+        self._supervisor.sleep(self._local(model))
+        return {"model": model, "sleeps": True}
+
+    def wake(self, model: str) -> dict[str, Any]:
+        """Have a local model loaded.
+
+        Raises:
+            RequestError: no such model.
+        """
+        self._supervisor.wake(self._local(model))
+        return {"model": model, "wakes": True}
+
     async def restart(self, model: str) -> dict[str, Any]:
+        await self._supervisor.restart(self._local(model))
+        return {"restarting": model}
+
+    def _local(self, model: str) -> str:
         if model not in self._served.sources:
             raise RequestError(f"There is no local model '{model[:128]}'.", status=404, param="model")
-        await self._supervisor.restart(model)
-        return {"restarting": model}
+        return model
 
     def stop(self) -> dict[str, Any]:
         self._stop()

@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "What runs: models, replicas, requests."),
     "logs": ("logs", "The log of the gateway or of one model."),
     "restart": ("restart", "Restart the gateway, or one model of it."),
+    "sleep": ("sleep", "Send a local model to sleep: its device memory is free, the next request wakes it."),
+    "wake": ("wake", "Load a local model before it is asked for."),
     "chat": ("chat", "Talk to a model in the terminal."),
     "models": ("models", "The models that are configured or kept on this disk."),
     "pull": ("pull", "Fetch a model from the hub, a URL or a path."),

@@ -42,6 +42,10 @@ class Operator(Protocol):
 
     async def restart(self, model: str) -> dict[str, Any]: ...
 
+    def sleep(self, model: str) -> dict[str, Any]: ...
+
+    def wake(self, model: str) -> dict[str, Any]: ...
+
     def stop(self) -> dict[str, Any]: ...
 
 
@@ -81,6 +85,10 @@ async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
             return _json(await operator.reload())
         case "POST", "/admin/restart":
             return _json(await operator.restart(*await _named(request, "model")), 202)
+        case "POST", "/admin/sleep":
+            return _json(operator.sleep(*await _named(request, "model")), 202)
+        case "POST", "/admin/wake":
+            return _json(operator.wake(*await _named(request, "model")), 202)
         case "POST", "/admin/stop":
             return _json(operator.stop(), 202)
         case _:

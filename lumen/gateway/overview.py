@@ -10,7 +10,7 @@ from lumen.config.schema import Config, Route
 from lumen.gateway.metrics import Gauged
 from lumen.gateway.state import Counters, State
 from lumen.gateway.table import Table
-from lumen.workers.supervisor import ReplicaState
+from lumen.workers.supervisor import ReplicaState, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,16 @@ class Served:
     notice: str | None = None
     tiny_source: str = ""
 
-    def ready(self, states: Sequence[ReplicaState]) -> dict[str, bool]:
-        """Per model: has a replica answered a one-token inference?"""
+    def ready(self, states: Sequence[ReplicaState], standings: Mapping[str, Standing] | None = None) -> dict[str, bool]:
+        """Per model: has a replica answered a one-token inference, or (`standings`) would one come if it were asked?"""
         answered = {state.model for state in states if state.state == "ready"}
+        answered |= {name for name, standing in (standings or {}).items() if standing.resting}
         return {name: name in answered for name in (*self.sources, *self.missing)}
 
 
-def models_status(served: Served, states: Sequence[ReplicaState]) -> list[dict[str, Any]]:
+def models_status(
+    served: Served, states: Sequence[ReplicaState], standings: Mapping[str, Standing]
+) -> list[dict[str, Any]]:
     """Every configured local model with its replicas."""
     return [
         {
@@ -38,9 +41,10 @@ def models_status(served: Served, states: Sequence[ReplicaState]) -> list[dict[s
             "tiny": served.sources.get(name) == served.tiny_source,
             "source": served.sources.get(name) or served.config.models[name].source,
             "missing": served.missing.get(name),
+            "standing": asdict(standings[name]) if name in standings else None,
             "replicas": [asdict(state) for state in states if state.model == name],
         }
-        for name, ready in served.ready(states).items()
+        for name, ready in served.ready(states, standings).items()
     ]
 
 

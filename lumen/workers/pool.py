@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from lumen.config.schema import Model
 from lumen.workers import residency, scaling
@@ -22,7 +23,7 @@ from lumen.workers.lifecycle import State
 from lumen.workers.replica import Replica
 from lumen.workers.residency import Down, Held, Plan, Rules, Want
 from lumen.workers.seats import Memory
-from lumen.workers.spec import Home, Spec
+from lumen.workers.spec import Home, Spec, Standing
 
 DEMAND = 30.0
 """Seconds for which a request that did not wait (its route has cover) still counts as asking for the model."""
@@ -39,7 +40,8 @@ _LIKELY = 0.5
 @dataclass(slots=True)
 class Member:
     """One model. `asked`: when it was last asked for in vain. `rousing`: asleep replicas to wake. `closed`: since when
-    replicas have taken nothing new. `blocked`: those that wait, and that nothing could be done for at the last look."""
+    replicas have taken nothing new. `blocked`: those that wait, and that nothing could be done for at the last look.
+    `dismissed`: an operator sent it to sleep; until somebody asks for it."""
 
     group: Group
     rules: Rules
@@ -49,6 +51,7 @@ class Member:
     rousing: set[str] = field(default_factory=set)
     closed: dict[str, float] = field(default_factory=dict)
     blocked: frozenset[str] = frozenset()
+    dismissed: bool = False
 
     @property
     def current(self) -> list[Replica]:
@@ -84,12 +87,21 @@ class Pool:
         for group in (*(member.group for member in self.members.values()), *self.leaving):
             yield from group.replicas
 
-    def resting(self, name: str) -> bool:
-        """Whether a model is down because nobody needs it now, and would come if it were asked for."""
-        member = self.members.get(name)
-        if member is None or member.wanted(self._loop.time()):
-            return False
-        return all(one.life.state is State.ASLEEP or one.key in member.blocked for one in member.current)
+    def standing(self, name: str) -> Standing:
+        """How a member stands."""
+        member, now = self.members[name], self._loop.time()
+        states = {one.life.state for one in member.current}
+        down = all(one.life.state is State.ASLEEP or one.key in member.blocked for one in member.current)
+        ledger = [self._accounts.holds(one) for one in member.group.replicas]
+        return Standing(
+            model=name,
+            residency=_residency(states),
+            resting=down and not member.wanted(now),
+            waiting=member.group.waiting,
+            holds={device: sum(one.get(device, 0) for one in ledger) for one in ledger for device in one},
+            wakes=dict(member.known.costs.seconds),
+            odds=member.known.rate.odds(now),
+        )
 
     # -- what is wanted ----------------------------------------------------------------------------------
 
@@ -125,6 +137,17 @@ class Pool:
         for group in groups:
             group.dismiss(grace)
         return groups
+
+    def sleep(self, name: str) -> None:
+        """Have a member sleep, or end where its engine cannot sleep, once its answers are done."""
+        self.members[name].dismissed = True
+        self.nudge()
+
+    def wake(self, name: str) -> None:
+        """As if it were asked for."""
+        member = self.members[name]
+        member.dismissed, member.asked = False, self._loop.time()
+        self.nudge()
 
     async def close(self) -> None:
         """After the last replica is gone."""
@@ -193,6 +216,8 @@ class Pool:
         """See to the number of replicas of one model; when to look again."""
         group, rules, current = member.group, member.rules, member.current
         wanted = member.wanted(now)
+        if wanted:
+            member.dismissed = False
         if wanted or group.in_flight:
             member.known.hours.add(time.time())
         likely = rules.prewarm and self._likely(member)
@@ -203,7 +228,9 @@ class Pool:
             elif group.count == 0:
                 group.aim(rules.first)
         again = math.inf
-        if not wanted:
+        if member.dismissed:
+            again = self._idle(member, _dismissed(rules, current), now)
+        elif not wanted:
             self._unwanted(member, likely)
             again = self._idle(member, replace(rules, floor=max(rules.floor, int(likely))), now)
         return min(again, self._scale(member, now))
@@ -336,7 +363,7 @@ class Pool:
             if going[one.key] is Down.SLEEP:
                 one.sleep()
             elif group.current(one):
-                group.drop(one, max(group.count - 1, member.rules.boot))
+                group.drop(one, max(group.count - 1, 0 if member.dismissed else member.rules.boot))
             else:
                 one.stop(self._home.timing.replaced)
 
@@ -352,3 +379,20 @@ class Pool:
             one.closed = shut
         if opened:
             member.group.serve_waiters()
+
+
+def _dismissed(rules: Rules, current: list[Replica]) -> Rules:
+    """What holds of a model that an operator sends to sleep."""
+    naps = any(one.sleeps for one in current)
+    return replace(rules, floor=0, stay=0.0, keep_alive=0.0, idle_after=None if naps else 0.0)
+
+
+def _residency(states: set[State]) -> Literal["resident", "waking", "asleep", "off", "crashed"]:
+    """A word for the states of a model's replicas."""
+    if State.READY in states:
+        return "resident"
+    if not states.isdisjoint(_BETWEEN):
+        return "waking"
+    if not states.isdisjoint((State.ASLEEP, State.SLEEPING)):
+        return "asleep"
+    return "crashed" if State.CRASHED in states else "off"

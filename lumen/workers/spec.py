@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -67,6 +67,24 @@ class ReplicaState:
     restarts: int
     in_flight: int
     lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One model as operators see it.
+
+    `residency`: resident, waking, asleep, off, or crashed. `resting`: it is down because nobody needs it, and the next
+    request brings it back. `waiting`: requests that wait for it. `holds`: bytes by device. `wakes`: seconds it takes
+    to come back, from `off` and from `asleep`, as far as measured. `odds`: that it is asked for within a minute.
+    """
+
+    model: str
+    residency: Literal["resident", "waking", "asleep", "off", "crashed"]
+    resting: bool
+    waiting: int
+    holds: Mapping[str, int]
+    wakes: Mapping[str, float]
+    odds: float
 
 
 def socket_path(run_dir: Path, model: str, index: int, number: int) -> Path:

@@ -20,10 +20,10 @@ from lumen.workers.pool import Pool
 from lumen.workers.remembered import Remembered
 from lumen.workers.replica import Replica
 from lumen.workers.seats import Boundless, Memory
-from lumen.workers.spec import SOCKETS, Home, ReplicaState, Spec
+from lumen.workers.spec import SOCKETS, Home, ReplicaState, Spec, Standing
 from lumen.workers.sweep import Marks, home_of, of_others, of_run, sweep
 
-__all__ = ["Lease", "Prompt", "ReplicaState", "Supervisor", "Timing"]
+__all__ = ["Lease", "Prompt", "ReplicaState", "Standing", "Supervisor", "Timing"]
 
 _logger = logging.getLogger(__name__)
 # What does not change the process that runs: how many there are, how long they stay, who may wait for them.
@@ -36,6 +36,7 @@ _OUTSIDE = (
     "idle_after",
     "min_residency",
     "pinned",
+    "reserve",
     "prewarm",
 )
 
@@ -120,9 +121,25 @@ class Supervisor:
         """Every replica there is, also those that are ending."""
         return sorted((one.state() for one in self._pool.replicas()), key=lambda state: (state.model, state.index))
 
-    def resting(self) -> set[str]:
-        """Models that are down because nobody needs them now: the next request brings them back."""
-        return {name for name in self._pool.members if self._pool.resting(name)}
+    def standings(self) -> dict[str, Standing]:
+        """Every model, by name."""
+        return {name: self._pool.standing(name) for name in self._pool.members}
+
+    def sleep(self, model: str) -> None:
+        """Have a model sleep as soon as its answers are done, or end where its engine cannot; until it is asked for.
+
+        Raises:
+            UnavailableError: there is no such model.
+        """
+        self._pool.sleep(self._group(model).name)
+
+    def wake(self, model: str) -> None:
+        """Load or wake a model as if it were asked for; never waits for readiness.
+
+        Raises:
+            UnavailableError: there is no such model.
+        """
+        self._pool.wake(self._group(model).name)
 
     async def restart(self, model: str) -> None:
         """Replace the replicas of `model` by new ones, without a gap in service; never waits for readiness.

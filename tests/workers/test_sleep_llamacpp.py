@@ -48,7 +48,7 @@ def test_it_sleeps_wakes_and_answers_the_same_without_computing_its_prompt_again
         try:
             says = Model("x", slots=8, threads=1, keep_alive=0.1, idle_after=600.0, min_residency=0.0)
             await supervisor.apply({"tiny": (says, ModelFiles("tiny", TINY))})
-            assert supervisor.states() == [] and supervisor.resting() == {"tiny"}
+            assert supervisor.states() == [] and supervisor.standings()["tiny"].resting
             lease = await supervisor.acquire("tiny", 60)
             assert lease.woke > 0
             (state,) = supervisor.states()

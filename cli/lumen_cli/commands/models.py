@@ -142,6 +142,9 @@ def _state(name: str, status: dict[str, Any] | None) -> str | None:
     """What a running gateway says of a model, in a word."""
     for model in (status or {}).get("models", []):
         if model["name"] == name:
+            standing = model.get("standing") or {}
+            if standing.get("resting"):
+                return str(standing["residency"])
             if model.get("ready"):
                 return "ready"
             states = [replica["state"] for replica in model.get("replicas") or []]

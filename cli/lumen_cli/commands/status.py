@@ -55,7 +55,9 @@ def _rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     for model in found.get("models", []):
         replicas = model.get("replicas") or []
         if not replicas:
-            rows.append((model["name"], None, "off", phase(model)[0], None, None, None))
+            resting = (model.get("standing") or {}).get("resting")
+            doing = "until it is asked for" if resting else phase(model)[0]
+            rows.append((model["name"], None, "off", doing, None, None, None))
         for replica in replicas:
             numbers = (replica.get(key) for key in ("pid", "restarts", "in_flight"))
             rows.append((model["name"], replica["index"], replica["state"], _doing(replica), *numbers))
@@ -66,6 +68,8 @@ def _doing(replica: dict[str, Any]) -> str | None:
     """What is not said by the state alone: why it is in it, or which phase of a start it is in."""
     if replica.get("why"):
         return str(replica["why"])
+    if replica["state"] == "waiting":
+        return "for memory"
     if replica["state"] != "starting" or not replica.get("phase"):
         return None
     pct = replica.get("pct")
