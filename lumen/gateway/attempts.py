@@ -106,7 +106,13 @@ async def _first(errand: Errand, course: Course, attempt: Attempt, leg: Leg) -> 
 
     async def spare() -> Attempt | None:
         other = course.next()
-        return await _begin(errand, course, other) if other is not None else None
+        if other is None:
+            return None
+        begun = await _begin(errand, course, other)
+        if begun is None:
+            # There may be no money for two at once, but for one after the other.
+            course.keep(other)
+        return begun
 
     return await first_of(attempt, delay, spare)
 

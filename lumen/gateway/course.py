@@ -81,6 +81,7 @@ class Course:
         self._draw = draw
         self._fresh = health.steps([target.name for target, _ in first], clock)
         self._again: Leg | None = None
+        self._kept: Leg | None = None
         self._tries = 0
         self._looks = 0
         self._larger_than: int | None = None
@@ -94,6 +95,12 @@ class Course:
         if self._again is not None:
             again, self._again = self._again, None
             return again
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            # What it was kept for is over where something was delivered: every way on was listed then.
+            if not self._trace.delivered:
+                self._tries = 0
+                return kept
         if self._trace.delivered:
             return next(self._ways, None) if self._ways is not None else None
         for index, forced in self._fresh:
@@ -106,6 +113,10 @@ class Course:
             leg = self._covered.pop(0)
             return replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True)
         return None
+
+    def keep(self, leg: Leg) -> None:
+        """A leg that could not be taken yet, beside another one: it is the next after that."""
+        self._kept = leg
 
     def refused(self, error: LumenError) -> None:
         """The attempt could not be made: no replica, no money for it, or the target is out.

@@ -117,6 +117,38 @@ def test_a_short_wait_is_waited_out_there_and_a_longer_one_is_not() -> None:
     assert way.next() == "p/b"
 
 
+def test_a_target_that_could_not_be_asked_beside_another_is_asked_after_it() -> None:
+    way = trip(target("p/a"), target("p/b"), target("p/c"))
+    assert way.next() == "p/a"
+    first = way.leg
+    assert way.next() == "p/b"
+    assert way.leg is not None
+    way.course.refused(unsatisfiable("not for both", 5))
+    way.course.keep(way.leg)
+    way.leg = first
+    assert way.fails(BROKE) > 0
+    assert way.next() == "p/a"
+    way.fails(BROKE)
+    assert way.next() == "p/b"
+    # As any other target it has a second try.
+    assert way.fails(BROKE) > 0
+    assert way.next() == "p/b"
+    way.fails(BROKE)
+    assert way.next() == "p/c"
+
+
+def test_what_was_kept_is_no_way_on_with_an_answer() -> None:
+    way = trip(target("p/a"), target("q/b"))
+    way.next()
+    first = way.leg
+    way.next()
+    assert way.leg is not None
+    way.course.keep(way.leg)
+    way.leg = first
+    way.fails(SilentError("silent", phase="stream"), said="Once upon a time")
+    assert list(ladder(way)) == ["q/b anchored"]
+
+
 def test_a_silent_target_is_not_tried_twice() -> None:
     way = trip(target("p/a"), target("p/b", prefill="prefix"))
     way.next()
