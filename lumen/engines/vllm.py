@@ -39,7 +39,8 @@ _SHIPPED_FLAGS = Path(environment.__file__).with_name("vllm-flags.json")
 _MODULE = "vllm.entrypoints.openai.api_server"
 # What an answer at a time needs where the model does not say how many it wants at once.
 _SLOTS = 4
-_BLOCK = 16
+# Tokens that vLLM's KV cache gives out at a time; on a GPU it is fewer.
+_BLOCK = 128
 _MIB = 1024 * 1024
 # Told how much its KV cache may take, vLLM looks at this share of the card for one thing only: it refuses to start
 # where less is free.

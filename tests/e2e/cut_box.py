@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ class Box:
         os.kill(self.killed, signal.SIGKILL)
 
     async def ready(self) -> None:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             while sum(one.state == "ready" and one.pid != self.killed for one in self.supervisor.states()) < self.many:
                 await asyncio.sleep(0.01)
 
@@ -209,13 +209,14 @@ class Ready:
         return {"tiny": True}
 
 
-def _local(model: str) -> tuple[Dialect, Capabilities, Offer]:
-    return module("openai").make(CAN), CAN, Offer(model, "local", model, FREE)
-
-
 @asynccontextmanager
-async def box(folder: Path, replicas: int) -> AsyncIterator[Box]:
-    """Replicas that are started again at once, however often they are killed."""
+async def box(
+    folder: Path, replicas: int, served: tuple[Model, ModelFiles] | None = None, can: Capabilities = CAN
+) -> AsyncIterator[Box]:
+    """Replicas that are started again at once, however often they are killed.
+
+    `served`: another model than the built-in one, under the name "tiny"; `can`: what it can do.
+    """
     timing = Timing(backoff=0.01, backoff_most=0.01)
     supervisor = Supervisor(engine, folder / "run", folder / "logs", lambda state: None, timing=timing)
     local, knife = Local(supervisor, "tiny"), Knife()
@@ -223,7 +224,13 @@ async def box(folder: Path, replicas: int) -> AsyncIterator[Box]:
     routes["unharmed"] = Route((Target("tiny"),))
     limits = Timeouts(connect=10.0, headers=90.0, first_token=90.0, gap=90.0, total=120.0)
     config = Config(server=Server(keepalive=1.0), routes=routes, timeouts=limits)
-    origins = {"tiny": Origin(local, _local), "cut": Origin(Cutting(local, knife), _local)}
+    model, files = served or (Model(source="builtin:tiny", context=1024, slots=2, threads=1), ModelFiles("tiny", MODEL))
+    dialect = module(engine(model.engine).dialect(model)).make(can)
+
+    def offered(name: str) -> tuple[Dialect, Capabilities, Offer]:
+        return dialect, can, Offer(name, "local", name, FREE, model.context)
+
+    origins = {"tiny": Origin(local, offered), "cut": Origin(Cutting(local, knife), offered)}
     billing = Billing(folder / "ledger.db")
     now = asyncio.get_running_loop().time()
     health = Health(random.Random(2).random, now, time.time())
@@ -243,8 +250,7 @@ async def box(folder: Path, replicas: int) -> AsyncIterator[Box]:
     billing.configure(config, None)
     await supervisor.start()
     try:
-        model = Model(source="builtin:tiny", context=1024, slots=2, threads=1, replicas=replicas)
-        await supervisor.apply({"tiny": (model, ModelFiles("tiny", MODEL))})
+        await supervisor.apply({"tiny": (replace(model, replicas=replicas), files)})
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with aiohttp.ClientSession() as session:
