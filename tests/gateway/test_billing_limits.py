@@ -9,8 +9,9 @@ import pytest
 
 from lumen.config.schema import Budget
 from lumen.core.errors import LumenError
+from lumen.core.money import DOLLAR, Price
 from lumen.gateway.billing import Billing
-from lumen.gateway.tab import Line, Tab
+from lumen.gateway.tab import Line, Offer, Tab
 from lumen.keys import KeyRing, Limits
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED
 from tests.gateway.billed import DEAR, FREE, PAID, SECOND, UNKNOWN, Clock, ask, bench, refusal, said, setup
@@ -43,6 +44,60 @@ async def test_a_budget_for_ten_admits_ten_in_a_row(tmp_path: Path, where: str, 
         assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "false"})
         # What costs nothing goes on.
         await gate.serve(FREE)
+
+
+@pytest.mark.parametrize("where", ["key", "route", "box"])
+async def test_a_minute_is_waited_for(tmp_path: Path, where: str) -> None:
+    limits = Limits(per_minute=20) if where == "key" else None
+    route, box = (Budget(per_minute=20) if where == one else None for one in ("route", "box"))
+    async with bench(tmp_path / "l.db", limits, route, box, start=(clock := Clock())) as gate:
+        clock.tick(60 - clock.wall // SECOND % 60 + 17)
+        for _ in range(2):
+            await gate.serve(tokens=10)
+        error = await refusal(gate.serve(tokens=10))
+        assert (error.status, error.code, error.retry_after) == (429, "rate_limit_exceeded", 43)
+        assert "x-should-retry" not in error.headers
+        clock.tick(43)
+        await gate.serve(tokens=10)
+    assert gate.rows("SELECT sum(cost) FROM attempts") == [(30,)]
+
+
+@pytest.mark.parametrize("where", ["key", "route", "box"])
+async def test_one_request_may_cost_so_much(tmp_path: Path, where: str) -> None:
+    limits = Limits(max_request=9) if where == "key" else None
+    route, box = (Budget(max_request=9) if where == one else None for one in ("route", "box"))
+    async with bench(tmp_path / "l.db", limits, route, box) as gate:
+        for _ in range(3):
+            error = await refusal(gate.serve(tokens=10))
+            assert (error.status, error.code) == (400, "budget_unsatisfiable")
+            assert "0.00000000001usd or more" in error.message
+            await gate.serve(tokens=9, call=ask(9))
+
+
+@pytest.mark.parametrize(("limit", "days"), [("daily", 1), ("monthly", 31)])
+async def test_what_was_spent_is_forgotten_when_its_window_is_over(tmp_path: Path, limit: str, days: int) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(**{limit: 10}), start=(clock := Clock())) as gate:
+        for _ in range(3):
+            await gate.serve(tokens=10)
+            assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+            clock.tick(days * 86_400)
+    async with bench(tmp_path / "c.db", None, Budget(credit=10), start=(clock := Clock())) as gate:
+        await gate.serve(tokens=10)
+        clock.tick(10_000 * 86_400)
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
+
+
+async def test_ten_open_requests_do_not_pin_a_key(tmp_path: Path) -> None:
+    """Of the dearest kind: 15 and 75 dollars a million tokens, a window of 200,000, and no limit named."""
+    opus = Offer("p/m", "p", "m", Price(input=15 * 10**6, output=75 * 10**6), context=200_000, most_output=32_000)
+    async with bench(tmp_path / "l.db", Limits(credit=25 * DOLLAR)) as gate:
+        tabs = [gate.open(opus, call=ask(None), body=8_000) for _ in range(10)]
+        worst = [(await tab.begin(opus)).worst for tab in tabs]
+        # What is known of no answer yet is 4,096 tokens.
+        assert sum(worst) < 5 * DOLLAR
+        await gate.serve(opus, tokens=10, call=ask(None))
+        for tab in tabs:
+            tab.close("cancelled")
 
 
 async def test_limits_outlive_a_restart_and_count_what_came_before_them(tmp_path: Path) -> None:
