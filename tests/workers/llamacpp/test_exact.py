@@ -4,6 +4,7 @@ probability, for a difference there shows in the text only now and then.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,13 @@ from tests.workers.llamacpp.client import Worker
 
 STORY = [{"role": "user", "content": "Tell me a long story."}]
 SAMPLED = {"temperature": 0.9, "seed": 11, "max_tokens": 60, "ignore_eos": True, "presence_penalty": 0.3}
+
+
+@pytest.fixture(scope="module", params=[("--ctx", "1024"), ("--ctx", "2048", "--kv", "4096")], ids=["own", "shared"])
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    """One whose KV cells are enough for all slots, and one whose slots have to share them."""
+    with Worker("--slots", "8", *request.param) as running:
+        yield running
 
 
 def exact(worker: Worker, messages: list[dict[str, str]] = STORY, **more: Any) -> list[tuple[int, float]]:
