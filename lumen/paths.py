@@ -41,6 +41,11 @@ class Paths:
         return self.state_dir / "ledger.db"
 
     @property
+    def memory_file(self) -> Path:
+        """What models took of this machine's memory when they last ran; lost, it is measured again."""
+        return self.state_dir / "memory.json"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

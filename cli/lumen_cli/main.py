@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "What a model file is: size, architecture, template."),
     "rm": ("rm", "Remove a model file from this disk."),
     "engine": ("engine", "Install, list and remove engines that bring packages of their own."),
+    "fit": ("fit", "What a model takes of this machine, and which form of it fits where."),
+    "gpu": ("gpu", "Cards and memory: how full, whose; which models may use which cards."),
     "provider": ("provider", "Add, list, test and remove providers and their keys."),
     "route": ("route", "Set, list, show and remove routes."),
     "target": ("target", "How targets stand; take one out or back by hand."),

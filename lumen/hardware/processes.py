@@ -29,12 +29,20 @@ class Memory:
 
 def replica_of(pid: int, root: Path = Path("/")) -> str | None:
     """`model:index` of the replica that the process belongs to; `None` where it is none of Lumen's, or hidden."""
-    mark = _environment(pid, root).get(MARK)
-    if mark is None:
-        return None
-    # run:model:index:number of the start; a model's name may hold colons.
-    replica = mark.partition(":")[2].rpartition(":")[0]
-    return replica or None
+    return _replica(_environment(pid, root))
+
+
+def replicas(home: str | None = None, root: Path = Path("/")) -> dict[str, set[int]]:
+    """Every replica that runs, with its processes. `home`: the mark of one installation; `None`: of them all."""
+    found: dict[str, set[int]] = {}
+    for folder in (root / "proc").glob("[0-9]*"):
+        if not folder.name.isdigit():
+            continue
+        environment = _environment(int(folder.name), root)
+        replica = _replica(environment)
+        if replica is not None and home in (None, environment.get(HOME_MARK)):
+            found.setdefault(replica, set()).add(int(folder.name))
+    return found
 
 
 def name_of(pid: int, root: Path = Path("/")) -> str:
@@ -92,6 +100,11 @@ def _sizes(rollup: str) -> Iterable[tuple[str, int]]:
         number = rest.split()
         if len(number) == 2 and number[0].isdigit() and number[1] == "kB":
             yield name, int(number[0]) * 1024
+
+
+def _replica(environment: dict[str, str]) -> str | None:
+    # run:model:index:number of the start; a model's name may hold colons.
+    return environment.get(MARK, "").partition(":")[2].rpartition(":")[0] or None
 
 
 def _page() -> int:

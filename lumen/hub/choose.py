@@ -79,7 +79,7 @@ def choose(wanted: HubModel, files: Iterable[RemoteFile]) -> Choice:
         BadReferenceError: a file of the repository has a name that is not safe to store.
     """
     files = list(files)
-    models = _models(files)
+    models = choices(files)
     if wanted.quant == FOLDER or (wanted.file is None and wanted.quant is None and not models):
         return _folder(wanted, files)
     if wanted.file is not None:
@@ -124,8 +124,8 @@ def quant_of(path: str) -> str | None:
     return folder.upper() if _QUANT.fullmatch(folder) else None
 
 
-def _models(files: Iterable[RemoteFile]) -> list[Choice]:
-    """Every complete model, split ones gathered."""
+def choices(files: Iterable[RemoteFile]) -> list[Choice]:
+    """Every complete GGUF model of a repository, split ones gathered."""
     whole: list[Choice] = []
     split: dict[tuple[str, int], dict[int, RemoteFile]] = {}
     for file in files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lumen.config.schema import Model
@@ -76,3 +77,12 @@ def asleep(model: Model, awake: Estimate) -> Estimate | None:
         return None
     # Cells and buffers are given back; weights and the prefixes of finished answers stay in the machine's memory.
     return Estimate(tuple(item for item in awake.items if item.what in ("weights", "engine", "prefixes")))
+
+
+def offloads() -> bool:
+    """Whether llama-cpp-python was built for cards, told by its libraries; importing it would load them all."""
+    found = find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        return False
+    folder = Path(found.origin).parent / "lib"
+    return any(next(folder.glob(f"*ggml-{kind}*"), None) for kind in ("cuda", "hip", "vulkan"))

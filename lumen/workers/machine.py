@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from lumen.config.schema import Model
@@ -58,7 +57,7 @@ class Machine:
 
     monitor: Monitor
     kept: Path | None = None
-    offloads: bool = field(default_factory=lambda: _offloads())
+    offloads: bool = field(default_factory=needs.offloads)
     ledger: Ledger = field(init=False)
     _corrections: Corrections = field(init=False)
     _files: dict[Path, _Known] = field(default_factory=dict)
@@ -216,15 +215,6 @@ def _look(path: Path) -> _Known:
         return _Known(needs.examine(path), needs.fingerprint(path))
     except OSError:
         return _Known(None, None)
-
-
-def _offloads() -> bool:
-    """Whether llama-cpp-python was built for cards, told by its libraries; importing it would load them all."""
-    found = find_spec("llama_cpp")
-    if found is None or found.origin is None:
-        return False
-    folder = Path(found.origin).parent / "lib"
-    return any(next(folder.glob(f"*ggml-{kind}*"), None) for kind in ("cuda", "hip", "vulkan"))
 
 
 def _parameters(model: Model, cards: Sequence[str], *, asleep: bool) -> str:

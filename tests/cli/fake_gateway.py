@@ -6,6 +6,7 @@
     dies       exit code to end with instead of listening, or after all statuses were told
     deaf       true: SIGTERM and /admin/stop do not end it
     drain      seconds between being told to stop and ending
+    memory     what /admin/memory says; without it there is no such call
     refuses    a message: /admin/reload is answered 400 with it
     answer     pieces of the chat answer; "error" ends them with an error event, "cut" without any end
 Every admin call and chat request is appended to LUMEN_FAKE + ".calls" as a JSON line.
@@ -70,6 +71,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {**base, **status})
         elif self.path == "/admin/routes":
             self.answer(200, PLAY.get("routes", []))
+        elif self.path == "/admin/memory" and "memory" in PLAY:
+            self.answer(200, PLAY["memory"])
         else:
             self.answer(404, {"error": {"message": "There is no such admin call."}})
 

@@ -120,6 +120,8 @@ def test_marks_are_those_of_the_supervisor(files: Files) -> None:
     )
     assert processes.replica_of(7, root) == "meta:llama-3:2"
     assert processes.replica_of(8, root) is None and processes.replica_of(9, root) is None
+    assert processes.replicas(None, root) == processes.replicas("home", root) == {"meta:llama-3:2": {7}}
+    assert processes.replicas("another", root) == {}
     assert (processes.name_of(7, root), processes.name_of(8, root)) == ("python", "?")
 
 
