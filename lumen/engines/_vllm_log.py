@@ -44,6 +44,8 @@ _ERROR = re.compile(r"^(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception)\b.*")
 _LEAST = 512
 _BLOCK = 16
 _LONGEST = 300
+# Lines shown before the one that names the cause.
+_AROUND = 12
 
 
 def said(line: str) -> Phase | None:
@@ -57,18 +59,22 @@ def said(line: str) -> Phase | None:
 def remedy(lines: Sequence[str], model: Model) -> Remedy | None:
     """Why a start failed. Where the memory did not suffice: with how much less context it may."""
     bare = [_PREFIX.sub("", line) for line in lines]
-    # Each process that fails adds an error of its own below; the first is the cause.
-    error = next((line for line in bare if _ERROR.match(line)), "")
-    full = next((line for line in bare if _FULL.search(line)), None)
     text = "\n".join(bare)
     if flag := _UNKNOWN_FLAG.search(text):
         return Remedy(f"its engine does not know an option: {flag[1]} is no flag of this version of vLLM")
     if has := _LENGTH_IT_HAS.search(text):
         return Remedy(f"its context is longer than the model's: {has[1]} tokens", shorter(model, int(has[1])))
+    # Each process that fails adds an error of its own below; the first is the cause.
+    full = next((at for at, line in enumerate(bare) if _FULL.search(line)), None)
+    at = full if full is not None else next((at for at, line in enumerate(bare) if _ERROR.match(line)), None)
+    if at is None:
+        return None
+    what, around = bare[at][:_LONGEST], tuple(lines[max(at - _AROUND, 0) : at + 1])
     if full is None:
-        return Remedy(f"its engine failed while starting: {error[:_LONGEST]}") if error else None
+        return Remedy(f"its engine failed while starting: {what}", lines=around)
     tried = f" with a context of {model.context} tokens" if model.context is not None else ""
-    return Remedy(f"its engine ran out of memory while starting{tried}: {full[:_LONGEST]}", _less(model, full, text))
+    why = f"its engine ran out of memory while starting{tried}: {what}"
+    return Remedy(why, _less(model, bare[at], text), around)
 
 
 def _less(model: Model, full: str, text: str) -> Model | None:

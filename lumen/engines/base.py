@@ -56,10 +56,15 @@ class Sleeping:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Why a start failed, in words for an operator; `model`: what asks for less and is worth one more try."""
+    """Why a start failed, in words for an operator (and up to the first colon for a client).
+
+    `model`: what asks for less and is worth one more try. `lines`: those of the log that tell it, where the last ones
+    do not.
+    """
 
     why: str
     model: Model | None = None
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,7 @@ class Replica:
         if found is None:
             return
         self.why = found.why
+        self._lines = found.lines or self._lines
         if found.model is not None and self._model is self.spec.model:
             self._model = found.model
         self._changed(self)
