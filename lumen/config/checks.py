@@ -22,6 +22,7 @@ from lumen.config.schema import (
     Auth,
     Config,
     Hub,
+    Ledger,
     Model,
     Pricing,
     Provider,
@@ -62,6 +63,7 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Model, "queue"): (0, 1_000_000),
     (Route, "max_output"): (1, 10_000_000),
     (Hub, "connections"): (1, 64),
+    (Ledger, "keep_days"): (1, 36_500),
 }
 # Durations for which zero is a meaning of its own; every other one must be longer.
 _MAY_BE_ZERO = {(Server, "drain"), (Server, "keepalive")}
@@ -120,6 +122,7 @@ def check(config: Config, at: At | None = None) -> None:
     _section(config.server, ("server",), at)
     _section(config.timeouts, ("timeouts",), at)
     _section(config.hub, ("hub",), at)
+    _section(config.ledger, ("ledger",), at)
     _secret(config.hub.token, ("hub", "token"), at)
     if config.hub.endpoint is not None:
         check_url(config.hub.endpoint, ("hub", "endpoint"), at)

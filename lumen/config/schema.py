@@ -234,6 +234,13 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Ledger:
+    """What every request cost. `keep_days`: days after which single attempts become sums of a day; `None`: never."""
+
+    keep_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hub:
     """Where model files come from. `endpoint` overrides the public hub, for mirrors and tests."""
 
@@ -259,3 +266,4 @@ class Config:
     )
     logging: Logging = field(default_factory=Logging)
     hub: Hub = field(default_factory=Hub)
+    ledger: Ledger = field(default_factory=Ledger)

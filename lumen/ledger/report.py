@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +24,32 @@ _MICROS = 1_000_000
 # Seconds a reader waits for a writer; with a write-ahead log it hardly ever has to.
 _BUSY = 5.0
 
-GROUPS = {
-    "key": "key",
-    "route": "route",
-    "model": "target",
-    "provider": "provider",
-    "day": "strftime('%Y-%m-%d', booked / 1000000, 'unixepoch')",
-    "outcome": "outcome",
-}
-_SUMS = f"""count(DISTINCT request), count(*), sum(outcome NOT IN ('ok', 'cancelled')), coalesce(sum(input), 0),
-    coalesce(sum(output), 0), coalesce(sum(cached), 0), coalesce(sum(cache_write), 0), coalesce(sum(reasoning), 0),
-    coalesce(sum(ended_us - began_us), 0), coalesce(sum(cost / {MICRO}), 0), coalesce(sum(cost % {MICRO}), 0),
-    coalesce(sum((flags & {ESTIMATED}) <> 0), 0), coalesce(sum((flags & {UNPRICED}) <> 0), 0)"""
 
-_DEAREST = f"sum(cost / {MICRO}) + sum(cost % {MICRO}) / {MICRO} DESC, sum(cost % {MICRO}) % {MICRO} DESC"
+class _By(NamedTuple):
+    """A group in SQL: of single attempts, of the sums of old ones, and which of their counts tells its requests."""
+
+    of_attempts: str
+    of_retired: str
+    requests: str = "requests"
+
+
+GROUPS = {
+    "key": _By("key", "key"),
+    "route": _By("route", "route"),
+    "model": _By("target", "target", "target_requests"),
+    "provider": _By("provider", "provider", "provider_requests"),
+    "day": _By("strftime('%Y-%m-%d', booked / 1000000, 'unixepoch')", "strftime('%Y-%m-%d', day * 86400, 'unixepoch')"),
+    "outcome": _By("outcome", "outcome", "outcome_requests"),
+}
+_ALL = _By("1", "1")
+_ITEM = _By("provider || char(10) || model", "provider || char(10) || model", "target_requests")
+_ATTEMPTS = f"""count(DISTINCT request), count(*), coalesce(sum(outcome NOT IN ('ok', 'cancelled')), 0),
+    coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(cached), 0), coalesce(sum(cache_write), 0),
+    coalesce(sum(reasoning), 0), coalesce(sum(ended_us - began_us), 0), coalesce(sum(cost / {MICRO}), 0),
+    coalesce(sum(cost % {MICRO}), 0), coalesce(sum((flags & {ESTIMATED}) <> 0), 0),
+    coalesce(sum((flags & {UNPRICED}) <> 0), 0)"""
+_RETIRED = """sum(attempts), sum(attempts * (outcome NOT IN ('ok', 'cancelled'))), sum(input), sum(output), sum(cached),
+    sum(cache_write), sum(reasoning), sum(busy_us), sum(whole), sum(rest), sum(estimated), sum(unpriced)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,12 @@ class Sums:
     cost: int
     estimated: int
     unpriced: int
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*[getattr(self, one.name) + getattr(other, one.name) for one in fields(self)])
+
+
+_NOTHING = Sums(*[0] * len(fields(Sums)))
 
 
 class Used(NamedTuple):
@@ -94,19 +112,44 @@ class Reader:
         self._connection = connection
 
     def usage(self, by: str, since: int = 0, until: int | None = None) -> list[Used]:
-        """Sums by one of `GROUPS`, the dearest first; days in their order. Times are Unix seconds, `until` excluded."""
-        group = GROUPS[by]
-        order = "1" if by == "day" else f"{_DEAREST}, count(*) DESC, 1"
-        where, times = _between(since, until)
-        rows = self._connection.execute(
-            f"SELECT {group}, {_SUMS} FROM attempts {where} GROUP BY 1 ORDER BY {order}", times
-        )
-        return [Used(row[0], _sums(row[1:])) for row in rows]
+        """Sums by one of `GROUPS`, the dearest first; days in their order. Times are Unix seconds, `until` excluded.
+
+        Of days whose attempts were summed up, the whole counts if it began in that time.
+        """
+        found = [Used(name, sums) for name, sums in self._summed(GROUPS[by], since, until).items()]
+        if by == "day":
+            return sorted(found)
+        return sorted(found, key=lambda used: (-used.sums.cost, -used.sums.attempts, used.name))
 
     def total(self, since: int = 0, until: int | None = None) -> Sums:
         """Sums of everything in that time."""
-        where, times = _between(since, until)
-        return _sums(self._connection.execute(f"SELECT {_SUMS} FROM attempts {where}", times).fetchone())
+        return self._summed(_ALL, since, until).get("1", _NOTHING)
+
+    def _summed(self, by: _By, since: int, until: int | None) -> dict[str, Sums]:
+        """Of single attempts, and of those of which only sums are left."""
+        found: dict[str, Sums] = {}
+        # One snapshot: an attempt that is being summed up is counted once.
+        own = not self._connection.in_transaction
+        if own:
+            self._connection.execute("BEGIN")
+        try:
+            for name, sums in self._asked(
+                by.of_attempts, _ATTEMPTS, "attempts", *_between("booked", since, until, 10**6)
+            ):
+                found[name] = sums
+            what = f"sum({by.requests}), {_RETIRED}"
+            for name, sums in self._asked(by.of_retired, what, "retired", *_between("day * 86400", since, until, 1)):
+                found[name] = found.get(name, _NOTHING) + sums
+        finally:
+            if own:
+                self._connection.execute("ROLLBACK")
+        return found
+
+    def _asked(
+        self, group: str, what: str, table: str, where: str, times: tuple[int, ...]
+    ) -> Iterator[tuple[str, Sums]]:
+        for row in self._connection.execute(f"SELECT {group}, {what} FROM {table} {where} GROUP BY 1", times):
+            yield str(row[0]), _sums(row[1:])
 
     def statement(self, month: str, now: datetime) -> Statement:
         """The statement of a month such as `2026-11`.
@@ -115,12 +158,12 @@ class Reader:
             ValueError: not a month.
         """
         since, until = month_span(month)
-        where, times = _between(since, until)
-        sql = f"SELECT provider, model, {_SUMS} FROM attempts {where} GROUP BY 1, 2 ORDER BY 1, 2"
         # One snapshot: the lines must add up to the total although requests go on being served.
         self._connection.execute("BEGIN")
         try:
-            items = [Item(row[0], row[1], _sums(row[2:])) for row in self._connection.execute(sql, times)]
+            found = sorted(self._summed(_ITEM, since, until).items(), key=lambda item: item[0].split("\n"))
+            named = [(*name.partition("\n"), sums) for name, sums in found]
+            items = [Item(provider, model, sums) for provider, _, model, sums in named]
             return Statement(
                 month, items, self.total(since, until), self.usage("key", since, until), now.timestamp() < until
             )
@@ -185,15 +228,13 @@ def month_span(month: str) -> tuple[int, int]:
     return int(first.timestamp()), int(after.timestamp())
 
 
-def _between(since: int, until: int | None) -> tuple[str, tuple[int, ...]]:
+def _between(column: str, since: int, until: int | None, scale: int) -> tuple[str, tuple[int, ...]]:
     if until is None:
-        return "WHERE booked >= ?", (since * _MICROS,)
-    return "WHERE booked >= ? AND booked < ?", (since * _MICROS, until * _MICROS)
+        return f"WHERE {column} >= ?", (since * scale,)
+    return f"WHERE {column} >= ? AND {column} < ?", (since * scale, until * scale)
 
 
 def _sums(row: tuple[Any, ...]) -> Sums:
     requests, attempts, failed, used, out, cached, written, reasoning, busy, whole, rest, estimated, unpriced = row
     cost = whole * MICRO + rest
-    return Sums(
-        requests, attempts, failed or 0, used, out, cached, written, reasoning, busy, cost, estimated, unpriced
-    )  # fmt: skip
+    return Sums(requests, attempts, failed, used, out, cached, written, reasoning, busy, cost, estimated, unpriced)

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from lumen.core.errors import ConfigError
+from lumen.ledger import retire
 
 _DAY = 86_400_000_000
 
@@ -73,7 +74,7 @@ _FIRST = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST,)
+STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,))
 
 
 class SchemaError(ConfigError):

@@ -26,6 +26,7 @@ from pathlib import Path
 from lumen.core.errors import UnavailableError
 from lumen.ledger import opening
 from lumen.ledger.journal import Journal, left
+from lumen.ledger.retire import retire
 from lumen.ledger.rows import AttemptRow, HoldRow, Opening
 
 # Seconds that rows of free requests are gathered for one commit.
@@ -37,6 +38,8 @@ _RETRY = 0.2
 # Commits after which the log is copied into the main file.
 _COPY_EVERY = 256
 _RESET_EVERY = 4096
+# Seconds between two looks for attempts that are old enough to be summed up.
+_TIDY_EVERY = 3600.0
 # Seconds beyond `busy` after which a hold is given up, should the disk not answer at all.
 _STUCK = 3.0
 _HOLD = "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?,?,?,?,?)"
@@ -114,6 +117,8 @@ class Ledger:
         self._told = told
         self._queue: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._copy = threading.Event()
+        self._keep: int | None = None
+        self._tidied = -_TIDY_EVERY
         self._closing = threading.Event()
         self._until = 0.0
         self._threads: list[threading.Thread] = []
@@ -185,6 +190,11 @@ class Ledger:
             self._connection = None
         if self._journal is not None:
             self._journal.close()
+
+    def retain(self, days: int | None) -> None:
+        """Keep single attempts for so many days before the newest one, then only their sums; `None`: for ever."""
+        self._keep = days
+        self._copy.set()
 
     # -- what the gateway writes -----------------------------------------------------------------------------
 
@@ -339,16 +349,23 @@ class Ledger:
                     future.set_exception(self._refused())
 
     def _copy_log(self) -> None:
-        """Copies the write-ahead log into the main file beside the writer, which then never has to."""
+        """What is done beside the writer, which then never has to: the log is copied into the main file, old attempts
+        are summed up."""
         with suppress(sqlite3.Error):
             connection = opening.connect(self._path, self._busy)
             while not self._closing.is_set():
-                self._copy.wait()
+                self._copy.wait(_TIDY_EVERY)
                 self._copy.clear()
-                # Not copied now is copied later; what matters is told by the writer.
+                # Not done now is done later; what matters is told by the writer.
                 with suppress(sqlite3.Error):
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    self._tidy(connection)
             connection.close()
+
+    def _tidy(self, connection: sqlite3.Connection) -> None:
+        if self._keep is not None and time.monotonic() - self._tidied >= _TIDY_EVERY:
+            self._tidied = time.monotonic()
+            retire(connection, self._keep, self._closing.is_set)
 
 
 async def within(future: asyncio.Future[None], seconds: float) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lumen.config.schema import Budget
+from lumen.config.schema import Budget, Ledger
 from lumen.core.errors import LumenError
 from lumen.core.money import DOLLAR, Price
 from lumen.gateway.billing import Billing
@@ -98,6 +99,23 @@ async def test_ten_open_requests_do_not_pin_a_key(tmp_path: Path) -> None:
         await gate.serve(opus, tokens=10, call=ask(None))
         for tab in tabs:
             tab.close("cancelled")
+
+
+async def test_old_attempts_become_sums_without_a_limit_moving(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db", None, Budget(credit=100), start=(clock := Clock())) as gate:
+        for _ in range(4):
+            await gate.serve(tokens=10)
+            clock.tick(86_400)
+        config, ring = setup(route=Budget(credit=100))
+        gate.billing.configure(replace(config, ledger=Ledger(keep_days=1)), ring)
+        async with asyncio.timeout(10):
+            while gate.rows("SELECT count(*) FROM attempts") != [(2,)]:
+                await asyncio.sleep(0.01)
+        await gate.serve(tokens=10)
+    async with bench(tmp_path / "l.db", None, Budget(credit=60), start=clock) as gate:
+        gate.count = 10
+        await gate.serve(tokens=10)
+        assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
 
 
 async def test_limits_outlive_a_restart_and_count_what_came_before_them(tmp_path: Path) -> None:
