@@ -105,6 +105,7 @@ class Billing:
 
     def configure(self, config: Config, ring: KeyRing | None) -> None:
         """Put limits in force; what was spent and held stays, so a limit counts what came before it."""
+        self._ledger.retain(config.ledger.keep_days)
         box = config.server.budget
         self._box.max_cost = box.max_cost
         self._account(BOX).caps = _caps(box)
