@@ -360,10 +360,11 @@ def test_a_route_that_the_gateway_refuses_is_told(lumen: Callable[..., Ran], fak
 
 def test_routes_of_a_running_gateway_are_those_in_force(lumen: Callable[..., Ran], fake: Fake) -> None:
     route = {"name": "m", "declared": False, "targets": [{"model": "m", "weight": 1.0}], "policy": "weighted",
-             "defaults": {}, "timeouts": {"gap": 30.0, "total": None}}  # fmt: skip
+             "defaults": {}, "timeouts": {"gap": 30.0, "total": None}, "ttft": 0.8, "late": ["m"]}  # fmt: skip
     fake.start(statuses=[{"models": [MODEL]}], routes=[route])
     assert lumen("route", "ls", "--json").json == [route]
-    assert "limits    gap=30s" in lumen("route", "show", "m").out
+    shown = lumen("route", "show", "m").out
+    assert "limits    gap=30s" in shown and "ttft      800ms; left out now: m\n" in shown
     assert "did you mean 'm'?" in lumen("route", "show", "mm").err
 
 

@@ -180,6 +180,7 @@ def test_limits_of_a_route(home: Paths, lumen: Lumen) -> None:
     assert (route.ttft, route.max_output) == (0.3, 2000)
     shown = lumen("route", "show", "fast").out
     assert "0.6/1M a token, 0.05usd a request, 20usd a day" in shown
+    assert "ttft      300ms\n" in shown
     assert lumen("route", "show", "fast", "--json").json["budget"] == {
         "max_cost": "0.6/1M", "max_request": "0.05usd", "daily": "20usd",
     }  # fmt: skip
