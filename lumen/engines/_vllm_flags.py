@@ -25,7 +25,7 @@ _UNSAFE_FORMATS = frozenset({"pt", "npcache", "fastsafetensors_pt"})
 
 
 def argv(options: Mapping[str, Any], known: Mapping[str, str]) -> list[str]:
-    """The words for `options`. A default of Lumen's own that this version of vLLM does not know is not among them.
+    """The words for `options`.
 
     Args:
         options: names with `-` or `_`; `null` leaves a flag out.

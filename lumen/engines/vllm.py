@@ -81,7 +81,7 @@ class VLLM:
         most = trained_context(config)
         context = min(model.context or most or 0, most or model.context or 0) or None
         memory = _kv_memory(config, options, context, model.slots)
-        if memory is not None:
+        if memory is not None and "kv-cache-memory-bytes" in known:
             options = {"kv_cache_memory_bytes": memory, **options}
         return replace(model, context=context, options=options)
 
@@ -92,9 +92,10 @@ class VLLM:
         check_options(self.name, own, _OWN_OPTIONS)
         grace = float(own.get("grace", _GRACE))
         found = _found()
-        options = _placed({n: v for n, v in model.options.items() if n not in _OWN_OPTIONS}, place, grace)
+        known = _flags(found)
+        options = _placed({n: v for n, v in model.options.items() if n not in _OWN_OPTIONS}, place, grace, known)
         sleeps = options.get("enable_sleep_mode") is True
-        words = argv(options, _flags(found))
+        words = argv(options, known)
         if model.context is not None:
             words.append(f"--max-model-len={model.context}")
         # -P: nothing lying in the folder where `lumen` was started may shadow a module.
@@ -162,16 +163,16 @@ def _kv_memory(
     return -(-tokens * for_token // divided // _MIB) * _MIB
 
 
-def _placed(options: Mapping[str, Any], place: Place, grace: float) -> dict[str, Any]:
+def _placed(options: Mapping[str, Any], place: Place, grace: float, known: Mapping[str, str]) -> dict[str, Any]:
     """`options` with what follows from where it runs; the model's own words stay in force."""
-    made = {str(name).replace("-", "_"): value for name, value in options.items()}
-    if len(place.gpus) > 1:
-        made.setdefault("tensor_parallel_size", len(place.gpus))
-    if made.get("kv_cache_memory_bytes") is not None:
-        made.setdefault("gpu_memory_utilization", _LEAST_FREE)
+    given = {str(name).replace("-", "_"): value for name, value in options.items()}
     # It ends by itself within its grace; the margin lets it write its last words.
-    made.setdefault("shutdown_timeout", max(int(grace) - 5, 0))
-    return made
+    made: dict[str, Any] = {"shutdown_timeout": max(int(grace) - 5, 0)}
+    if len(place.gpus) > 1:
+        made["tensor_parallel_size"] = len(place.gpus)
+    if given.get("kv_cache_memory_bytes") is not None:
+        made["gpu_memory_utilization"] = _LEAST_FREE
+    return {name: value for name, value in made.items() if name.replace("_", "-") in known} | given
 
 
 def _environment(
