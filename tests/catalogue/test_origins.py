@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,6 @@ from lumen.gateway.upstream import Remote
 from lumen.origins import Closed, Opened, Upstreams, headers_of, hidden, offered, unlock
 from lumen.providers.base import HttpCall
 from lumen.secrets import Secret, Vault
-from lumen.workers.supervisor import Supervisor
 
 KEY = "sk-very-secret"
 
@@ -30,9 +30,10 @@ def vault(tmp_path: Path) -> Vault:
 
 
 @pytest.fixture
-def upstreams(tmp_path: Path, vault: Vault) -> Upstreams:
-    supervisor = Supervisor(lambda name: None, tmp_path, tmp_path, lambda state: None)  # type: ignore[arg-type, return-value]
-    return Upstreams(supervisor, vault)
+def upstreams(vault: Vault) -> Upstreams:
+    # No local model is asked for anything here.
+    nobody: Any = None
+    return Upstreams(nobody, vault)
 
 
 @pytest.fixture(autouse=True)
