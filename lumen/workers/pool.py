@@ -310,11 +310,11 @@ class Pool:
                 yield Held(one.key, group.name, self._accounts.holds(one), busy=True, leaving=True)
 
     def _one(self, member: Member, one: Replica, now: float) -> Held | None:
-        """A replica as the decision sees it; `None` where it holds nothing, or nothing yet."""
+        """A replica as the decision sees it; `None` where it holds nothing and is not at work either."""
         state = one.life.state
-        if state in (State.OFF, State.WAITING, State.CRASHED):
-            return None
         holds, asleep = self._accounts.holds(one), self._accounts.asleep(one)
+        if state in (State.OFF, State.WAITING, State.CRASHED) and not holds:
+            return None
         costs, size = member.known.costs, sum(holds.values())
         resting = state is State.SLEEPING or (state is State.READY and not one.stopping and not one.ready)
         steady = one.ready or (state is State.ASLEEP and one.waits and one.key not in member.rousing)

@@ -228,6 +228,8 @@ def decide(
         loading: cards on which something loads now. cards: devices on which only one may load at a time.
     """
     room = _Room(free, _sum([returning, *(one.holds for one in held if one.leaving)]))
+    # What one of them could have if all others made way for it.
+    reach = _Room(_sum([free, returning, *(one.holds for one in held if one.leaving or not one.pinned)]), {})
     starts: dict[str, int] = {}
     down: dict[str, Down] = {}
     closed: set[str] = set()
@@ -253,12 +255,12 @@ def decide(
             continue
         if not want.urgent:
             continue
-        later = [one for one in held if not one.leaving and one.key not in down and not one.pinned]
-        place, chosen = _cheapest(want, room, later)
-        if chosen is None:
+        if not any(reach.fits(needs) for needs in want.needs):
             hopeless.add(want.key)
             continue
-        ends, shut = _wait_for([one for one in later if one.key in chosen], now)
+        later = [one for one in held if not (one.leaving or one.pinned) and one.key not in down]
+        place, chosen = _cheapest(want, room, later)
+        ends, shut = _wait_for([one for one in later if one.key in (chosen or ())], now)
         again, closed = min(again, ends), closed | shut
         room.close(want.needs[place])
     return Plan(starts, down, frozenset(closed), frozenset(hopeless), again)

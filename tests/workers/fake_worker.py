@@ -5,7 +5,8 @@
 Modes: phases (report them), slow=SECONDS (before listening), crash (status 3), exit0, deaf (never answers an
 inference), wrong (answers 500), stubborn (ignores SIGTERM), family (starts a child that outlives it),
 crashes=N:FILE (crashes while FILE holds fewer than N lines), noisy (a large line on standard output first).
-POST /deaf makes it deaf from then on; POST /exit ends it with status 0.
+POST /deaf makes it deaf from then on; POST /exit ends it with status 0; POST /sleep and /wake are what they say
+(insomniac: they answer 500; dozy=SECONDS: they take so long).
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class Server:
     def __init__(self, modes: dict[str, str]) -> None:
         self.deaf = "deaf" in modes
         self.wrong = "wrong" in modes
+        self.insomniac = "insomniac" in modes
+        self.dozy = float(modes.get("dozy") or 0)
+        self.asleep = False
         self.probes = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,10 +49,15 @@ class Server:
             os._exit(0)
         if path == "/deaf":
             self.deaf = True
-        status, said = 200, {"ok": True, "pid": os.getpid(), "probes": self.probes}
+        if path in ("/sleep", "/wake"):
+            await asyncio.sleep(self.dozy)
+            self.asleep = path == "/sleep" and not self.insomniac
+        status, said = 200, {"ok": True, "pid": os.getpid(), "probes": self.probes, "asleep": self.asleep}
+        if self.insomniac and path in ("/sleep", "/wake"):
+            status = 500
         if path.startswith("/v1/"):
             self.probes += 1
-            if self.deaf:
+            if self.deaf or self.asleep:
                 await asyncio.sleep(120)
             status, said = (500, {"error": {"message": "no"}}) if self.wrong else (200, {"choices": [{"text": "a"}]})
         body = json.dumps(said).encode()

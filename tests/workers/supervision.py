@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import aiohttp
 import psutil
 
 from lumen.config.schema import Model
-from lumen.engines.base import Launch, ModelFiles, Place
+from lumen.engines.base import Launch, ModelFiles, Place, Request, Sleeping
 from lumen.workers.lifecycle import Timing
 from lumen.workers.supervisor import Lease, ReplicaState, Supervisor
 from lumen.workers.sweep import REPLICA, RUN_DIR, home_of
@@ -28,8 +28,11 @@ QUICK = Timing(
 )  # fmt: skip
 
 
+_SLEEPING = Sleeping(Request("POST", "/sleep"), Request("POST", "/wake"), Request("GET", "/"))
+
+
 class Fake:
-    """The fake worker as an engine. Options: `modes`, `listen` (socket or port), `phases`, `grace`."""
+    """The fake worker as an engine. Options: `modes`, `listen` (socket or port), `phases`, `sleeps`, `grace`."""
 
     name = "fake"
     absent: str | None = None
@@ -51,6 +54,7 @@ class Fake:
             phases=options.get("phases", True),
             health=options.get("health"),
             fixed_port=fixed,
+            sleeping=_SLEEPING if options.get("sleeps") else None,
             grace=options.get("grace", 5.0),
         )
 
@@ -58,11 +62,12 @@ class Fake:
         return "/v1/completions", {"model": files.name, "prompt": "?", "max_tokens": 1}
 
 
-def fake_model(*modes: str, replicas: int = 1, queue: int = 16, start_timeout: float = 15.0, **options: Any) -> Model:
-    options["modes"] = list(modes)
-    return Model(
-        source="fake", engine="fake", replicas=replicas, queue=queue, start_timeout=start_timeout, options=options
-    )
+def fake_model(*modes: str, queue: int = 16, start_timeout: float = 15.0, **keys: Any) -> Model:
+    """`keys`: fields of a model; any other is an option of the engine."""
+    known = {field.name for field in fields(Model)}
+    options = {"modes": list(modes)} | {key: value for key, value in keys.items() if key not in known}
+    model = Model(source="fake", engine="fake", queue=queue, start_timeout=start_timeout, options=options)
+    return replace(model, **{key: value for key, value in keys.items() if key in known})
 
 
 def wanted(**models: Model) -> dict[str, tuple[Model, ModelFiles]]:

@@ -200,6 +200,14 @@ def test_the_one_that_waits_longest_is_not_overtaken() -> None:
     assert plan([want("a", 10, 0.0), want("b", 5, 1.0)], [held("c", 10)], free=5).starts == {"b": 0}
 
 
+def test_two_that_want_the_place_of_one_take_turns_and_neither_is_hopeless() -> None:
+    found = plan([want("a", 10, 0.0), want("b", 10, 1.0)], [held("c")])
+    assert (dict(found.down), set(found.hopeless)) == ({"c": Down.STOP}, set())
+    assert plan([want("a", 10, 0.0), want("b", 10, 1.0)], [held("c", leaving=True)]).hopeless == frozenset()
+    assert plan([want("a", 10, 0.0), want("b", 10, 1.0)], [], free=10).hopeless == frozenset()
+    assert plan([want("a", 10, 0.0), want("b", 11, 1.0)], [], free=10).hopeless == {"b"}
+
+
 def test_one_after_the_other_on_a_card_and_side_by_side_in_memory() -> None:
     assert plan([want("a", 1, 0.0), want("b", 1, 1.0)], [], free=10).starts == {"a": 0}
     wants = [Want(name, name, ({"ram": 1},)) for name in "ab"]
