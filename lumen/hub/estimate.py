@@ -8,7 +8,7 @@ many shapes; `bench/fit.py` repeats the comparison and writes it down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,16 @@ class Estimate:
 
     def by_device(self) -> dict[str, int]:
         """Bytes on each device."""
+        return self._sums(self.items)
+
+    def least(self) -> dict[str, int]:
+        """Bytes on each device without what is kept only while there is room for it: prefixes of finished answers."""
+        return self._sums(item for item in self.items if item.what != "prefixes")
+
+    @staticmethod
+    def _sums(items: Iterable[Item]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for item in self.items:
+        for item in items:
             found[item.device] = found.get(item.device, 0) + item.size
         return found
 

@@ -148,11 +148,11 @@ def _judge(variant: Variant, model: Model, cards: tuple[str, ...], room: Room) -
     slots = model.slots or 4
     model = _roomy(replace(model, context=context, slots=slots))
     estimate = _estimate(body, model, cards, room)
-    takes = estimate.by_device()
+    takes = estimate.least()
     layers = len(body.layer_bytes) + 1 if isinstance(body, Anatomy) else 0
 
     def fits(other: Model) -> bool:
-        return not _short(_estimate(body, _roomy(other), cards, room).by_device(), room.most)
+        return not _short(_estimate(body, _roomy(other), cards, room).least(), room.most)
 
     contexts = sorted({trained, *(size for size in _CONTEXTS if size < trained)}, reverse=True)
     missing = _short(takes, room.most)
@@ -184,7 +184,7 @@ def _partly(whole: Verdict, room: Room) -> Verdict | None:
     """The same with as many layers on its card as fit there."""
     for layers in range(whole.all_layers - 1, 0, -1):
         model = replace(whole.model, gpu_layers=layers)
-        takes = _estimate(whole.variant.body, model, whole.cards, room).by_device()
+        takes = _estimate(whole.variant.body, model, whole.cards, room).least()
         if takes.get(whole.cards[0], 0) <= room.most[whole.cards[0]]:
             return replace(_judge(whole.variant, model, whole.cards, room), layers=layers)
     return None
@@ -204,7 +204,7 @@ def reason(one: Verdict, room: Room) -> str:
     """In words, why it fits or what is in the way."""
     if one.missing:
         device = max(one.missing, key=lambda name: one.missing[name])
-        parts = [item for item in one.estimate.items if item.device == device]
+        parts = [item for item in one.estimate.items if item.device == device and item.what != "prefixes"]
         largest = max(parts, key=lambda item: item.size)
         said = f"{_size(one.missing[device])} too much for {_name(device, room)}; most of it {largest.what}"
         return f"{said}, {_size(largest.size)}"

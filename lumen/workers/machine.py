@@ -163,11 +163,16 @@ class Machine:
         return self._files[path]
 
     def _estimated(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool) -> dict[str, int]:
-        totals = {card: self.ledger.devices[card].total for card in cards}
-        found = needs.needs(known.body, model, cards, totals)
+        devices = self.ledger.devices
+        found = needs.needs(known.body, model, cards, {card: devices[card].total for card in cards})
         if found is not None and asleep:
             found = needs.asleep(model, found)
-        return {} if found is None else found.by_device()
+        if found is None:
+            return {}
+        sizes = found.by_device()
+        # A small machine serves a model that it has room for, with little room for finished prefixes.
+        roomy = all(size <= devices[name].total - devices[name].margin for name, size in sizes.items())
+        return sizes if roomy else found.least()
 
     def _expected(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool = False) -> dict[str, int]:
         """What it took when it last ran so, else the estimate, else next to nothing."""

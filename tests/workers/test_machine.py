@@ -157,6 +157,15 @@ def test_reserved_capacity() -> None:
     asyncio.run(run())
 
 
+def test_a_small_machine_has_little_room_for_finished_prefixes() -> None:
+    model = replace(ON_CARDS, gpu_layers=0)
+    found = needs(examine(TINY), model)
+    assert found is not None
+    small = Device("ram", "ram", 0, "memory", found.least()[RAM] * 11 // 10)
+    (seat,) = Machine(Scripted(Reading(small, small.total))).seats(spec(model), 1)
+    assert seat.holds == found.least() != found.by_device()
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     here = machine(24)
     missing = Spec("m", ON_CARDS, ModelFiles("m", tmp_path / "gone.gguf"), engine("llamacpp"))
