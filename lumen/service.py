@@ -37,12 +37,14 @@ from lumen.gateway.state import State
 from lumen.gateway.table import Table
 from lumen.gateway.upkeep import Keeper, prober
 from lumen.hardware import detect, load_profiles, match, pick
+from lumen.hardware.readings import Monitor
 from lumen.hub import resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
 from lumen.tiny import NAME as TINY
+from lumen.workers.machine import Machine as Memory
 from lumen.workers.supervisor import ReplicaState, Supervisor
 
 # Requests and failovers in one frame of the live view.
@@ -83,8 +85,9 @@ class Service:
         named, profiles = options.profile or config.profile, load_profiles()
         self._machine = machine = detect()
         self.profile, self.why = pick(named, machine, profiles) if named else match(machine, profiles)
+        self._memory = Memory(Monitor(), where.memory_file)
         self._supervisor = Supervisor(
-            engine, where.run_dir, where.log_dir, self._replica_changed, hidden=hidden(config)
+            engine, where.run_dir, where.log_dir, self._replica_changed, memory=self._memory, hidden=hidden(config)
         )
         self._upstreams = Upstreams(self._supervisor)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -134,6 +137,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._upstreams.close()
         await self._supervisor.stop(grace)
+        await self._memory.close()
         await self.state.billing.stop()
         self._keeper.save()
         self._access.flush()
@@ -179,6 +183,8 @@ class Service:
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
+            reserved = {target.model for route in config.routes.values() if route.reserve for target in route.targets}
+            await self._memory.adopt(processes, reserved)
             await self._supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}
             notice = TINY_NOTICE if set(sources) == {TINY} else None
@@ -233,6 +239,9 @@ class Service:
     def ready(self) -> dict[str, bool]:
         return self._served.ready(self._supervisor.states(), self._supervisor.standings())
 
+    def memory(self) -> dict[str, Any]:
+        return self._memory.describe()
+
     def status(self) -> dict[str, Any]:
         served, states, standings = self._served, self._supervisor.states(), self._supervisor.standings()
         return {
@@ -285,7 +294,7 @@ class Service:
             "routes": live.routes(now),
             "requests": overview.requests_status(state.counters),
             "targets": self.targets(),
-            "models": overview.models_status(self._served, self._supervisor.states()),
+            "models": overview.models_status(self._served, self._supervisor.states(), self._supervisor.standings()),
             "failovers": state.health.recent_failovers()[:_MOST_SHOWN],
             "money": state.billing.status(),
             "rss_bytes": self._process.memory_info().rss,

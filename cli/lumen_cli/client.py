@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,33 @@ class Admin:
             return self.status()
         except NotRunning:
             return None
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """What goes on, frame by frame, until the gateway ends the connection.
+
+        Raises:
+            NotRunning: nothing listens, or it does not any more.
+        """
+        import asyncio
+
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_LARGEST_ANSWER)
+        except OSError:
+            raise NotRunning from None
+        try:
+            writer.write(b"GET /admin/events HTTP/1.1\r\nHost: lumen\r\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._timeout)
+            held = b""
+            # The body comes in chunks of HTTP, and its lines need not end where they do.
+            while size := int(await asyncio.wait_for(reader.readline(), self._timeout), 16):
+                held += (await asyncio.wait_for(reader.readexactly(size + 2), self._timeout))[:-2]
+                *lines, held = held.split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            raise NotRunning from None
+        finally:
+            writer.close()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         connection = _UnixConnection(self._path, self._timeout)

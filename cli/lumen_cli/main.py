@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start the gateway and its engines, and wait until they answer."),
     "down": ("down", "Stop the gateway after the requests in flight have ended."),
     "status": ("status", "What runs: models, replicas, requests."),
+    "top": ("top", "What goes on, live: speed, cost, targets, requests, engines."),
     "logs": ("logs", "The log of the gateway or of one model."),
     "restart": ("restart", "Restart the gateway, or one model of it."),
     "sleep": ("sleep", "Send a local model to sleep: its device memory is free, the next request wakes it."),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lumen.config.schema import Budget, Config
-from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, rate_error, unsatisfiable
+from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, Window, rate_error, unsatisfiable
 from lumen.core.lengths import Lengths
 from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
 from lumen.core.money import format_rate, micro
@@ -261,8 +261,10 @@ class Billing:
     # -- what an operator asks -------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """How the ledger stands and what is left of every limit, in micro-dollars."""
+        """How the ledger stands, what today has cost, and what is left of every limit, in micro-dollars."""
+        today = self._accounts[BOX].current(self.now() // 1_000_000)[WINDOWS.index(Window.DAY)]
         return {
+            "today": micro(today.spent),
             "ledger": {
                 "healthy": self._why(self._ledger.trouble) is None,
                 "why": self._why(self._ledger.trouble),

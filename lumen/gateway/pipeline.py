@@ -121,7 +121,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     finally:
         if tab is not None:
             tab.close(outcome)
-            cost = tab.known()
+            cost = tab.cost
         settle(
             state,
             Settled(

@@ -191,8 +191,8 @@ class Tab:
     """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
 
     __slots__ = ("_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
-                 "_reservation", "booked", "call", "closed", "held", "key", "lines", "need", "offers", "operation",
-                 "request_id", "route")  # fmt: skip
+                 "_reservation", "booked", "call", "closed", "cost", "held", "key", "lines", "need", "offers",
+                 "operation", "request_id", "route")  # fmt: skip
 
     def __init__(
         self,
@@ -223,6 +223,8 @@ class Tab:
         # Bound now, so that what it will cost is counted in the windows it was admitted in.
         self._reservation = budget.bind(accounts, self.booked // 1_000_000)
         self.lines: list[Line] = []
+        # What it came to, in pico-dollars, once it is closed.
+        self.cost = 0
         self.held = self.closed = False
 
     def elapsed(self) -> int:
@@ -276,7 +278,8 @@ class Tab:
         if counted is not None and len(self.lines) > 1:
             for line in self.lines:
                 line.correct(counted)
-        budget.settle(self._reservation, sum([line.bill.cost for line in self.lines]))
+        self.cost = sum([line.bill.cost for line in self.lines])
+        budget.settle(self._reservation, self.cost)
         used = self._learn()
         if self._gate is not None:
             self._gate.leave(self._expected, used, self._billing.mono())

@@ -12,6 +12,7 @@ import pytest
 
 from lumen.config.schema import Budget, Route, Target
 from lumen.core.money import Price, parse_amount
+from lumen.gateway.live import Live
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import KeyRing, Limits
 from tests.gateway.conftest import Up, fake
@@ -139,3 +140,13 @@ async def test_an_unset_limit_is_clamped_on_the_way_upstream(up: Up) -> None:
     assert (await up.post("/v1/chat/completions", body(max_tokens=None)))[0] == 200
     sent = up.emulator.requests[-1]
     assert sent.get("max_tokens") == 4096 or sent.get("max_completion_tokens") == 4096
+
+
+async def test_who_watches_is_told_the_cost(up: Up) -> None:
+    limited(up)
+    live = Live()
+    up.state.observers = (live,)
+    await up.post("/v1/chat/completions", body())
+    assert live.since(0, 9)[1][0]["cost"] == COST
+    assert live.routes(asyncio.get_running_loop().time())["paid"]["cost"] == COST
+    assert up.state.billing.status()["today"] == COST // 1_000_000
