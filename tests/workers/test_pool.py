@@ -9,9 +9,11 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lumen.config.schema import Model
 from lumen.core.errors import UnavailableError, WakingError
 from lumen.hardware.devices import Device
 from lumen.workers import scaling
@@ -49,8 +51,8 @@ class Card:
         self.ledger.seen(CARD, self.total - sum(held.values()), held, epoch=epoch)
 
 
-def model(*modes: str, **keys: object) -> object:
-    return fake_model(*modes, **{"min_residency": 0.0, **keys})  # type: ignore[arg-type]
+def model(*modes: str, **keys: Any) -> Model:
+    return fake_model(*modes, **{"min_residency": 0.0, **keys})
 
 
 def starts(supervisor: Watched, name: str = "m") -> int:
