@@ -46,6 +46,11 @@ class Paths:
         return self.state_dir / "memory.json"
 
     @property
+    def pool_file(self) -> Path:
+        """What it took to wake models, and at which hours they are asked for; lost, it is learned again."""
+        return self.state_dir / "pool.json"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

@@ -44,11 +44,7 @@ from lumen.keys import load as load_keys
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
 from lumen.tiny import NAME as TINY
-<<<<<<< Updated upstream
 from lumen.workers.machine import Machine as Memory
-=======
-from lumen.workers.machine import Machine
->>>>>>> Stashed changes
 from lumen.workers.supervisor import ReplicaState, Supervisor
 
 # Requests and failovers in one frame of the live view.
@@ -89,21 +85,15 @@ class Service:
         named, profiles = options.profile or config.profile, load_profiles()
         self._machine = machine = detect()
         self.profile, self.why = pick(named, machine, profiles) if named else match(machine, profiles)
-<<<<<<< Updated upstream
         self._memory = Memory(Monitor(), where.memory_file)
-        self._supervisor = Supervisor(
-            engine, where.run_dir, where.log_dir, self._replica_changed, memory=self._memory, hidden=hidden(config)
-=======
-        self._memory = Machine(Monitor(), where.state_dir / "memory.json")
         self._supervisor = Supervisor(
             engine,
             where.run_dir,
             where.log_dir,
             self._replica_changed,
             memory=self._memory,
-            kept=where.state_dir / "pool.json",
+            kept=where.pool_file,
             hidden=hidden(config),
->>>>>>> Stashed changes
         )
         self._upstreams = Upstreams(self._supervisor)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -199,13 +189,8 @@ class Service:
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
-<<<<<<< Updated upstream
             reserved = {target.model for route in config.routes.values() if route.reserve for target in route.targets}
             await self._memory.adopt(processes, reserved)
-=======
-            reserved = (route.targets for route in config.routes.values() if route.reserve)
-            await self._memory.adopt(processes, {target.model for targets in reserved for target in targets})
->>>>>>> Stashed changes
             await self._supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}
             notice = TINY_NOTICE if set(sources) == {TINY} else None
