@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +30,8 @@ class Operator(Protocol):
 
     def failovers(self) -> list[dict[str, Any]]: ...
 
+    def memory(self) -> dict[str, Any]: ...
+
     def frame(self, number: int) -> dict[str, Any]: ...
 
     def request(self, request_id: str) -> dict[str, Any]: ...
@@ -49,6 +51,17 @@ class Operator(Protocol):
     def stop(self) -> dict[str, Any]: ...
 
 
+# What is told as it stands, by path.
+_TOLD: Mapping[str, Callable[[Operator], Any]] = {
+    "/admin/status": lambda operator: operator.status(),
+    "/admin/routes": lambda operator: operator.routes(),
+    "/admin/models": lambda operator: operator.models(),
+    "/admin/targets": lambda operator: operator.targets(),
+    "/admin/failovers": lambda operator: operator.failovers(),
+    "/admin/memory": lambda operator: operator.memory(),
+}
+
+
 def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
     """The handler of the admin server."""
 
@@ -64,17 +77,9 @@ def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamRespo
 
 
 async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
+    if request.method == "GET" and (tell := _TOLD.get(request.path)) is not None:
+        return _json(tell(operator))
     match request.method, request.path:
-        case "GET", "/admin/status":
-            return _json(operator.status())
-        case "GET", "/admin/routes":
-            return _json(operator.routes())
-        case "GET", "/admin/models":
-            return _json(operator.models())
-        case "GET", "/admin/targets":
-            return _json(operator.targets())
-        case "GET", "/admin/failovers":
-            return _json(operator.failovers())
         case "GET", path if path.startswith("/admin/requests/"):
             return _json(operator.request(path.removeprefix("/admin/requests/")))
         case "POST", "/admin/cancel":

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lumen.config.schema import Model
 from lumen.engines.base import ModelFiles
@@ -31,6 +32,7 @@ _logger = logging.getLogger(__name__)
 
 # Of each card, for an engine that nothing is known of: enough to take its turn there, and to be measured.
 _TOKEN = 1024 * 1024
+_SHOWN = ("margin", "foreign", "charged", "returning", "set_aside", "free")
 
 
 @dataclass(slots=True)
@@ -110,6 +112,30 @@ class Machine:
                 self._peaks[owner].size = max(self._peaks[owner].size, sizes.get(RAM, 0))
         for owner in self._peaks.keys() - pids.keys():
             self._end(self._peaks.pop(owner))
+
+    def describe(self) -> dict[str, Any]:
+        """What was given to whom, for operators; bytes."""
+        return {
+            "devices": [
+                {
+                    "id": one.device.id,
+                    "total": one.device.total,
+                    **{name: getattr(one, name) for name in _SHOWN},
+                    "pressure": one.pressure,
+                }
+                for one in self.ledger.standing()
+            ],
+            "holdings": [
+                {
+                    "owner": one.owner,
+                    "stage": one.stage.value,
+                    "pinned": one.pinned,
+                    "charged": dict(one.charged),
+                    "returning": dict(one.returning),
+                }
+                for one in self.ledger.holdings()
+            ],
+        }
 
     async def close(self) -> None:
         """Write what was learned and let go of the driver."""

@@ -137,6 +137,20 @@ def test_sleep_is_measured_as_it_is() -> None:
     asyncio.run(run())
 
 
+def test_what_operators_are_told() -> None:
+    here = machine(24)
+    assert here.ledger.reserve("m:0", {"cuda:0": GIB}, pinned=True) is None
+    found = here.describe()
+    card = here.ledger.devices["cuda:0"]
+    assert found["devices"][0] == {
+        "id": "cuda:0", "total": 24 * GIB, "margin": card.margin, "foreign": 0, "charged": GIB, "returning": 0,
+        "set_aside": 0, "free": 23 * GIB - card.margin, "pressure": 0,
+    }  # fmt: skip
+    assert found["holdings"] == [
+        {"owner": "m:0", "stage": "reserved", "pinned": True, "charged": {"cuda:0": GIB}, "returning": {}}
+    ]
+
+
 def test_reserved_capacity() -> None:
     async def run() -> None:
         here = machine(24, 24)
