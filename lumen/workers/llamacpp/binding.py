@@ -8,11 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import sys
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
-import llama_cpp.llama_cpp as _raw
 
-lib: Any = _raw
+def _bindings() -> Any:
+    """The C API without the package around it, whose own server, templates and caches are a quarter of a start."""
+    spec = find_spec("llama_cpp")
+    if spec is None:
+        raise ImportError("llama-cpp-python is not installed")
+    if "llama_cpp" in sys.modules:
+        return import_module("llama_cpp.llama_cpp")
+    sys.modules["llama_cpp"] = module_from_spec(spec)
+    try:
+        return import_module("llama_cpp.llama_cpp")
+    finally:
+        # Whoever wants the whole package finds it not imported yet.
+        del sys.modules["llama_cpp"]
+
+
+lib: Any = _bindings()
 
 log = logging.getLogger("lumen.worker.llama")
 
