@@ -1,6 +1,7 @@
 """Prints the machine's pip settings as shell exports that uv understands, for `eval`.
 
-The rules are Lumen's own, which `lumen engine install` follows too. Runs on a bare Python, before anything is installed.
+The rules are Lumen's own, which `lumen engine install` follows too. Runs on a bare Python, before anything else is
+installed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lumen.engines.install.settings import from_environment, listing, parse, translate  # noqa: E402
+from lumen.engines.install.settings import from_environment, listing, parse, translate
 
 
 def _listing() -> str:
