@@ -108,9 +108,27 @@ def test_an_idle_gpu_and_a_missing_driver(patient: Patient, tmp_path: Path) -> N
     device.mkdir(parents=True)
     (device / "vendor").write_text("0x10de\n")
     (device / "class").write_text("0x030200\n")
-    assert install.nvidia_on_bus(tmp_path) and not install.nvidia_on_bus(tmp_path / "none")
+    assert install.on_bus(install.NVIDIA, tmp_path) and not install.on_bus("0x1002", tmp_path)
+    assert not install.on_bus(install.NVIDIA, tmp_path / "none")
     patient.__dict__["hardware"] = replace(patient.hardware, gpus=(), notes=(Note("the driver is odd", "restart"),))
     assert [finding.level for finding in install.hardware(patient)] == ["ok", "warn"]
+
+
+def test_cards_that_are_assigned_or_forbidden(
+    patient: Patient, home: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    home.config_file.write_text("models:\n  m:\n    source: builtin:tiny\n    gpus: [0, 3]\n")
+    card = Gpu(0, "amd", "MI210", 64 << 30, 64 << 30)
+    patient.__dict__["hardware"] = replace(patient.hardware, gpus=(card,), notes=())
+    device = tmp_path / "kfd"
+    device.touch()
+    monkeypatch.setattr(install, "KFD", device)
+    monkeypatch.setattr("os.access", lambda path, mode: path != device)
+    forbidden, missing = [finding for finding in install.hardware(patient) if finding.check == "gpu"]
+    assert "may not open" in forbidden.what and "render" in (forbidden.mend or "")
+    assert missing.level == "bad" and "m is assigned to card 3" in missing.what and "--gpus any" in (missing.mend or "")
 
 
 def test_a_profile_that_does_not_exist(patient: Patient, home: Paths) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from lumen.core.errors import LumenError
 from lumen_cli.health.patient import Finding, Patient
+
+NVIDIA = "0x10de"  # its number on the PCI bus
+KFD = Path("/dev/kfd")  # through which programs compute on AMD's cards
 
 _LEAST_AIOHTTP = (3, 14, 4)
 
@@ -88,16 +92,25 @@ def hardware(patient: Patient) -> Iterator[Finding]:
         yield Finding("hardware", "bad", error.message, "name one of profiles/hardware in the configuration")
     for note in machine.notes:
         yield Finding("gpu", "warn", note.what, note.mend or "check the driver with `nvidia-smi`")
-    if not machine.notes and not any(gpu.vendor == "nvidia" for gpu in machine.gpus) and nvidia_on_bus():
+    vendors = {gpu.vendor for gpu in machine.gpus}
+    if not machine.notes and "nvidia" not in vendors and on_bus(NVIDIA):
         what = "an NVIDIA GPU is built in, but its driver does not show it"
         yield Finding("gpu", "warn", what, "install NVIDIA's driver; CUDA_VISIBLE_DEVICES may hide it too")
+    if "amd" in vendors and KFD.exists() and not os.access(KFD, os.R_OK | os.W_OK):
+        what = f"an AMD GPU is built in, but this user may not open {KFD}"
+        yield Finding("gpu", "warn", what, "add the user to the groups render and video, and log in again")
+    here = {gpu.index for gpu in machine.gpus}
+    for name, model in patient.config.models.items():
+        if missing := [str(number) for number in model.gpus if number not in here]:
+            what = f"{name} is assigned to card {', '.join(missing)}, which this machine does not have"
+            yield Finding("gpu", "bad", what, f"run `lumen gpu assign {name} --gpus any`, or name others")
 
 
-def nvidia_on_bus(root: Path = Path("/")) -> bool:
-    """Whether a display device of NVIDIA's hangs on the PCI bus, driver or not."""
+def on_bus(vendor: str, root: Path = Path("/")) -> bool:
+    """Whether a display device of that vendor hangs on the PCI bus, driver or not."""
     from lumen.hardware.limits import text
 
     devices = (root / "sys/bus/pci/devices").glob("*")
     return any(
-        text(device / "vendor") == "0x10de" and (text(device / "class") or "").startswith("0x03") for device in devices
+        text(device / "vendor") == vendor and (text(device / "class") or "").startswith("0x03") for device in devices
     )
