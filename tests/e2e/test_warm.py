@@ -1,0 +1,154 @@
+"""Models that come when they are asked for, sleep and end when nobody asks, covered meanwhile: as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Box, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-warm")]
+HI: list[Any] = [{"role": "user", "content": "What is Lumen?"}]
+CONFIG = """
+server: {keepalive: 200ms}
+models:
+  tiny: {source: builtin:tiny, slots: 4, threads: 1, keep_alive: 1s, idle_after: 4s, min_residency: 0s}
+providers:
+  emu: {base_url: "http://127.0.0.1:PORT/v1", dialect: openai}
+routes:
+  covered: {targets: [tiny, emu/words-5], policy: ordered, cover: true}
+  alone: {targets: [tiny, emu/status-503], policy: ordered, cover: true}
+"""
+
+
+@pytest.fixture
+def emulator() -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.emulator", "--port", str(port)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(listens, "the emulator")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def warm(fresh: Box, emulator: int) -> Box:
+    config = fresh.home / "config"
+    config.mkdir(parents=True)
+    (config / "config.yaml").write_text(CONFIG.replace("PORT", str(emulator)))
+    fresh.up()
+    return fresh
+
+
+def standing(box: Box) -> dict[str, Any]:
+    found: dict[str, Any] = next(model["standing"] for model in box.status()["models"] if model["name"] == "tiny")
+    return found
+
+
+def is_(box: Box, residency: str) -> bool:
+    return bool(standing(box)["residency"] == residency)
+
+
+@dataclass
+class Said:
+    body: bytes
+    headers: Any
+
+    @property
+    def target(self) -> str:
+        return str(self.headers["x-lumen-target"])
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """Milliseconds by part."""
+        return {name: float(ms) for name, ms in re.findall(r"(\w+);dur=([\d.]+)", self.headers["server-timing"])}
+
+
+def ask(box: Box, model: str = "tiny", **more: Any) -> Said:
+    """One answer, with its headers."""
+    request = urllib.request.Request(
+        f"{box.url}/chat/completions",
+        data=json.dumps({"model": model, "messages": HI, "max_tokens": 8, **more}).encode(),
+        headers={"Authorization": f"Bearer {box.key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return Said(answer.read(), answer.headers)
+
+
+def test_off_asleep_resident_and_back_to_nothing(warm: Box) -> None:
+    assert warm.status()["ready"] and is_(warm, "off") and warm.workers() == []
+    lines = [line for line in ask(warm, stream=True).body.decode().split("\n") if line]
+    # The stream is kept alive while the model loads, and then answers as any other.
+    first = next(place for place, line in enumerate(lines) if line.startswith("data: "))
+    assert first > 0 and all(line.startswith(":") for line in lines[:first])
+    assert lines[-1] == "data: [DONE]"
+    assert json.loads(lines[-2].removeprefix("data: "))["choices"][0]["finish_reason"] in ("stop", "length")
+    until(lambda: is_(warm, "asleep"), "sleep")
+    assert warm.status()["ready"] and len(warm.workers()) == 1
+    assert ask(warm).timing["wake"] > 0
+    until(lambda: is_(warm, "off"), "nothing")
+    until(lambda: warm.workers() == [], "no process")
+    assert standing(warm)["holds"] == {} and standing(warm)["wakes"].keys() == {"off", "asleep"}
+    assert ask(warm).timing["wake"] > ask(warm).timing["wake"] == 0
+
+
+def test_the_next_target_covers_until_the_model_is_there(warm: Box) -> None:
+    assert ask(warm, "covered").target == "emu/words-5"
+    until(lambda: is_(warm, "resident"), "the model, loaded meanwhile")
+    assert ask(warm, "covered").target == "tiny"
+    until(lambda: is_(warm, "off"), "idleness")
+    # Where nothing can cover, the model is waited for after all.
+    assert ask(warm, "alone").target == "tiny"
+    # That it was not there has told nothing about its health.
+    (tiny,) = [target for target in warm.status()["targets"] if target["name"] == "tiny"]
+    assert tiny["state"] == "closed" and tiny["error_rate"] == 0
+
+
+def test_by_hand_and_in_words(warm: Box) -> None:
+    assert "off" in warm.lumen("status").stdout and "until it is asked for" in warm.lumen("status").stdout
+    warm.lumen("wake", "tiny")
+    assert is_(warm, "resident")
+    warm.lumen("sleep", "tiny")
+    until(lambda: is_(warm, "asleep"), "sleep")
+    assert "asleep" in warm.lumen("status").stdout
+    assert "no local model" in warm.lumen("sleep", "nobody", check=False).stderr
+
+
+@pytest.mark.parametrize("when", ["starting", "asleep"])
+def test_kill_9_of_the_gateway_whatever_its_models_do_leaves_no_orphan(warm: Box, when: str) -> None:
+    warm.lumen("wake", "tiny", *(["--no-wait"] if when == "starting" else []))
+    if when != "starting":
+        warm.lumen("sleep", "tiny")
+        until(lambda: is_(warm, "asleep"), "sleep")
+    os.kill(warm.status()["pid"], signal.SIGKILL)
+    # The worker ends by itself when its gateway is gone.
+    until(lambda: not [p for p in warm.ours() if "llamacpp" in " ".join(p.cmdline())], "the worker's end", 20)
+    warm.up()
+    assert json.loads(ask(warm).body)["choices"]
+    assert len(warm.workers()) == 1
