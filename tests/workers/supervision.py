@@ -115,6 +115,9 @@ class Watched(Supervisor):
     def count(self, state: str, model: str = "m") -> int:
         return sum(one.state == state and one.model == model for one in self.states())
 
+    def count_all(self, state: str) -> int:
+        return sum(one.state == state for one in self.states())
+
     def pids(self) -> list[int]:
         return [one.pid for one in self.states() if one.pid is not None and one.state == "ready"]
 
