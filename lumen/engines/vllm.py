@@ -74,7 +74,10 @@ class VLLM:
         config = read_config(files.path)
         found = _found()
         on_cpu = found.cpu if found is not None else not machine.gpus
-        options = defaults(self.name, _facts(config, model, machine, on_cpu=on_cpu)) | _speculation(config, files)
+        if on_cpu and files.draft is not None:
+            raise ConfigError("engine 'vllm' samples wrongly with a draft model on the CPU; remove 'draft'")
+        options = defaults(self.name, _facts(config, model, machine, on_cpu=on_cpu))
+        options |= {} if on_cpu else _speculation(config, files)
         known = _flags(found)
         options = {name: value for name, value in options.items() if name.replace("_", "-") in known}
         options |= {str(name).replace("-", "_"): value for name, value in model.options.items()}

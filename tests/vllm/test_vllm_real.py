@@ -63,7 +63,8 @@ def test_greedy_text_goes_on_in_the_other_replica_by_its_token_ids(
     files: ModelFiles, tmp_path: Path, speculation: str
 ) -> None:
     """Cut behind every third event, by aborting the connection; then twice by kill -9 of the server at work."""
-    model = settled(files, **({"speculative_config": None} if speculation == "none" else {}))
+    guessing = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+    model = settled(files, **({"speculative_config": guessing} if speculation == "ngram" else {}))
 
     async def work() -> None:
         async with box(tmp_path, 2, (model, files), able(model)) as one:
@@ -108,11 +109,12 @@ def test_one_replica_alone_goes_on_by_itself_and_what_keeps_state_is_answered_wh
                 for after in every(7)(len(unbroken.deltas)):
                     answer = await one.ask("default", body, after)
                     assert answer.said == unbroken.said, (name, after, answer.rungs)
-            sampled = {**STORY, "temperature": 0.8}
+            # Without seed or state of a sampler the text goes on as another draw, but not a token of it is lost.
+            sampled = {**STORY, "temperature": 0.8, "top_p": 0.9}
             whole = await one.ask("default", sampled)
             for after in every(11)(len(whole.deltas) // 2):
                 answer = await one.ask("default", sampled, after)
-                assert answer.finishes
+                assert set(answer.rungs) <= {"token-exact"}
 
     run(work())
 
