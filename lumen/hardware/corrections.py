@@ -3,7 +3,7 @@ and `write`. Bytes.
 
 A memory is known by its kind and name, not its number: two cards of one kind are alike. A card is measured once its
 model has loaded, when everything is allocated, and the last measurement holds. The machine's memory fills up only with
-use, so there the most that was ever seen counts, and comes down by half of what a life of the model stayed below it.
+use, so there the most of the last life counts, and never less than was estimated: a quiet life proves nothing.
 """
 
 from __future__ import annotations
@@ -63,10 +63,7 @@ class Corrections:
         when it ends. Devices that `found` leaves out keep what is known of them."""
         for device, size in found.items():
             key = _key(model, parameters, devices[device])
-            before = self._known.get(key, estimated.get(device, size))
-            if devices[device].kind == "ram" and size < before:
-                size = (before + size) // 2
-            self._known[key] = size
+            self._known[key] = max(size, estimated.get(device, 0)) if devices[device].kind == "ram" else size
             self._known.move_to_end(key)
         while len(self._known) > _MOST:
             self._known.popitem(last=False)

@@ -32,6 +32,7 @@ _logger = logging.getLogger(__name__)
 
 # Of each card, for an engine that nothing is known of: enough to take its turn there, and to be measured.
 _TOKEN = 1024 * 1024
+_WATCH = 30.0  # seconds
 _SHOWN = ("margin", "foreign", "charged", "returning", "set_aside", "free")
 
 
@@ -64,6 +65,7 @@ class Machine:
     _corrections: Corrections = field(init=False)
     _files: dict[Path, _Known] = field(default_factory=dict)
     _peaks: dict[str, _Peak] = field(default_factory=dict)
+    _lives: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.monitor.devices)
@@ -92,9 +94,10 @@ class Machine:
         cards = tuple(device for device in holding.charged if device != RAM)
         found = await self._survey({owner: Life(pid, cards)})
         known = self._known(spec.files.path)
-        estimated = dict.fromkeys((RAM, *cards), 0) | self._estimated(known, spec.model, cards, asleep=asleep)
+        reserved = {RAM: 0} | dict(holding.charged)
         grown = {card: self._own_use(owner, found, card) for card in cards}
-        sizes = dict(found.held.get(owner, {})) if asleep else charge(estimated, found.held.get(owner, {}), grown)
+        sizes = dict(found.held.get(owner, {})) if asleep else charge(reserved, found.held.get(owner, {}), grown)
+        self._lives[owner] = pid
         if known.digest is not None:
             self._learn(known.digest, spec.model, cards, sizes, asleep=asleep)
         if not asleep:
@@ -112,6 +115,16 @@ class Machine:
                 self._peaks[owner].size = max(self._peaks[owner].size, sizes.get(RAM, 0))
         for owner in self._peaks.keys() - pids.keys():
             self._end(self._peaks.pop(owner))
+        self._lives = {owner: pid for owner, pid in self._lives.items() if owner in pids}
+
+    async def watch(self) -> None:
+        """Look now and then without being asked, until cancelled: replicas fill up with use, strangers come and go."""
+        while True:
+            await asyncio.sleep(_WATCH)
+            try:
+                await self.read(dict(self._lives))
+            except OSError as trouble:
+                _logger.warning("the memory of this machine cannot be read: %s", trouble.strerror)
 
     def describe(self) -> dict[str, Any]:
         """What was given to whom, for operators; bytes."""
@@ -202,18 +215,21 @@ class Machine:
 
     def _expected(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool = False) -> dict[str, int]:
         """What it took when it last ran so, else the estimate, else next to nothing."""
-        found = dict.fromkeys(cards, _TOKEN) | self._estimated(known, model, cards, asleep=asleep)
-        if known.digest is not None:
-            of = _parameters(model, cards, asleep=asleep)
-            found = self._corrections.expect(known.digest, of, {RAM: 0} | found, self.ledger.devices)
-        return {device: size for device, size in found.items() if size}
+        estimated = dict.fromkeys(cards, _TOKEN) | self._estimated(known, model, cards, asleep=asleep)
+        if known.digest is None:
+            return estimated
+        of, devices = _parameters(model, cards, asleep=asleep), self.ledger.devices
+        found = self._corrections.expect(known.digest, of, {RAM: 0} | estimated, devices)
+        # It ran: what it took then is no reason never to start it again.
+        most = {name: max(estimated.get(name, 0), devices[name].total - devices[name].margin) for name in found}
+        return {name: min(size, most[name]) for name, size in found.items() if size}
 
     def _learn(
         self, digest: str, model: Model, cards: Sequence[str], sizes: Mapping[str, int], *, asleep: bool
     ) -> None:
         # The machine's memory is learned at the end of a life, when the most of it is known; of sleep, at once.
         here = {device: size for device, size in sizes.items() if device != RAM or asleep}
-        self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), here, here, self.ledger.devices)
+        self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), {}, here, self.ledger.devices)
 
     def _end(self, peak: _Peak) -> None:
         known = self._files.get(peak.spec.files.path)

@@ -34,14 +34,17 @@ def test_what_was_measured_is_expected_next_time() -> None:
     assert known.measured("m", "p", DEVICES["cuda:0"]) == 12
 
 
-def test_the_machine_s_memory_comes_down_slowly() -> None:
+def test_a_quiet_life_proves_nothing_of_the_machine_s_memory() -> None:
     known = Corrections()
     estimated = {"ram": 1000}
     found = []
-    for peak in (600, 600, 600, 950, 600):
+    for peak in (600, 1300, 1100, 600):
         known.learn("m", "p", estimated, {"ram": peak}, DEVICES)
         found.append(known.expect("m", "p", estimated, DEVICES)["ram"])
-    assert found == [800, 700, 650, 950, 775]
+    assert found == [1000, 1300, 1100, 1000]
+    # Asleep it is measured as it is: nothing grows then.
+    known.learn("m", "asleep", {}, {"ram": 70}, DEVICES)
+    assert known.expect("m", "asleep", {"ram": 500}, DEVICES) == {"ram": 70}
 
 
 def test_the_longest_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from lumen.config.schema import Model
 from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
 from lumen.hardware.devices import RAM, Device
+from lumen.hardware.processes import Memory
 from lumen.hardware.readings import Reading
 from lumen.hub.needs import examine, needs
 from lumen.workers.machine import Machine
@@ -109,11 +110,30 @@ def test_what_was_measured_is_reserved_next_time(told: bool, tmp_path: Path) -> 
         await here.close()
         again = machine(24, kept=kept)
         holds = again.seats(spec(ON_CARDS), 1)[0].holds
-        # This process is smaller than what was estimated for the machine's memory: half of that is believed.
-        assert holds["cuda:0"] == 3 * GIB and holds[RAM] < guess[RAM]
+        assert holds["cuda:0"] == 3 * GIB and holds[RAM] >= guess[RAM]
         other = replace(ON_CARDS, context=2048)
         assert again.seats(spec(other), 1)[0].holds == estimated(other, "cuda:0")
 
+    asyncio.run(run())
+
+
+def test_what_filled_up_with_use_is_seen_without_being_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def run() -> None:
+        here = machine(24, kept=tmp_path / "memory.json")
+        one = spec(ON_CARDS)
+        await live(here, one, "m:0", GIB)
+        grown = [700 * GIB]
+        monkeypatch.setattr("lumen.hardware.processes.memory", lambda *_: Memory(grown[0], 0))
+        watching = asyncio.create_task(here.watch())
+        while not here._peaks["m:0"].size:
+            await asyncio.sleep(0)
+        watching.cancel()
+        grown[0] = 5  # less at its end
+        await here.read({"m:0": os.getpid()})
+        await here.read({})
+        assert here.seats(one, 1)[0].holds[RAM] == MEMORY.total - MEMORY.margin and here._lives == {}
+
+    monkeypatch.setattr("lumen.workers.machine._WATCH", 0.0)
     asyncio.run(run())
 
 
