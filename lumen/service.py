@@ -134,6 +134,7 @@ class Service:
         await self.apply(self._served.config)
         self._serving = True
         self._own(self._keeper.run())
+        self._own(self._memory.watch())
         self._own(prober(self.state.health, self._upstreams.alive))
 
     async def close(self, grace: float) -> None:
