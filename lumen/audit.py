@@ -172,6 +172,9 @@ def _hash(body: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> Any:
+    """A value as JSON can hold it, and no longer than it must be."""
+    if not isinstance(value, str | int | float | bool):
+        value = json.loads(json.dumps(value, default=str))
     if isinstance(value, str) and len(value) > _MOST_DETAIL:
         return value[:_MOST_DETAIL] + "…"
     return value

@@ -51,6 +51,11 @@ class Paths:
         return self.state_dir / "pool.json"
 
     @property
+    def audit_file(self) -> Path:
+        """Who changed what, line by line; see `lumen/audit.py`."""
+        return self.state_dir / "audit.jsonl"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import random
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 
 import lumen
+from lumen.audit import AuditLog
 from lumen.catalogue import Catalogue
 from lumen.config.checks import check
 from lumen.config.load import load, locate
@@ -107,6 +109,7 @@ class Service:
         )
         self.metrics, self.live = Metrics(), Live()
         self._process = psutil.Process()
+        self._audit = AuditLog(where.audit_file)
         self._keeper = Keeper(health, where.state_dir / "targets.json", say)
         self.state = State(
             config=config,
@@ -391,6 +394,14 @@ class Service:
     def stop(self) -> dict[str, Any]:
         self._stop()
         return {"stopping": True, "in_flight": self.state.counters.in_flight}
+
+    async def note(self, action: str, *given: str) -> None:
+        """Write to the audit log what an operator had done. Where that fails it is told, and what was done stands."""
+        try:
+            # The admin socket opens only to the user the gateway runs as.
+            await asyncio.to_thread(self._audit.add, action, " ".join(given), getpass.getuser())
+        except (OSError, TimeoutError) as error:
+            say(f"the audit log cannot be written: {error}")
 
 
 class AlreadyRunning(LumenError):

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "key": ("key", "Add, change, list and revoke keys."),
     "usage": ("usage", "What was used and what it cost, by key, route, model, provider or day."),
     "invoice": ("invoice", "A month's statement over all providers and this machine."),
+    "audit": ("audit", "Who changed what, and whether that record is whole."),
     "config": ("config", "Check, show and locate the configuration."),
     "doctor": ("doctor", "Find what is wrong on this machine and how to mend it."),
 }

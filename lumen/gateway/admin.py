@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, Protocol
 
 import msgspec
@@ -50,6 +52,9 @@ class Operator(Protocol):
 
     def stop(self) -> dict[str, Any]: ...
 
+    async def note(self, action: str, *given: str) -> None:
+        """Write down that this was done."""
+
 
 # What is told as it stands, by path.
 _TOLD: Mapping[str, Callable[[Operator], Any]] = {
@@ -60,6 +65,27 @@ _TOLD: Mapping[str, Callable[[Operator], Any]] = {
     "/admin/failovers": lambda operator: operator.failovers(),
     "/admin/memory": lambda operator: operator.memory(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What an operator may have done: `fields` of the body are the arguments of `do`."""
+
+    fields: tuple[str, ...]
+    do: Callable[..., Any]
+    status: int = 200
+
+
+_DONE: Mapping[str, Act] = {
+    "/admin/cancel": Act(("request",), lambda operator, request: operator.cancel(request)),
+    "/admin/targets": Act(("target", "action"), lambda operator, target, action: operator.steer(target, action)),
+    "/admin/reload": Act((), lambda operator: operator.reload()),
+    "/admin/restart": Act(("model",), lambda operator, model: operator.restart(model), 202),
+    "/admin/sleep": Act(("model",), lambda operator, model: operator.sleep(model), 202),
+    "/admin/wake": Act(("model",), lambda operator, model: operator.wake(model), 202),
+    "/admin/stop": Act((), lambda operator: operator.stop(), 202),
+}
+_REQUESTS = "/admin/requests/"
 
 
 def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
@@ -79,25 +105,16 @@ def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamRespo
 async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
     if request.method == "GET" and (tell := _TOLD.get(request.path)) is not None:
         return _json(tell(operator))
-    match request.method, request.path:
-        case "GET", path if path.startswith("/admin/requests/"):
-            return _json(operator.request(path.removeprefix("/admin/requests/")))
-        case "POST", "/admin/cancel":
-            return _json(operator.cancel(*await _named(request, "request")))
-        case "POST", "/admin/targets":
-            return _json(operator.steer(*await _named(request, "target", "action")))
-        case "POST", "/admin/reload":
-            return _json(await operator.reload())
-        case "POST", "/admin/restart":
-            return _json(await operator.restart(*await _named(request, "model")), 202)
-        case "POST", "/admin/sleep":
-            return _json(operator.sleep(*await _named(request, "model")), 202)
-        case "POST", "/admin/wake":
-            return _json(operator.wake(*await _named(request, "model")), 202)
-        case "POST", "/admin/stop":
-            return _json(operator.stop(), 202)
-        case _:
-            raise RequestError("There is no such admin call.", status=404, code="not_found")
+    if request.method == "GET" and request.path.startswith(_REQUESTS):
+        return _json(operator.request(request.path.removeprefix(_REQUESTS)))
+    act = _DONE.get(request.path) if request.method == "POST" else None
+    if act is None:
+        raise RequestError("There is no such admin call.", status=404, code="not_found")
+    given = await _named(request, *act.fields)
+    done = act.do(operator, *given)
+    answer = await done if isawaitable(done) else done
+    await operator.note(f"gateway.{request.path.rpartition('/')[2]}", *given)
+    return _json(answer, act.status)
 
 
 async def _events(operator: Operator, request: BaseRequest) -> StreamResponse:

@@ -15,6 +15,7 @@ from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, note, print_json, say, size, table
 from lumen_cli.settings import CONFIG, config_file, reload
+from lumen_cli.trail import changed
 
 if TYPE_CHECKING:
     from lumen.config.schema import Model
@@ -79,6 +80,7 @@ def assign(
         return text
 
     edit(path, rewrite)
+    changed("model.assign", model, gpus=gpus, replicas=replicas, reserve=reserve)
     where = f"card{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else "any card with room"
     say(f"{model} may use {where}: {reload(admin, path)}.")
     if "gpu_layers" in change:

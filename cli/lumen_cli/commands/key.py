@@ -26,6 +26,7 @@ from lumen_cli.limits import (
 )
 from lumen_cli.output import JSON, command, moment, note, print_json, say, table
 from lumen_cli.settings import reload
+from lumen_cli.trail import changed
 
 app = command("Add, change, list and revoke keys.")
 
@@ -63,6 +64,7 @@ def add(
     )
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
+    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires)
     force = _tell_gateway(paths)
     if json_output:
         print_json(
@@ -101,6 +103,7 @@ def set_(
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
     paths = find_paths()
     ring = update(paths.keys_file, lambda ring: ring.limit(name, change))
+    changed("key.set", name, **change)
     limits = next(key.limits for key in ring.keys if name in (key.name, key.id) and key.revoked is None)
     now = shown(asdict(limits))
     say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}: {_tell_gateway(paths)}.")
@@ -157,6 +160,7 @@ def revoke(name: str = typer.Argument(help="The key's name or id.")) -> None:
 
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.revoke(name, time.time()))
+    changed("key.revoke", name)
     say(f"Key {name!r} is revoked: {_tell_gateway(paths)}.")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumen.paths import paths as find_paths
+from lumen_cli import trail
 from lumen_cli.client import Admin
 from lumen_cli.errors import FAILED, USAGE, CliError
 from lumen_cli.output import JSON, command, note, print_json, say, table
@@ -73,6 +74,7 @@ def add(
         return new
 
     written = edit(path, changed)
+    trail.changed("provider.add", name, **{field: value for field, value in change.items() if field != "headers"})
     if "key" in change and secret is None:
         keys.remove(name)
     say(f"Provider {name} is written to {path}: {reload(admin, path)}.")
@@ -138,6 +140,7 @@ def rm(name: str = typer.Argument(help="The provider to remove."), config: Path 
             f"the provider {name} serves the routes {', '.join(used)}", "change those with `lumen route set`"
         )
     edit(path, lambda text: remove_provider(text, name))
+    trail.changed("provider.rm", name)
     forgotten = ", and its key is forgotten" if vault(find_paths()).remove(name) else ""
     say(f"Provider {name} is removed from {path}{forgotten}: {reload(admin, path)}.")
 

@@ -14,6 +14,7 @@ from lumen_cli.bar import download_bar
 from lumen_cli.client import Admin
 from lumen_cli.output import JSON, command, note, print_json, say, size
 from lumen_cli.settings import CONFIG, config_file, reload
+from lumen_cli.trail import changed
 
 if TYPE_CHECKING:
     from lumen.hub.store import Manifest
@@ -62,6 +63,7 @@ def _add(manifest: Manifest, file: Path, admin: Admin) -> str:
 
     asked = {"source": manifest.reference, **({"engine": "vllm"} if manifest.quant == FOLDER else {})}
     edit(file, lambda text: set_model(text, manifest.name, asked))
+    changed("model.add", manifest.name, **asked)
     return reload(admin, file)
 
 

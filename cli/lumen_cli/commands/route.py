@@ -16,6 +16,7 @@ from lumen_cli.errors import USAGE, CliError
 from lumen_cli.limits import CREDIT, DAILY, MAX_REQUEST, MONTHLY, NONE, PER_MINUTE, checked, count, shown, written
 from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.settings import CONFIG, config_file, reload
+from lumen_cli.trail import changed
 
 if TYPE_CHECKING:
     from lumen.config.schema import Route
@@ -67,6 +68,7 @@ def set_(
     admin = Admin(find_paths().admin_socket)
     path = config_file(config, find_paths(), admin)
     edit(path, lambda text: set_route(text, name, change))
+    changed("route.set", name, **change)
     say(f"Route {name} is written to {path}: {reload(admin, path)}.")
 
 
@@ -80,6 +82,7 @@ def rm(name: str = typer.Argument(help="The route to remove."), config: Path | N
     if name not in _declared(path):
         raise _unknown(name, list(_declared(path)))
     edit(path, lambda text: remove_route(text, name))
+    changed("route.rm", name)
     say(f"Route {name} is removed from {path}: {reload(admin, path)}.")
 
 

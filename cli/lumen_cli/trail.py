@@ -1,0 +1,26 @@
+"""What commands change is written to the audit log. (What is asked of a running gateway, that writes itself.)"""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+from lumen.paths import paths as find_paths
+
+
+def changed(action: str, subject: str, **details: Any) -> None:
+    """Note a change that was made: `action` such as `route.set`, on `subject`. No secret may be among `details`.
+
+    Raises:
+        CliError: it was made, and could not be noted.
+    """
+    from lumen.audit import AuditLog
+    from lumen_cli.errors import CliError
+
+    try:
+        AuditLog(find_paths().audit_file).add(action, subject, getpass.getuser(), **details)
+    except (OSError, TimeoutError) as error:
+        raise CliError(
+            f"{action} of {subject} was made, but could not be written to the audit log: {error}",
+            "check it with `lumen audit verify`",
+        ) from None
