@@ -115,3 +115,28 @@ def test_trace_counts_tokens() -> None:
     long = Trace(1)
     long.add(True, (), None, None, "nine" * 9)
     assert long.tokens == 8
+
+
+@pytest.mark.parametrize("what", ["text", "blank", "reasoning", "tool"])
+def test_who_replays_nothing_but_tokens_goes_on_with_text_alone(what: str) -> None:
+    """And only where it told the tokens of its prompt, which it needs again."""
+    for state, prompted in product((False, True), repeat=2):
+        trace = delivered(what, exact=True, replayable=True)
+        trace.prompt_ids = [1, 2] if prompted else ()
+        asked = Asked(True, True, 1, False, 0.0, None, state)
+        bare = rungs(trace, asked, Place(True, True, False, True, state=False), 0)
+        whole = rungs(trace, asked, Place(True, True, False, True), 0)
+        assert whole[0] is Rung.TOKEN_EXACT
+        exact = what in ("text", "blank") and prompted and not state
+        # What it cannot go on with it can still say again from the beginning.
+        assert bare == (whole if exact else whole[1:])
+
+
+def test_trace_knows_which_text_is_ahead_of_its_tokens() -> None:
+    trace = Trace(1)
+    for ids, text, ahead in (
+        ([1], "a", ""), ([], "b", "b"), ([], "c", "bc"), ([2, 3, 4], "d", ""), ([], "e", "e"), (None, "f", "e"),
+    ):  # fmt: skip
+        trace.add(True, (), ids, None, text)
+        assert trace.ahead == ahead
+    assert trace.text == "abcdef" and trace.token_ids == [1, 2, 3, 4]

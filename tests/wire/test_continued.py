@@ -146,3 +146,26 @@ def test_text_is_told_of_choice_0_alone() -> None:
 def test_servers_without_an_id(id: Any, identity: tuple[str, int] | None) -> None:
     (event,) = read(chunk(choice({"content": "a"}), id=id))
     assert event.identity == identity
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, False),
+        ({"temperature": 0.7, "top_p": 0.9, "seed": 1, "logit_bias": {"3": 1}, "min_p": 0.1}, False),
+        ({"presence_penalty": 0, "frequency_penalty": 0, "repeat_penalty": 1, "stop": []}, False),
+        ({"response_format": {"type": "text"}}, False),
+        ({"presence_penalty": 0.1}, True),
+        ({"frequency_penalty": -0.1}, True),
+        ({"repeat_penalty": 1.1}, True),
+        ({"repetition_penalty": 1.1}, True),
+        ({"stop": "x"}, True),
+        ({"stop": ["x"]}, True),
+        ({"logprobs": True}, True),
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, True),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"}, False),
+    ],
+)
+def test_what_hangs_on_more_than_the_tokens_so_far(fields: dict[str, Any], state: bool) -> None:
+    assert asked(call(**fields)).state is state
