@@ -229,7 +229,8 @@ def _text(own: list[Compared], real: list[Compared]) -> str:
         "`python -m bench.fit`. Sizes in MiB; off = estimate ÷ measured − 1.",
         "",
         f"**llama.cpp's own buffers** over the shapes of {len(SHAPES)} models, {len(whole)} contexts: off by at most "
-        f"{_worst(whole):.1f} % in all, by at most {_worst(scratch):.1f} % in the compute buffer alone. The largest each:",
+        f"{_worst(whole):.1f} % in all, by at most {_worst(scratch):.1f} % in the compute buffer alone. "
+        "The largest each:",
         "",
         "| model | context | estimated | llama.cpp says | off |",
         "| --- | --- | --- | --- | --- |",
