@@ -83,7 +83,7 @@ class VLLM:
         options |= {str(name).replace("-", "_"): value for name, value in model.options.items()}
         most = trained_context(config)
         context = min(model.context or most or 0, most or model.context or 0) or None
-        memory = _kv_memory(config, options, context, model.slots)
+        memory = _kv_memory(config, options, replace(model, context=context))
         if memory is not None and "kv-cache-memory-bytes" in known:
             options = {"kv_cache_memory_bytes": memory, **options}
         return replace(model, context=context, options=options)
@@ -145,10 +145,10 @@ def _speculation(config: Mapping[str, Any], files: ModelFiles) -> dict[str, Any]
     return {"speculative_config": {"method": "mtp", "num_speculative_tokens": layers}} if layers else {}
 
 
-def _kv_memory(
-    config: Mapping[str, Any], options: Mapping[str, Any], context: int | None, slots: int | None
-) -> int | None:
-    """Bytes of KV cache on each card for `slots` answers of full length; `None` where it cannot be told."""
+def _kv_memory(config: Mapping[str, Any], options: Mapping[str, Any], model: Model) -> int | None:
+    """Bytes of KV cache on each card for as many answers of full length as the model has slots; `None` where it cannot
+    be told."""
+    context = model.context
     if "gpu_memory_utilization" in options or "num_gpu_blocks_override" in options or context is None:
         return None
     width = 1 if str(options.get("kv_cache_dtype", "")).startswith("fp8") else 2
@@ -158,11 +158,11 @@ def _kv_memory(
     if for_token is None:
         return None
     # Heads are divided among the cards, as far as there are any to divide.
-    parts = options.get("tensor_parallel_size") or 1
+    parts = options.get("tensor_parallel_size") or max(len(model.gpus) // max(model.replicas, 1), 1)
     heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
     divided = 1 if is_latent(config) else max(min(parts, heads), 1)
     # One block more for each answer, and one that vLLM keeps for itself.
-    tokens = (slots or _SLOTS) * (-(-context // _BLOCK) + 1) * _BLOCK + _BLOCK
+    tokens = (model.slots or _SLOTS) * (-(-context // _BLOCK) + 1) * _BLOCK + _BLOCK
     return -(-tokens * for_token // divided // _MIB) * _MIB
 
 

@@ -109,6 +109,9 @@ def test_kv_memory_is_divided_among_cards(files: ModelFiles) -> None:
         for n in (1, 2, 8)
     )
     assert abs(one - 2 * two) <= 2 * MIB
+    for gpus, replicas, size in (((0, 1), 1, two), ((0, 1), 2, one), ((0,), 1, one)):
+        model = ENGINE.settle(files, asked(gpus=gpus, replicas=replicas), CPU)
+        assert model.options["kv_cache_memory_bytes"] == size
     assert eight == two  # two heads cannot be divided further
 
 
