@@ -104,19 +104,14 @@ async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
     headers = request.headers
     if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
         raise RequestError("Request bodies must not be compressed.", status=415, code="unsupported_encoding")
-    kind = request.content_type
-    if kind != "application/json" and "Content-Type" in headers:
-        raise RequestError(
-            f"Unsupported content type '{kind[:64]}'; send 'application/json'.",
-            status=415,
-            code="unsupported_content_type",
-        )
+    if headers.get("Content-Type", "application/json") != "application/json":
+        _check_kind(request.content_type)
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     content = request.content
     if content.is_eof() and content.total_bytes <= limit:
         # Small bodies come with their header, all at once: nothing to wait for.
-        return await content.read(-1)
+        return content.read_nowait()
     size, parts = 0, []
     try:
         async with asyncio.timeout(timeout):
@@ -128,6 +123,15 @@ async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
     except TimeoutError:
         raise RequestError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_kind(kind: str) -> None:
+    if kind != "application/json":
+        raise RequestError(
+            f"Unsupported content type '{kind[:64]}'; send 'application/json'.",
+            status=415,
+            code="unsupported_content_type",
+        )
 
 
 def _too_large(limit: int) -> RequestError:

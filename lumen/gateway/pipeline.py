@@ -111,7 +111,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         else:
             fold = Fold(dress)
             await run(errand(fold), course)
-            response = fold.reply(told())
+            response = await fold.reply(request, told())
         outcome = journey.attempts[-1].outcome
         return response
     except LumenError as error:

@@ -11,22 +11,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError
+from lumen.gateway.sent import LAST, Out
 from lumen.wire.call import Event
 from lumen.wire.ingress.dress import Dress
 from lumen.wire.sse import DONE_FRAME, KEEPALIVE_FRAME, frame
 
 # In place of the server library's own name and version.
 SERVER = {"Server": "lumen"}
-_STREAM_HEADERS = {
-    **SERVER,
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+_WHOLE = b"Server: lumen\r\nContent-Type: application/json\r\n"
+_STREAM = (
+    b"Server: lumen\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
+    b"X-Accel-Buffering: no\r\n"
+)
 
 
 class EventStream:
@@ -49,32 +48,22 @@ class EventStream:
         stall: float,
         dress: Dress | None = None,
     ) -> None:
-        self._request = request
+        self._out = Out(request)
         self._dress = dress
         self._frames = _frames if dress is None else partial(_dressed, dress)
         # What went wrong while events were pushed, until somebody waits.
         self._error: LumenError | None = None
-        self._protocol = request.protocol
-        self._headers = _STREAM_HEADERS | dict(headers)
+        self._headers = headers
         self._told = told
         self._keepalive = keepalive
         self._stall = stall
         self._loop = asyncio.get_running_loop()
-        self._response: StreamResponse | None = None
-        self._opening = asyncio.Lock()
-        self._writer: AbstractStreamWriter | None = None
-        # The body goes out in chunks of HTTP; to a client of HTTP/1.0 it does not.
-        self._chunked = False
+        self.opened = False
         # Writes so far, those the last beat saw, and how long there has been no other since.
         self._writes = self._seen = 0
         self._quiet = 0.0
-        self._writing = False
-        self._beating: asyncio.Task[None] | None = None
+        self._waiting = False
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def opened(self) -> bool:
-        return self._response is not None
 
     def start(self) -> None:
         self._timer = self._loop.call_later(self._keepalive, self._beat)
@@ -82,83 +71,60 @@ class EventStream:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._beating is not None:
-            self._beating.cancel()
 
     async def send(self, events: list[Event]) -> None:
         """See `Outlet`. The stream's headers go out with the first of them."""
-        if self._writer is None:
-            self._headers.update(self._told())
-        frames = self._frames(events)
-        # Also where nothing is shown of the first ones: whatever is pushed later comes behind the headers.
-        if frames or self._writer is None:
-            await self._write(frames)
+        if not self.opened:
+            self._headers = {**self._headers, **self._told()}
+        if not self._write(self._frames(events)):
+            await self.ready()
 
     def push(self, events: list[Event]) -> bool:
-        """See `Outlet`. Straight to the transport, past the server library's writer, which waits."""
-        protocol = self._protocol
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
+        """See `Outlet`."""
+        if self._out.gone:
             return False
         try:
             frames = self._frames(events)
         except LumenError as error:
             self._error = error
             return False
-        if frames:
-            self._writes += 1
-            transport.write(b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames)
-        return not protocol.writing_paused
+        return self._write(frames)
 
     async def ready(self) -> None:
         """See `Outlet`."""
         if self._error is not None:
             raise self._error
-        transport = self._protocol.transport
-        if self._writer is None or transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
-        self._writing = True
+        self._waiting = True
         try:
-            await self._writer.drain()
+            await self._out.drain()
         finally:
-            self._writing = False
+            self._waiting = False
 
     async def end(self) -> StreamResponse:
         """`[DONE]`, and close the body the HTTP way; an answer without this is cut short for the client, on purpose."""
-        if self._response is None:
-            await self._open()
-        assert self._response is not None
-        await self._response.write_eof(DONE_FRAME if self._dress is None else self._dress.end())
-        return self._response
+        self._write(DONE_FRAME if self._dress is None else self._dress.end(), last=True)
+        await self.ready()
+        return self._out.sent
 
-    async def fail(self, error: LumenError) -> StreamResponse:
+    def fail(self, error: LumenError) -> StreamResponse:
         """The error as an event, then close without the body's end: nobody may take what came for a whole answer."""
-        await self._write(frame(encode_error(error)) if self._dress is None else self._dress.failed(error))
-        assert self._response is not None
-        if self._request.transport is not None:
-            self._request.transport.close()
-        return self._response
+        self._write(frame(encode_error(error)) if self._dress is None else self._dress.failed(error))
+        self._out.close()
+        return self._out.sent
 
-    async def _write(self, data: bytes) -> None:
-        """Write whole frames; returns when the client has taken enough of them."""
-        writer = self._writer or await self._open()
-        self._writes += 1
-        self._writing = True
-        try:
-            await writer.write(data)
-        finally:
-            self._writing = False
-
-    async def _open(self) -> AbstractStreamWriter:
-        async with self._opening:
-            if self._writer is None:
-                response = StreamResponse(headers=self._headers)
-                writer = await response.prepare(self._request)
-                if writer is None:
-                    raise ConnectionResetError("the client has gone")
-                self._response, self._writer = response, writer
-                self._chunked = "Transfer-Encoding" in response.headers
-            return self._writer
+    def _write(self, data: bytes, *, last: bool = False) -> bool:
+        """Write whole frames, the headers before the first of them. False: the client is behind."""
+        out, head = self._out, b""
+        if not self.opened:
+            self.opened = True
+            head = out.head(_STREAM, self._headers, None)
+        if data:
+            self._writes += 1
+            if out.chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+        if last and out.chunked:
+            data += b"0\r\n\r\n"
+        return out.write(head + data if head else data)
 
     def _beat(self) -> None:
         """Runs on a timer, not per chunk: has the stream been silent since the last beat, or the client stuck?"""
@@ -167,19 +133,12 @@ class EventStream:
             self._seen, self._quiet = self._writes, 0.0
             return
         self._quiet += self._keepalive
-        if not self._writing:
-            if self._beating is None or self._beating.done():
-                self._beating = self._loop.create_task(self._comment())
-        elif self._quiet > self._stall and self._request.transport is not None:
-            self._request.transport.abort()
-
-    async def _comment(self) -> None:
-        try:
-            await self._write(KEEPALIVE_FRAME)
+        if self._waiting:
+            if self._quiet > self._stall:
+                self._out.abort()
+        elif not self._out.gone:
+            self._write(KEEPALIVE_FRAME)
             self._seen = self._writes
-        except ConnectionError:
-            # The handler's own next write, or its cancellation, ends the request.
-            return
 
 
 async def stream_reply(stream: EventStream, answer: Awaitable[None]) -> StreamResponse:
@@ -190,12 +149,16 @@ async def stream_reply(stream: EventStream, answer: Awaitable[None]) -> StreamRe
     """
     stream.start()
     try:
-        await answer
-        return await stream.end()
-    except LumenError as error:
-        if not stream.opened:
-            raise
-        return await stream.fail(error)
+        try:
+            await answer
+            return await stream.end()
+        except LumenError as error:
+            if not stream.opened:
+                raise
+            return stream.fail(error)
+    except ConnectionError:
+        # The client has gone; what it pays is settled as for a request that it took back.
+        return LAST
     finally:
         stream.stop()
 
@@ -232,14 +195,21 @@ class Fold:
     async def ready(self) -> None:
         """See `Outlet`. There is always room: the decoder bounds the answer."""
 
-    def reply(self, headers: Mapping[str, str]) -> Response:
-        """The answer.
+    async def reply(self, request: BaseRequest, headers: Mapping[str, str]) -> StreamResponse:
+        """Send the answer.
 
         Raises:
             MalformedError: it cannot be said in the client's dialect.
         """
         body = self._body if self._dress is None else self._dress.whole(self._body)
-        return Response(body=body, headers=SERVER | dict(headers), content_type="application/json")
+        out = Out(request)
+        head = out.head(_WHOLE, headers, len(body))
+        try:
+            if not out.write(head, body):
+                await out.drain()
+        except ConnectionError:
+            return LAST
+        return out.sent
 
 
 def error_reply(error: LumenError, headers: Mapping[str, str], body: bytes | None = None) -> Response:

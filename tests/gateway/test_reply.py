@@ -11,10 +11,11 @@ import pytest
 from aiohttp.web import BaseRequest, Server, ServerRunner, StreamResponse, TCPSite
 
 from lumen.core.errors import LumenError
-from lumen.gateway.reply import EventStream, stream_reply
+from lumen.gateway.reply import EventStream, Fold, stream_reply
 from lumen.wire.call import Event
 
 pytestmark = pytest.mark.anyio
+UNSAFE = "a\r\nx-evil: 1\u00e9"
 Answer = Callable[[EventStream], Awaitable[None]]
 BIG = b"x" * 10_000
 
@@ -25,19 +26,10 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def client(
-    answer: Answer, *, keepalive: float = 30.0, stall: float = 30.0, version: str = "1.1"
-) -> AsyncIterator[asyncio.StreamReader]:
-    """A client that has asked; the buffers between it and the stream are small."""
-
-    async def handle(request: BaseRequest) -> StreamResponse:
-        transport = request.transport
-        assert transport is not None
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        transport.set_write_buffer_limits(8192)
-        stream = EventStream(request, {"x-known": "a"}, lambda: {"x-told": "b"}, keepalive=keepalive, stall=stall)
-        return await stream_reply(stream, answer(stream))
-
+async def asked_of(
+    handle: Callable[[BaseRequest], Awaitable[StreamResponse]], *, version: str = "1.1", headers: str = ""
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that has asked this handler; its buffer is small."""
     runner = ServerRunner(Server(handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1)
     await runner.setup()
     await TCPSite(runner, "127.0.0.1", 0).start()
@@ -45,15 +37,33 @@ async def client(
     mine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     mine.connect(runner.addresses[0][:2])
     reader, writer = await asyncio.open_connection(sock=mine, limit=4096)
-    writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode())
     try:
         async with asyncio.timeout(10):
-            yield reader
+            yield reader, writer
     finally:
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def client(
+    answer: Answer, *, keepalive: float = 30.0, stall: float = 30.0, version: str = "1.1"
+) -> AsyncIterator[asyncio.StreamReader]:
+    """A client that has asked for this stream; the buffers on the way are small."""
+
+    async def handle(request: BaseRequest) -> StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        transport.set_write_buffer_limits(8192)
+        stream = EventStream(request, {"x-known": UNSAFE}, lambda: {"x-told": "b"}, keepalive=keepalive, stall=stall)
+        return await stream_reply(stream, answer(stream))
+
+    async with asked_of(handle, version=version) as (reader, _):
+        yield reader
 
 
 async def body_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -71,6 +81,35 @@ async def body_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head, body
 
 
+@pytest.mark.parametrize(
+    ("version", "asked", "told", "kept"),
+    [
+        ("1.1", "", None, True),
+        ("1.1", "Connection: close\r\n", "close", False),
+        ("1.0", "", None, False),
+        ("1.0", "Connection: keep-alive\r\n", "keep-alive", True),
+    ],
+)
+@pytest.mark.parametrize("size", [2, 3_000_000])
+async def test_a_whole_answer(version: str, asked: str, told: str | None, kept: bool, size: int) -> None:
+    async def handle(request: BaseRequest) -> StreamResponse:
+        fold = Fold()
+        await fold.send([Event(b"x" * size)])
+        return await fold.reply(request, {"x-known": UNSAFE})
+
+    async with asked_of(handle, version=version, headers=asked) as (reader, writer):
+        for _ in range(2 if kept else 1):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(f"HTTP/{version} 200 OK\r\n".encode())
+            assert b"Content-Type: application/json\r\n" in head and b"\r\nx-known: a%0D%0A" in head
+            assert (f"\r\nConnection: {told}\r\n".encode() in head) if told else b"onnection" not in head
+            assert await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])) == b"x" * size
+            if kept:
+                writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n{asked}\r\n".encode())
+        if not kept:
+            assert await reader.read() == b""
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_pushed_events_follow_those_that_were_sent(version: str) -> None:
     async def answer(stream: EventStream) -> None:
@@ -84,7 +123,8 @@ async def test_pushed_events_follow_those_that_were_sent(version: str) -> None:
     async with client(answer, version=version) as reader:
         head, body = await body_of(reader)
     assert (b"chunked" in head.lower()) == (version == "1.1")
-    assert b"x-known: a\r\n" in head and b"x-told: b\r\n" in head
+    assert b"x-known: a%0D%0Ax-evil: 1%C3%A9\r\n" in head and b"x-told: b\r\n" in head
+    assert b"\r\nServer: lumen\r\n" in head and b"GMT\r\n" in head
     shown = b"".join(b"data: %d\n\n" % i for i in (3, 4, 5, 6))
     assert body == b"data: 1\n\n: two\n\n" + shown + b"data: [DONE]\n\n"
 
@@ -143,7 +183,7 @@ async def test_nothing_is_pushed_to_a_client_that_has_gone() -> None:
 
     async def answer(stream: EventStream) -> None:
         await stream.send([Event(b"first")])
-        stream._request.transport.abort()  # type: ignore[union-attr]
+        stream._out.abort()
         assert not stream.push([Event(b"second")])
         try:
             await stream.ready()
