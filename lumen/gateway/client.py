@@ -66,10 +66,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.idle_since = 0.0
+        # Serves one answer after the other: only what was read whole is followed by another.
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
         self._size = 0
         # Who is handed every piece at once, while someone waits in `pour`.
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
         while not self._ready:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._come()
 
     async def read(self) -> bytes:
         """The next bytes of the body, empty at its end.
@@ -116,13 +117,17 @@ class Connection(asyncio.Protocol):
         Raises:
             BadAnswer, ConnectionBroke: only after everything that came before was read.
         """
-        while not self._chunks:
-            if self._complete:
-                return b""
+        while (data := self.taken()) is None:
             if self._error is not None:
                 raise self._error
-            await self._wait()
-        return self._drained()
+            await self._come()
+        return data
+
+    def taken(self) -> bytes | None:
+        """As `read`, without waiting; `None` where nothing has come, or it broke."""
+        if self._chunks:
+            return self._drained()
+        return b"" if self._complete else None
 
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
         """Hand the body on as it comes, until `take` says that it wants no more for now.
@@ -139,7 +144,7 @@ class Connection(asyncio.Protocol):
             return False
         self._take = take
         try:
-            await self._wait()
+            await self._come()
         finally:
             self._take = None
         return True
@@ -166,12 +171,10 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _come(self) -> asyncio.Future[None]:
+        """Done when something has come, or ended."""
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -295,18 +298,25 @@ class Origin:
         self._idle: deque[Connection] = deque()
         self._tls: ssl.SSLContext | None = None
 
+    def kept(self, now: float) -> Connection | None:
+        """A connection that an earlier request has left. `now`: the loop's time."""
+        oldest = now - _IDLE_SECONDS
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.reusable and kept.idle_since > oldest:
+                return kept
+            kept.close()
+        return None
+
     async def connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
         """A connection that kept, else a new one.
 
         Raises:
             OSError: it cannot be reached.
         """
-        oldest = loop.time() - _IDLE_SECONDS
-        while self._idle:
-            kept = self._idle.pop()
-            if kept.reusable and kept.idle_since > oldest:
-                return kept
-            kept.close()
+        kept = self.kept(loop.time())
+        if kept is not None:
+            return kept
         where = self._where
         if where.socket is not None:
             _, made = await loop.create_unix_connection(lambda: Connection(loop), str(where.socket))

@@ -81,7 +81,7 @@ class Exchange:
         return self._connection.headers if self._connection else {}
 
     async def send(self, call: HttpCall, limits: Limits) -> None:
-        """Connect, send, and wait for the headers.
+        """Connect, send, and wait for the headers. Closed where that fails.
 
         Raises:
             UpstreamError: by the phase it failed in.
@@ -91,29 +91,44 @@ class Exchange:
         due = min(now + limits.headers, self._deadline) if self._stream else self._deadline
         watch, origin = self._watch, self._origin
         phase = "connect"
-        watch.wait(min(now + limits.connect, due))
         try:
-            self._connection = connection = await origin.connect(self._loop)
+            connection = origin.kept(now)
+            if connection is None:
+                watch.wait(min(now + limits.connect, due))
+                connection = await origin.connect(self._loop)
+            self._connection = connection
             phase = "headers"
             watch.wait(due)
             connection.send(origin.head(call.path, call.accept, len(call.body)), call.body)
             await connection.head()
-        except asyncio.CancelledError:
-            if not watch.expired():
-                raise
-            if phase == "connect":
-                raise ConnectError("The target did not accept a connection in time.", phase=phase) from None
-            raise SilentError("The target did not answer in time.", phase=phase) from None
-        except BadAnswer:
-            raise MalformedError("The target's answer is not HTTP.", phase=phase) from None
-        except ConnectionBroke:
-            raise BrokenError("The connection to the target broke.", phase=phase) from None
-        except OSError:
-            raise ConnectError("The target cannot be reached.", phase=phase) from None
-        finally:
             watch.rest()
-        if self.headers.get("content-encoding", "identity") != "identity":
-            raise MalformedError("The target compressed its answer although nobody asked.", phase=phase)
+            if connection.headers.get("content-encoding", "identity") != "identity":
+                raise MalformedError("The target compressed its answer although nobody asked.", phase=phase)
+        except BaseException as error:
+            why = self._why(error, phase)
+            self.close(None if why is None else False)
+            if why is None:
+                raise
+            raise why from None
+
+    def _why(self, error: BaseException, phase: str) -> UpstreamError | None:
+        """What went wrong in terms of the target; `None` where it is none of its business."""
+        if isinstance(error, asyncio.CancelledError):
+            if not self._watch.expired():
+                return None
+            if phase == "connect":
+                return ConnectError("The target did not accept a connection in time.", phase=phase)
+            waited = "did not answer in time" if phase == "headers" else "fell silent"
+            return SilentError(f"The target {waited}.", phase=phase)
+        # A limit tells what was waited for, a break only that there was an answer.
+        phase = "stream" if phase == "first_token" else phase
+        if isinstance(error, BadAnswer):
+            return MalformedError("The target's answer is not HTTP.", phase=phase)
+        if isinstance(error, ConnectionBroke):
+            return BrokenError("The connection to the target broke.", phase=phase)
+        if isinstance(error, OSError):
+            return ConnectError("The target cannot be reached.", phase=phase)
+        return error if isinstance(error, UpstreamError) else None
 
     async def read(self, first_by: float | None) -> bytes:
         """The next bytes, empty at the end. `first_by`: loop time the first token is due, `None` after it came.
@@ -122,13 +137,16 @@ class Exchange:
             SilentError: a limit passed.
             BrokenError: the connection broke.
         """
-        assert self._connection is not None
+        connection = self._connection
+        assert connection is not None
         self.waited_from = now = self._loop.time()
-        due = self._deadline
-        if self._stream:
-            due = min(now + self._gap if first_by is None else first_by, due)
-        self._watch.wait(due)
-        data = await self._told(self._connection.read(), "stream" if first_by is None else "first_token")
+        data = connection.taken()
+        if data is None:
+            due = self._deadline
+            if self._stream:
+                due = min(now + self._gap if first_by is None else first_by, due)
+            self._watch.wait(due)
+            data = await self._told(connection.read(), "stream" if first_by is None else "first_token")
         if self._lease is not None:
             self._lease.touch()
         return data
@@ -166,14 +184,11 @@ class Exchange:
         """Wait under the watch, and say what went wrong in terms of the target."""
         try:
             return await coming
-        except asyncio.CancelledError:
-            if not self._watch.expired():
+        except (asyncio.CancelledError, BadAnswer, ConnectionBroke) as error:
+            why = self._why(error, phase)
+            if why is None:
                 raise
-            raise SilentError("The target fell silent.", phase=phase) from None
-        except ConnectionBroke:
-            raise BrokenError("The connection to the target broke.", phase="stream") from None
-        except BadAnswer:
-            raise MalformedError("The target's answer is not HTTP.", phase="stream") from None
+            raise why from None
         finally:
             self._watch.rest()
 
@@ -234,7 +249,9 @@ class Remote:
     async def open(
         self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
     ) -> Exchange:
-        return await _sent(Exchange(self._origin, None, limits, stream), encode(model), limits)
+        exchange = Exchange(self._origin, None, limits, stream)
+        await exchange.send(encode(model), limits)
+        return exchange
 
     async def alive(self) -> int | None:
         loop = asyncio.get_running_loop()
@@ -269,7 +286,9 @@ class Local:
         except BaseException:
             lease.release()
             raise
-        return await _sent(Exchange(self._to(lease), lease, limits, stream), call, limits)
+        exchange = Exchange(self._to(lease), lease, limits, stream)
+        await exchange.send(call, limits)
+        return exchange
 
     async def alive(self) -> int | None:
         # The supervisor looks after its replicas itself.
@@ -289,12 +308,3 @@ class Local:
                 self._origins.pop(next(iter(self._origins))).close()
             found = self._origins[where] = Origin(address(lease.base_url + "/v1", lease.socket), {})
         return found
-
-
-async def _sent(exchange: Exchange, call: HttpCall, limits: Limits) -> Exchange:
-    try:
-        await exchange.send(call, limits)
-    except BaseException as error:
-        exchange.close(False if isinstance(error, UpstreamError) else None)
-        raise
-    return exchange
