@@ -186,7 +186,7 @@ def _environment(
         "DO_NOT_TRACK": "1",
         # Everything it needs was fetched and verified before.
         "HF_HUB_OFFLINE": "1",
-        "VLLM_CACHE_ROOT": str(paths().engines_dir / "cache-vllm"),
+        "VLLM_CACHE_ROOT": str(paths().engines_dir / "vllm-cache"),
         "NO_COLOR": "1",
     }
     if found is not None:
