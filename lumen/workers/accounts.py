@@ -15,6 +15,7 @@ from lumen.workers.seats import Memory, Seat
 
 _logger = logging.getLogger(__name__)
 
+_SETTLE = 0.3  # seconds before a replica that has just loaded is measured
 _READ = 0.1  # seconds between readings while memory is on its way back
 _STALE = 1.0  # seconds after which a reading is too old to give memory of a card away on
 _BACK = 10.0  # seconds that memory may take to be seen back once its process is gone
@@ -83,6 +84,7 @@ class Accounts:
         match replica.life.state:
             case State.READY:
                 self._own(self._measure(replica))
+                return
             case State.ASLEEP:
                 if self._ledger.holding(replica.key) is not None:
                     self._ledger.reserve(replica.key, self.asleep(replica))
@@ -114,6 +116,8 @@ class Accounts:
         state, pid, key = replica.life.state, replica.run.pid, replica.key
         found: Mapping[str, int] = {}
         try:
+            # Whoever woke it is being answered now; looking through all processes would hold that up.
+            await asyncio.sleep(_SETTLE)
             if pid is not None and self._ledger.devices:
                 found = await self._memory.held(replica.spec, key, pid, asleep=state is State.ASLEEP)
         finally:
