@@ -163,9 +163,7 @@ class Ledger:
                 connection.close()
             raise
         self._connection = connection
-        self._journal = journal = Journal(self._path)
-        for which in (0, 1):
-            journal.clear(which)
+        self._journal = Journal(self._path)
         return found
 
     def start(self) -> None:
