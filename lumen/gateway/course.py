@@ -111,7 +111,8 @@ class Course:
                 return self._leg
         if self._covered:
             leg = self._covered.pop(0)
-            return replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True)
+            self._leg = replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True)
+            return self._leg
         return None
 
     def keep(self, leg: Leg) -> None:
