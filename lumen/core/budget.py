@@ -83,7 +83,7 @@ WINDOWS = tuple(Window)
 class Account:
     """One scope's limits and its current windows, in the order of `WINDOWS`."""
 
-    __slots__ = ("_caps", "_current", "_minute", "capped", "scope")
+    __slots__ = ("_caps", "_current", "_minute", "capped", "limited", "scope")
 
     def __init__(self, scope: Scope, caps: Caps | None = None) -> None:
         self.scope = scope
@@ -101,6 +101,8 @@ class Account:
         amounts = (caps.minute, caps.day, caps.month, caps.credit)
         # Only the windows that have a limit: (position in WINDOWS, limit).
         self.capped = tuple((i, cap) for i, cap in enumerate(amounts) if cap is not None)
+        # Whether there is a limit at all; asked for every request.
+        self.limited = caps.any
 
     def current(self, now: int) -> tuple[Counter, ...]:
         """The windows that `now` (Unix seconds) falls in; those that have ended are replaced by fresh ones."""

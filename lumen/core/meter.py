@@ -7,7 +7,8 @@ estimated from what the gateway itself sent and received, and the bill is then m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lumen.core.money import MOST, Price, Tier
 
@@ -22,8 +23,7 @@ _IMAGE = 50_000
 _OPAQUE = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Struct, frozen=True, gc=False):
     """What a target says it used; `None`: it does not say.
 
     `input` counts every input token, `cached` and `cache_write` those of them read from or written to a cache;
@@ -37,8 +37,7 @@ class Tokens:
     reasoning: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True, gc=False):
     """What the gateway saw of an attempt: bytes sent and received as text, token ids and events with content.
 
     `input_tokens`: what another target has counted in the same input; nearer than any guess from bytes.
@@ -51,8 +50,7 @@ class Seen:
     input_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(Struct, frozen=True, gc=False):
     """What one attempt came to. `cost`: pico-dollars. `estimated`: some count was not reported."""
 
     tokens: Tokens

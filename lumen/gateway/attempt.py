@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from msgspec import Struct, structs
+
 from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, UpstreamError, WakingError
 from lumen.core.resume import Rung
 from lumen.core.trace import Trace
@@ -68,8 +70,7 @@ class Journey:
         return self.attempts[-1].target if self.attempts else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(Struct, frozen=True):
     """What every attempt of a request shares. `size`: bytes of its body."""
 
     request_id: str
@@ -195,7 +196,9 @@ class Attempt:
         elif leg.rung is not None:
             request = call.request
             if isinstance(request, ChatRequest):
-                call = replace(call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill))
+                call = structs.replace(
+                    call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill)
+                )
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
         line.sent = True

@@ -169,7 +169,7 @@ class Billing:
         """The targets within the price ceilings; where money is limited, those whose price is known."""
         if ceilings := self._ceilings(route):
             return [offer for offer in offers if meets(offer.price, min(ceilings))]
-        if any(account.caps.any for account in accounts):
+        if any([account.limited for account in accounts]):
             return [offer for offer in offers if offer.price is not None]
         return list(offers)
 

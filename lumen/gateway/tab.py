@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -215,7 +215,7 @@ class Tab:
         self.call, self.need, self.operation = call, need, call.operation.value
         # The targets within every price ceiling, in the plan's order.
         self.offers = tuple(offers)
-        self._limited = any(account.caps.any for account in accounts)
+        self._limited = any([account.limited for account in accounts])
         self._lengths, self._most = lengths, most
         # The key's gate, where it has one, and the tokens it was charged on entry.
         self._gate, self._expected = gate, expected
@@ -256,7 +256,7 @@ class Tab:
 
     def known(self) -> int:
         """What the request has cost until now, as far as can be told."""
-        return sum(line.so_far().cost if line.outcome is None else line.bill.cost for line in self.lines)
+        return sum([line.so_far().cost if line.outcome is None else line.bill.cost for line in self.lines])
 
     async def settle(self, outcome: str = "ok") -> None:
         """Close it and wait until its record survives kill -9. Call it before a client is told that all is done."""
@@ -274,16 +274,21 @@ class Tab:
         self.closed = True
         for line in self.lines:
             line.end(outcome)
-        counted = next((told for line in self.lines if (told := line.reported_input()) is not None), None)
-        if counted is not None and len(self.lines) > 1:
-            for line in self.lines:
-                line.correct(counted)
+        if len(self.lines) > 1:
+            self._correct()
         self.cost = sum([line.bill.cost for line in self.lines])
         budget.settle(self._reservation, self.cost)
         used = self._learn()
         if self._gate is not None:
             self._gate.leave(self._expected, used, self._billing.mono())
         return self._billing.closed(self)
+
+    def _correct(self) -> None:
+        """What one target has counted of the input is what the others' estimates become."""
+        counted = next((told for line in self.lines if (told := line.reported_input()) is not None), None)
+        if counted is not None:
+            for line in self.lines:
+                line.correct(counted)
 
     # -- money set aside -------------------------------------------------------------------------------------
 
@@ -340,7 +345,7 @@ class Tab:
 
     def _committed(self) -> int:
         """What earlier tries have cost, and what those still open may."""
-        return sum(max(line.worst, 0) if line.outcome is None else line.bill.cost for line in self.lines)
+        return sum([max(line.worst, 0) if line.outcome is None else line.bill.cost for line in self.lines])
 
     def _learn(self) -> int:
         """The tokens of it all; an answer that ended by itself teaches how long answers are."""
@@ -358,4 +363,4 @@ def bounded(call: Call, most: int) -> Call:
         return call
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
         return call
-    return replace(call, request=msgspec.structs.replace(request, max_tokens=most))
+    return msgspec.structs.replace(call, request=msgspec.structs.replace(request, max_tokens=most))

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, Protocol, cast
 
+from msgspec import Struct
+
 from lumen.core.errors import UpstreamError
 from lumen.wire.call import Call, Event
 
 MAX_ANSWER = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class HttpCall:
+class HttpCall(Struct, frozen=True, gc=False):
     """One POST, relative to the target's base URL."""
 
     path: str

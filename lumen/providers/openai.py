@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -16,7 +16,14 @@ from lumen.wire.call import Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.extras import accepted
 from lumen.wire.refusals import error_object, in_answer, refused, strings
-from lumen.wire.requests import LOCAL_ONLY, ChatRequest, ContinuedChat, EmbeddingRequest, StreamOptions
+from lumen.wire.requests import (
+    LOCAL_ONLY,
+    ChatRequest,
+    CompletionRequest,
+    ContinuedChat,
+    EmbeddingRequest,
+    StreamOptions,
+)
 from lumen.wire.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
@@ -50,9 +57,8 @@ class OpenAI:
         if not isinstance(request, EmbeddingRequest):
             if not self.local:
                 going_on = isinstance(request, ContinuedChat) and request.continue_final_message
-                for name in LOCAL_ONLY:
-                    if hasattr(request, name):
-                        setattr(request, name, None)
+                for name in _local_fields(type(request)):
+                    setattr(request, name, None)
                 if isinstance(request, ContinuedChat):
                     request.continue_final_message = going_on or None
             if isinstance(request, ChatRequest):
@@ -86,6 +92,12 @@ class OpenAI:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return refused(status, headers, strings(error_object(body)), trusted=self.local)
+
+
+@cache
+def _local_fields(kind: type[ChatRequest | CompletionRequest]) -> tuple[str, ...]:
+    """The fields that only local engines understand, of one kind of request."""
+    return tuple(name for name in LOCAL_ONLY if name in kind.__struct_fields__)
 
 
 class OpenAIStream(StreamDecoder):

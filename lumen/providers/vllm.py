@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -50,7 +49,7 @@ class VLLM(OpenAI):
             return super().encode(call, model, None)
         request = _understood(call.request)
         if resume is None:
-            return super().encode(replace(call, request=request), model, None)
+            return super().encode(msgspec.structs.replace(call, request=request), model, None)
         told = {name: getattr(request, name) for name in _SHARED}
         going_on = CompletionRequest(
             **{**told, "return_token_ids": True, "max_tokens": self._left(request, resume)},

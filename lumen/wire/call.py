@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from msgspec import Struct
@@ -21,8 +20,7 @@ class Operation(StrEnum):
     EMBEDDING = "embeddings"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True, gc=False):
     """A validated request. `answers`: how many choices must finish before the answer is whole."""
 
     operation: Operation

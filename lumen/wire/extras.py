@@ -13,7 +13,13 @@ def accepted(messages: list[Message], *, reasoning: bool, extra: bool) -> list[M
     Args:
         reasoning: it takes `reasoning_content`, what an assistant thought. extra: `extra_content` of tool calls.
     """
-    if not any(_has(message, reasoning=reasoning, extra=extra) for message in messages):
+    for message in messages:
+        # Most have nothing of either, and every message of every request comes by here.
+        if (message.reasoning_content is not None or message.tool_calls) and _has(
+            message, reasoning=reasoning, extra=extra
+        ):
+            break
+    else:
         return messages
     kept = (_without(message, reasoning=reasoning, extra=extra) for message in messages)
     return [message for message in kept if message is not None]
