@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lumen.core.histogram import Histogram
 from lumen.gateway.settled import Settled
+from lumen.gateway.timing import parts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -42,6 +43,7 @@ class _Series:
     outcomes: dict[str, int] = field(default_factory=dict)
     duration: Histogram = field(default_factory=lambda: Histogram(_DURATION))
     first: Histogram = field(default_factory=lambda: Histogram(_FIRST))
+    parts: dict[str, Histogram] = field(default_factory=dict)
     per_token: Histogram = field(default_factory=lambda: Histogram(_PER_TOKEN))
     input: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
     output: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
@@ -66,6 +68,13 @@ class Metrics:
         first = settled.first_token
         if first is not None:
             series.first.add(first)
+        for name, seconds in parts(settled.attempts, settled.started, stream=settled.stream).items():
+            # That most requests wake nothing needs no counting.
+            if name != "first" and (seconds or name != "wake"):
+                histogram = series.parts.get(name)
+                if histogram is None:
+                    histogram = series.parts[name] = Histogram(_DURATION if name == "wake" else _FIRST)
+                histogram.add(seconds)
         usage = settled.usage
         if usage is not None:
             output = usage.completion_tokens or 0
@@ -127,6 +136,11 @@ class Metrics:
         )
         for name, help, of in told:
             yield _family(name, help, names, {labels: of(series) for labels, series in self._series.items()})
+        by_part: dict[tuple[str, ...], Histogram] = {}
+        for labels, series in self._series.items():
+            by_part |= {(*labels, part): histogram for part, histogram in series.parts.items()}
+        help = "The time to the first token in its parts."
+        yield _family("lumen_time_to_first_token_part_seconds", help, (*names, "part"), by_part)
         kinds: dict[tuple[str, ...], Histogram] = {}
         for labels, series in self._series.items():
             kinds[(*labels, "input")] = series.input

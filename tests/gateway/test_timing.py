@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lumen.gateway.attempt import Record
+from lumen.gateway.metrics import Metrics, Snapshot, exposition
+from lumen.gateway.settled import Settled
 from lumen.gateway.timing import headers, parts
 
 seconds = st.floats(0, 100)
@@ -48,3 +52,13 @@ def test_where_nobody_was_asked_there_is_nothing_to_tell(attempts: list[Record])
 def test_the_header_is_in_milliseconds() -> None:
     told = headers([record(1.001, 1.002, 1.0125)], 1.0, stream=True)
     assert told["server-timing"] == "gateway;dur=1.0, wake;dur=0.0, queue;dur=1.0, prefill;dur=10.5, first;dur=12.5"
+
+
+def test_the_parts_are_counted_and_a_wake_only_where_there_was_one() -> None:
+    metrics = Metrics()
+    for woke in (0.0, 0.0, 2.0):
+        attempts = [record(1.01 + woke, 1.02 + woke, 1.05 + woke, woke=woke)]
+        metrics.add(Settled("r", "chat/completions", "route", None, 0.0, 1.0, 9.0, "ok", True, attempts))
+    text = exposition(Snapshot(metrics)).decode()
+    counts = dict(re.findall(r'first_token_part_seconds_count\{.*part="(\w+)".*\} ([\d.]+)', text))
+    assert {part: float(count) for part, count in counts.items()} == {"gateway": 3, "wake": 1, "queue": 3, "prefill": 3}
