@@ -12,6 +12,7 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
+from lumen_cli.commands.route_evaluate import evaluate
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.limits import CREDIT, DAILY, MAX_REQUEST, MONTHLY, NONE, PER_MINUTE, checked, count, shown, written
 from lumen_cli.output import JSON, command, print_json, say, table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lumen.config.schema import Route
 
 app = command("Set, list, show and remove routes.")
+app.command()(evaluate)
 
 
 @app.command(name="set")

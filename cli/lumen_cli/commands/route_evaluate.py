@@ -1,0 +1,171 @@
+"""`lumen route evaluate`: what the learner of a route would be worth on a table of results, without a gateway."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lumen_cli.errors import USAGE, CliError
+from lumen_cli.output import JSON, print_json, say, table
+
+if TYPE_CHECKING:
+    from lumen.routing.auto.evaluate import Outcome
+    from lumen_cli.matrix import Matrix
+
+_LEAVE = "leave-out:"
+_GROUPS = ("category", "group", "source", "src")
+_CHARS_A_TOKEN = 4.0
+
+
+def evaluate(
+    data: Path = typer.Option(..., metavar="FILE", help="CSV or CSV.gz with `prompt` and `ok:MODEL` columns."),
+    weak: str = typer.Option(..., metavar="MODEL", help="The cheaper model, as in the column `ok:MODEL`."),
+    strong: str = typer.Option(..., metavar="MODEL", help="The stronger model."),
+    train: int = typer.Option(1500, min=20, help="Labelled requests the learner gets in each draw."),
+    split: str = typer.Option("random", metavar="HOW", help="random, group, or leave-out:COLUMN."),
+    group: str | None = typer.Option(None, metavar="COLUMN", help="The column of groups; `category` if there is one."),
+    draws: int = typer.Option(20, min=1, max=10_000, help="How often to draw the labels anew."),
+    max_loss: float = typer.Option(1.0, min=0.0, max=50.0, help="Quality that may be lost, in points of a hundred."),
+    confidence: float = typer.Option(0.95, min=0.5, max=0.9999, help="How sure a certified threshold must be."),
+    seed: int = typer.Option(0, min=0, help="The same seed draws the same rows."),
+    json_output: bool = JSON,
+) -> None:
+    """Measure routing between two models on a table of results.
+
+    In each draw the learner sees --train labelled requests, is judged on all the others, and a threshold is certified
+    that loses at most --max-loss against asking the strong model always. `--split random` draws labels from the traffic
+    that is judged, `group` judges on groups that were never labelled, `leave-out:COLUMN` leaves each value out in turn.
+    Figures and their meaning: docs/routing.md.
+
+    Example: lumen route evaluate --data results.csv.gz --weak small --strong large --train 1500 --json
+    """
+    import numpy as np
+
+    from lumen.routing.auto import evaluate as judge
+    from lumen.routing.auto.ask import Ask
+    from lumen.routing.auto.features import table as read_features
+    from lumen_cli.bar import steps
+    from lumen_cli.matrix import read
+
+    how, column = _split(split, group, data)
+    matrix = read(data, weak, strong, column)
+    if len(matrix.prompts) < train + 50 and how == "random":
+        raise CliError(
+            f"{data} has {len(matrix.prompts)} rows with both results, too few to learn from {train} and to judge",
+            "give a smaller --train",
+            code=USAGE,
+        )
+    groups = np.array(matrix.group, dtype=object) if column else None
+    ok, tokens = np.array(matrix.ok), np.array(matrix.chars) / _CHARS_A_TOKEN
+    rng = np.random.default_rng(seed)
+    outcomes: list[Outcome] = []
+    with steps() as told:
+        told(f"reading {len(matrix.prompts)} prompts")
+        features = read_features([Ask(prompt) for prompt in matrix.prompts])
+        count = max(draws, len(set(matrix.group))) if how == "leave-out" else draws
+        try:
+            for number, draw in enumerate(judge.splits(len(ok), train, how, groups, count, rng)):
+                if number % 10 == 0:
+                    told(f"draw {number + 1} of {count}")
+                outcomes.append(
+                    judge.run(
+                        features, ok, tokens, draw, groups=groups, limit=max_loss / 100, confidence=confidence, rng=rng
+                    )
+                )
+        except ValueError as error:
+            raise CliError(str(error), "see `lumen route evaluate --help`", code=USAGE) from None
+        told("measuring the time of a score")
+        latency = _latency(matrix, ok, tokens, features, min(train, len(ok)))
+    found: dict[str, Any] = {
+        "data": data.name, "weak": weak, "strong": strong, "rows": len(ok), "rows_left_out": matrix.left_out,
+        "train": train, "split": split, "group": column, "seed": seed, "confidence": confidence,
+        **judge.summary(outcomes, max_loss / 100), "latency_us": latency,
+    }  # fmt: skip
+    if json_output:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _split(split: str, group: str | None, data: Path) -> tuple[str, str | None]:
+    """The kind of split and the column of groups it needs or, for `random`, that the group mean is taken over."""
+    if split.startswith(_LEAVE) and len(split) > len(_LEAVE):
+        return "leave-out", split[len(_LEAVE) :]
+    if split not in ("random", "group"):
+        raise CliError(f"there is no split '{split}'", "write random, group or leave-out:COLUMN", code=USAGE)
+    return split, group or _group(data)
+
+
+def _group(data: Path) -> str | None:
+    import gzip
+
+    try:
+        with data.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(data, "rb") if packed else data.open("rb") as file:
+            columns = file.readline(1 << 20).decode("utf-8", "replace").strip().split(",")
+    except OSError:
+        return None  # the reader of the whole file says what is wrong
+    return next((name for name in _GROUPS if name in columns), None)
+
+
+def _latency(matrix: Matrix, ok: Any, tokens: Any, features: Any, train: int) -> dict[str, dict[str, float]]:
+    """Microseconds a score takes for texts of three lengths, made of the data's own prompts."""
+    import numpy as np
+
+    from lumen.routing.auto.ask import Ask
+    from lumen.routing.auto.learner import Labels, fit_table
+    from lumen.routing.auto.scorer import Scorer
+
+    some = np.arange(train)
+    learnt = fit_table(
+        features.take(some), Labels(ok, tokens, np.ones(len(ok))).take(some), ("weak", "strong"), "strong"
+    )
+    scorer = Scorer.load(learnt.model.to_bytes())
+    text = ""
+    for prompt in matrix.prompts:
+        text += prompt + "\n"
+        if len(text) >= 32_000:
+            break
+    found = {}
+    for size in (400, 4000, 32000):
+        ask = Ask((text * (size // max(len(text), 1) + 1))[:size])
+        spent = []
+        for _ in range(200):
+            begin = time.perf_counter()
+            scorer.score(ask)
+            spent.append(1e6 * (time.perf_counter() - begin))
+        found[str(size)] = {"p50": float(np.quantile(spent, 0.5)), "p99": float(np.quantile(spent, 0.99))}
+    return found
+
+
+def _show(found: dict[str, Any]) -> None:
+    low, high = found["apgr_interval_draws"]
+    off = found["off_strong"]
+    quality = found["quality"]
+    say(
+        f"{found['data']}: {found['rows']} rows, {found['train']} labels, split {found['split']}, {found['draws']} draws"
+    )
+    say(f"quality   {found['weak']} {quality['best_single_cheap']:.3f}, {found['strong']} {quality['strong']:.3f}")
+    say()
+    rows = [("learner", f"{found['apgr']:.3f}  ({low:.3f} to {high:.3f})")]
+    rows += [(name, f"{value:.3f}") for name, value in found["baselines"].items()]
+    table(("method", "APGR"), rows)
+    say()
+    say(f"CPT50 {found['cpt50']:.1%}   CPT80 {found['cpt80']:.1%}   calibration error {found['calibration_error']:.3f}")
+    points = f"{100 * off['limit']:g} points lost at most"
+    table(
+        (points, "calls off strong", "measured loss", "promise broken"),
+        [
+            (name, f"{off[key]:.1%}", f"{100 * off[key + '_loss']:+.2f}", f"{off[key + '_broken']:.1%} of draws")
+            for name, key in ((f"certified ({found['confidence']:.0%})", "certified"), ("not certified", "uncertified"))
+        ],
+    )
+    say()
+    table(
+        ("characters", "score p50", "score p99"),
+        [(size, f"{us['p50']:.0f} µs", f"{us['p99']:.0f} µs") for size, us in found["latency_us"].items()],
+    )

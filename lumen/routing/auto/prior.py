@@ -1,0 +1,58 @@
+"""Before there are labels: how hard a request looks, and whether that speaks for the strong target.
+
+Long questions with many marks are harder for every target, on all data at hand. Whether harder means that the strong
+target is worth its price depends on how able the targets are: of two able ones the weak one fails first on what is
+hard, of two weak ones both do. So difficulty is read off the text, and abilities are two rates of good answers that
+few labels give; until then, text dense with formulae counts as beyond both. The prior orders requests, for sampling
+and for showing; it never sends one away from the strong target.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen.routing.auto.features import F32, PLAIN
+
+F64 = NDArray[np.float64]
+
+WHY = "no labels yet: the strong target answers, and a request's looks only decide whether it is sampled"
+_LENGTH, _MARKS, _FORMULAE = (
+    PLAIN.index(name) for name in ("characters before the options", "share of punctuation", "LaTeX marks")
+)
+# Typical of ordinary requests: log(1 + characters) and the share of punctuation, with their spread.
+_USUAL_LENGTH, _USUAL_MARKS, _SPREAD_MARKS = 5.5, 0.06, 0.04
+# Logits of ability that one unit of difficulty costs.
+_STEEP = 0.5
+
+
+def difficulty(plain: F32) -> F64:
+    """How hard each request looks (… × len(PLAIN) → …), about 0 for an ordinary one and within ±4."""
+    marks = 0.5 * (plain[..., _MARKS] - _USUAL_MARKS) / _SPREAD_MARKS
+    found: F64 = np.clip(plain[..., _LENGTH] - _USUAL_LENGTH + marks, -4.0, 4.0).astype(np.float64)
+    return found
+
+
+def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
+    """How much more the strong target is worth for each request; only the order means something.
+
+    `abilities`: the shares of good answers of the weak and of the strong target on this traffic, where they are known.
+    """
+    hard = difficulty(plain)
+    if abilities is None:
+        formulae = np.minimum(1.0, plain[..., _FORMULAE] / math.log(4.0))
+        return hard * (1.0 - 2.0 * formulae)
+    weak, strong = (_logit(share) for share in abilities)
+    gain: F64 = _chance(strong - _STEEP * hard) - _chance(weak - _STEEP * hard)
+    return gain
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 0.02), 0.98)
+    return math.log(share / (1.0 - share))
+
+
+def _chance(logits: F64) -> F64:
+    return 1.0 / (1.0 + np.exp(-logits))

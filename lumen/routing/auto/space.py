@@ -1,0 +1,126 @@
+"""The space requests are compared in: n-grams as they are, counts and subjects through random waves.
+
+Ridge regression there is kernel ridge regression with the kernel `n-grams · n-grams + a · rbf(counts) + b ·
+rbf(subjects)`. Source of the waves: A. Rahimi and B. Recht, "Random Features for Large-Scale Kernel Machines", NIPS
+2007.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen.routing.auto.features import BUCKETS, F32, KINDS, PLAIN, SUBJECT_NAMES, Features, Table
+from lumen.routing.auto.hashing import normals
+
+_WAVES = 128
+_WIDTH = 0.7
+# Past three standard deviations more is not told apart from much.
+_CLIP = 3.0
+_FLAT = 1e-6
+# (weight in the kernel, seed of the waves) of a block.
+_PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.25, 11), (0.15, 12), (0.5, 13)
+SIZE = BUCKETS + 4 * _WAVES
+LENGTH_SIZE = 2 * _WAVES
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and inverse standard deviation of each column; 0 where a column never changed, so that it is not used."""
+
+    mean: F32
+    inverse: F32
+
+    @staticmethod
+    def of(columns: F32) -> Scale:
+        """Fitted to `columns` (n × m)."""
+        deviation = columns.std(axis=0)
+        inverse = np.where(deviation > _FLAT, 1.0 / np.maximum(deviation, _FLAT), 0.0)
+        return Scale(columns.mean(axis=0).astype(np.float32), inverse.astype(np.float32))
+
+    def apply(self, columns: F32) -> F32:
+        """Standard scores within ±3, divided by the root of the number of columns in use."""
+        used = max(int(np.count_nonzero(self.inverse)), 1)
+        scores: F32 = np.clip((columns - self.mean) * self.inverse, -_CLIP, _CLIP) / np.float32(np.sqrt(used))
+        return scores
+
+
+class Waves:
+    """The random waves of one block, made once for a width."""
+
+    def __init__(self, width: int, block: tuple[float, int]) -> None:
+        weight, seed = block
+        self._frequencies = normals(seed, (width, _WAVES)) / np.float32(_WIDTH)
+        self._size = np.float32(np.sqrt(weight / _WAVES))
+
+    def __call__(self, scores: F32) -> F32:
+        """Scores (… × width) as waves (… × 2 · _WAVES)."""
+        turns = scores @ self._frequencies
+        return np.concatenate((np.cos(turns), np.sin(turns)), axis=-1) * self._size
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What was learnt about the requests themselves, without labels."""
+
+    centre: F32
+    plain: Scale
+    subjects: Scale
+    waves: tuple[Waves, Waves]
+
+    @staticmethod
+    def of(rows: Table) -> Space:
+        """Fitted to the labelled requests."""
+        bare = Space(np.zeros(SIZE, np.float32), Scale.of(rows.plain), Scale.of(rows.subjects), _waves())
+        return Space(bare(rows).mean(axis=0), bare.plain, bare.subjects, bare.waves)
+
+    def __call__(self, rows: Table | Features) -> F32:
+        """Rows as points (… × SIZE), the mean of the labelled requests at the origin."""
+        plain = self.waves[0](self.plain.apply(rows.plain))
+        subjects = self.waves[1](self.subjects.apply(rows.subjects))
+        points = np.concatenate((rows.grams, plain, subjects), axis=-1)
+        points -= self.centre
+        return points
+
+    def unseen(self, one: Features) -> tuple[str, ...]:
+        """What kind of thing `one` has that no labelled request had, such as images."""
+        return tuple(
+            name
+            for name, at in _KIND_PLACES
+            if self.plain.inverse[at] == 0 and abs(float(one.plain[at] - self.plain.mean[at])) > _FLAT
+        )
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """All there is to keep."""
+        return {
+            "centre": self.centre,
+            "plain_mean": self.plain.mean,
+            "plain_inverse": self.plain.inverse,
+            "subjects_mean": self.subjects.mean,
+            "subjects_inverse": self.subjects.inverse,
+        }
+
+    @staticmethod
+    def from_arrays(kept: Mapping[str, NDArray[np.float32]]) -> Space:
+        """The same space again."""
+        return Space(
+            kept["centre"],
+            Scale(kept["plain_mean"], kept["plain_inverse"]),
+            Scale(kept["subjects_mean"], kept["subjects_inverse"]),
+            _waves(),
+        )
+
+
+_KIND_PLACES = tuple((name, PLAIN.index(name)) for name in KINDS)
+
+
+def _waves() -> tuple[Waves, Waves]:
+    return Waves(len(PLAIN), _PLAIN_BLOCK), Waves(2 * len(SUBJECT_NAMES), _SUBJECT_BLOCK)
+
+
+def length_waves(targets: int) -> Waves:
+    """The waves of the block of expected output lengths, one a target."""
+    return Waves(targets, _LENGTH_BLOCK)
