@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lumen.workers.holdings import Stage
@@ -18,6 +19,7 @@ _logger = logging.getLogger(__name__)
 _SETTLE = 0.3  # seconds before a replica that has just loaded is measured
 _READ = 0.1  # seconds between readings while memory is on its way back
 _STALE = 1.0  # seconds after which a reading is too old to give memory of a card away on
+_LAST = 2.0  # seconds that the last reading may take
 _BACK = 10.0  # seconds that memory may take to be seen back once its process is gone
 
 
@@ -56,6 +58,11 @@ class Accounts:
         holding = self._ledger.holding(replica.key)
         return dict(holding.charged) if holding is not None and holding.stage is not Stage.RETURNING else {}
 
+    def aside(self, replica: Replica) -> dict[str, int]:
+        """Bytes that are set aside for its model and not in use, by device: beyond what anybody could get."""
+        ledger, claims = self._ledger, _claims(replica)
+        return {device: ledger.free(device, draws=claims) - ledger.free(device) for device in ledger.devices}
+
     def seats(self, replica: Replica, most: int) -> tuple[Seat, ...]:
         """Where it could be; once it has a process, where it is."""
         taken = self._seats.get(replica.key)
@@ -70,8 +77,7 @@ class Accounts:
 
     def turn(self, replica: Replica, seat: Seat, *, pinned: bool) -> bool:
         """Set memory aside and let it start, or wake; `False` where another one was first."""
-        claims = (f"model:{replica.spec.name}",)
-        if self._ledger.reserve(replica.key, seat.holds, pinned=pinned, draws=claims) is not None:
+        if self._ledger.reserve(replica.key, seat.holds, pinned=pinned, draws=_claims(replica)) is not None:
             return False
         if not self._ledger.start(replica.key):
             return False
@@ -108,6 +114,11 @@ class Accounts:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._ledger.holdings():
+            # Once more, for whoever looks at the books when all is over.
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(_LAST):
+                    await self._memory.read({})
 
     # -- readings ----------------------------------------------------------------------------------------
 
@@ -166,3 +177,8 @@ class Accounts:
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("the memory of this machine could not be read", exc_info=error)
             self._moved()
+
+
+def _claims(replica: Replica) -> tuple[str, ...]:
+    """The set-aside capacity that it may use."""
+    return (f"model:{replica.spec.name}",)

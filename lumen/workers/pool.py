@@ -294,9 +294,9 @@ class Pool:
         waits = [one for one in group.staying if one.waits and (member.coming(one))]
         # One that is woken is there sooner than one that is started.
         for one in sorted(waits, key=lambda one: (one.life.state is not State.ASLEEP, one.index)):
-            has = self._accounts.holds(one)
+            has, aside = self._accounts.holds(one), self._accounts.aside(one)
             needs = tuple(
-                {device: max(0, size - has.get(device, 0)) for device, size in seat.holds.items()}
+                {d: max(0, size - has.get(d, 0) - aside.get(d, 0)) for d, size in seat.holds.items()}
                 for seat in self._accounts.seats(one, member.rules.high)
             )
             yield Want(one.key, group.name, needs, urgent, since if urgent else -float(member.rules.pinned))
