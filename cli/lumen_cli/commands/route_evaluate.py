@@ -146,9 +146,7 @@ def _show(found: dict[str, Any]) -> None:
     low, high = found["apgr_interval_draws"]
     off = found["off_strong"]
     quality = found["quality"]
-    say(
-        f"{found['data']}: {found['rows']} rows, {found['train']} labels, split {found['split']}, {found['draws']} draws"
-    )
+    say(f"{found['data']}: {found['rows']} rows, {found['train']} labels, {found['split']} split, {found['draws']} x")
     say(f"quality   {found['weak']} {quality['best_single_cheap']:.3f}, {found['strong']} {quality['strong']:.3f}")
     say()
     rows = [("learner", f"{found['apgr']:.3f}  ({low:.3f} to {high:.3f})")]

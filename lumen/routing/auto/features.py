@@ -184,7 +184,8 @@ def _options(data: bytes) -> NDArray[np.intp]:
     lines = lines[lines < len(data) - 3]
     letter = lines + (seen[lines] == ord("("))
     chosen = (seen[letter] - np.uint8(ord("A")) < 10) & _AFTER[seen[letter + 1]]
-    return lines[chosen]
+    found: NDArray[np.intp] = lines[chosen]
+    return found
 
 
 @cache

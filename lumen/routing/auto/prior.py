@@ -43,7 +43,8 @@ def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
     hard = difficulty(plain)
     if abilities is None:
         formulae = np.minimum(1.0, plain[..., _FORMULAE] / math.log(4.0))
-        return hard * (1.0 - 2.0 * formulae)
+        unsure: F64 = hard * (1.0 - 2.0 * formulae)
+        return unsure
     weak, strong = (_logit(share) for share in abilities)
     gain: F64 = _chance(strong - _STEEP * hard) - _chance(weak - _STEEP * hard)
     return gain

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lumen.routing.auto import prior, ridge
+from lumen.routing.auto.ask import Ask
+from lumen.routing.auto.features import features
+from lumen.routing.auto.learner import Labels, Row, fit, fit_table
+from lumen.routing.auto.model import Model, ModelError
+from lumen.routing.auto.scorer import Scorer
+from tests.routing.auto.made import labelled, traffic
+
+NAMES = ("weak", "strong")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    rows, labels, _ = labelled(600, 1)
+    return Scorer.load(fit_table(rows, labels, NAMES, "strong").model.to_bytes())
+
+
+def test_what_was_hidden_is_found(scorer: Scorer) -> None:
+    easy = scorer.score(Ask("Tell me about the plural of a noun with blue river stone."))
+    hard = scorer.score(Ask("Tell me about the torque on a rotating shaft with blue river stone."))
+    assert easy.of("weak").loss < 0.2 < 0.3 < hard.of("weak").loss
+    assert abs(easy.of("weak").ok - 0.9) < 0.12 and abs(hard.of("weak").ok - 0.4) < 0.15
+    assert hard.of("strong").loss == 0.0
+    assert 60 < (easy.of("weak").tokens or 0) < 200 < 280 < (hard.of("weak").tokens or 0)
+    with pytest.raises(KeyError):
+        easy.of("other")
+
+
+def test_what_was_never_labelled_is_told(scorer: Scorer) -> None:
+    assert scorer.score(Ask("Tell me about the plural of a noun.", images=1)).unseen == ("images",)
+    strange = scorer.score(Ask("SELECT x FROM y WHERE z = 3; DROP TABLE q; 01101 0101 >>> <<<"))
+    assert not strange.familiar and not scorer.score(Ask("hi", tools=2)).familiar
+
+
+def test_one_and_many_score_alike(scorer: Scorer) -> None:
+    rows, _, _ = labelled(20, 9)
+    asks, _, _ = traffic(20, 9)
+    many = scorer.score_table(rows)
+    assert np.allclose([scorer.score(ask).of("weak").loss for ask in asks], many.loss[:, 0], atol=1e-4)
+
+
+def test_left_out_rows_equal_a_fit_without_them() -> None:
+    rng = np.random.default_rng(3)
+    points = rng.standard_normal((60, 8)).astype(np.float32)
+    kernel, labels = points @ points.T, rng.standard_normal((60, 1))
+    weights = rng.uniform(0.5, 2.0, 60)
+    whole = ridge.fit(kernel, labels, weights, 5.0)
+    rest = np.arange(60) != 17
+    part = np.linalg.solve(kernel[np.ix_(rest, rest)] + np.diag(5.0 / weights[rest]), labels[rest, 0] - whole.mean[0])
+    assert whole.left_out[17, 0] == pytest.approx(whole.mean[0] + kernel[17, rest] @ part, abs=1e-3)
+
+
+def test_the_inverse_by_halves() -> None:
+    points = np.random.default_rng(0).standard_normal((700, 300)).astype(np.float32)
+    matrix = points @ points.T / 300 + 2 * np.eye(700, dtype=np.float32)
+    assert np.allclose(ridge.inverted(matrix) @ matrix, np.eye(700), atol=1e-4)
+
+
+def test_missing_labels_and_a_third_target() -> None:
+    asks, ok, _ = traffic(300, 5)
+    rows = [
+        Row(ask, {"weak": float(good[0]), "strong": float(good[1]), **({"spare": 1.0} if i % 3 == 0 else {})}, {})
+        for i, (ask, good) in enumerate(zip(asks, ok, strict=True))
+    ]
+    learnt = fit(rows, ("strong", "weak", "spare"), "strong")
+    assert np.isfinite(learnt.loss).all() and np.isfinite(learnt.ok).all()
+    found = Scorer(learnt.model).score(asks[0])
+    assert found.of("spare").ok > 0.9 and found.of("weak").tokens is None
+
+
+def test_repeated_requests_are_answered_by_their_own_labels() -> None:
+    rows, labels, _ = labelled(400, 6)
+    # One easy request comes back sixty times, and the weak target always fails on it.
+    ask = Ask("Tell me about a greeting for a friend in Klingon, in rhyme, please.")
+    again = features(ask)
+    ok = labels.ok.copy()
+    for i in range(60):
+        rows.grams[i], rows.plain[i], rows.subjects[i] = again.grams, again.plain, again.subjects
+        ok[i] = (0.0, 1.0)
+    learnt = fit_table(rows, Labels(ok, labels.tokens, labels.weights), NAMES, "strong")
+    assert Scorer(learnt.model).score(ask).of("weak").loss > 0.8
+
+
+def test_too_little() -> None:
+    rows, labels, _ = labelled(19, 1)
+    with pytest.raises(ValueError, match="19 labels are too few"):
+        fit_table(rows, labels, NAMES, "strong")
+    rows, labels, _ = labelled(30, 1)
+    with pytest.raises(ValueError, match="not among the targets"):
+        fit_table(rows, labels, NAMES, "other")
+
+
+def test_the_file_is_the_same_each_time_and_refused_when_changed(scorer: Scorer) -> None:
+    data = scorer.model.to_bytes()
+    again = Model.from_bytes(data)
+    assert again.to_bytes() == data and len(again.version) == 12
+    for bad in (data[:-1], data[:200], b"PK" + data, data[:500] + b"x" + data[501:], b""):
+        with pytest.raises(ModelError):
+            Model.from_bytes(bad)
+
+
+def test_the_prior_follows_the_abilities() -> None:
+    short, long = (
+        features(Ask("What is it?")).plain,
+        features(Ask("Consider this: " + "a case of many words; " * 40)).plain,
+    )
+    assert prior.score(long) > prior.score(short)
+    assert prior.score(long, (0.85, 0.95)) > prior.score(short, (0.85, 0.95))
+    assert prior.score(long, (0.1, 0.3)) < prior.score(short, (0.1, 0.3))
