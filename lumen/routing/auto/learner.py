@@ -139,7 +139,7 @@ def _lengths(kernel: F32, tokens: F64, weights: F64) -> _Lengths | None:
     logs = np.log1p(tokens)
     if (np.count_nonzero(~np.isnan(logs), axis=0) < _FEWEST_LENGTHS).any():
         return None
-    fitted = ridge.fit(kernel, logs, weights, _PENALTIES[0])
+    fitted = ridge.fit(kernel, logs, weights, _PENALTIES[1])
     left_out = fitted.left_out.astype(np.float32)
     # exp of a mean is not the mean of exp: N. Duan, JASA 78 (1983).
     smear = np.nanmean(np.exp(np.clip(logs - fitted.left_out, -5.0, 5.0)), axis=0)
