@@ -60,9 +60,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     options = parser.parse_args()
     lines = [
-        f"`python -m bench.router --draws {options.draws}`; APGR with the middle 95 % of the draws. Off strong: share of",
-        "calls kept off the strong model at one point of loss, and the share of draws whose held-out rows lost",
-        "more. Data: TIGER-AI-Lab/MMLU-Pro and WildEval/ZeroEval, both Apache-2.0.",
+        f"`python -m bench.router --draws {options.draws}`; APGR with the middle 95 % of draws. Off strong: share of",
+        "calls kept off the strong model at one point of loss, and the share of draws whose held-out rows",
+        "lost more. Data: TIGER-AI-Lab/MMLU-Pro and WildEval/ZeroEval, both Apache-2.0.",
         "",
         "| pair | labels | split | APGR | length | prior, two rates | group mean | off, certified | broken |"
         " off, uncertified | broken |",
