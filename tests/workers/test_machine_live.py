@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,25 @@ def test_what_idles_gives_everything_back_and_the_next_one_gets_it(run_dir: Path
         finally:
             await supervisor.stop(10)
         assert marked(run_dir) == {}
+
+    run(work(), 110)
+
+
+def test_what_is_reserved_is_kept_free_and_can_be_had(run_dir: Path) -> None:
+    async def work() -> None:
+        machine = room_for(1.2)
+        supervisor = await serve(machine, run_dir, {"a": replace(MODEL, reserve=True, idle_after=600.0), "b": MODEL})
+        try:
+            with pytest.raises(UnavailableError):
+                await supervisor.acquire("b", 2)
+            lease = await supervisor.acquire("a", 60)
+            assert holders(machine) == {"a"}
+            lease.release(True)
+            with pytest.raises(UnavailableError):
+                await supervisor.acquire("b", 2)
+            assert holders(machine) == {"a"}
+        finally:
+            await supervisor.stop(10)
 
     run(work(), 110)
 
