@@ -1,7 +1,9 @@
 """What the gateway costs: Lumen, a bare aiohttp relay (and LiteLLM where installed) before the same emulated upstream.
 
 `python -m bench.gateway [--rounds 5]`. The subjects take turns in every round; each is pinned to one core, the load
-and the upstream to another. Figures are medians over rounds; ratios are taken within a round.
+and the upstream to another. Figures are medians over rounds; ratios are taken within a round. `lumen` has everything
+on that a paid request passes: key, limits, breaker, latency history, a budget whose hold and whose end are each
+committed to the ledger before anything goes on. `lumen, free` is the same without prices, so without holds.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -27,6 +30,8 @@ import uvloop
 from bench import report
 from bench.load import Sample, closed_loop, open_loop
 
+CHUNKS = 64
+PAID, FREE = "lumen", "lumen, free"
 PROMPT = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Say sixty-four words. " * 8}]
 
 
@@ -41,8 +46,10 @@ class Subject:
     model: str = "m"
 
     def cpu(self) -> float:
+        """Seconds so far, to the nanosecond, of every thread that lives."""
         family = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(p.cpu_times()[:2]) for p in family)
+        tasks = [task for process in family for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def request(self, stream: bool) -> bytes:
         body = json.dumps({"model": self.model, "messages": PROMPT, "stream": stream}, separators=(",", ":")).encode()
@@ -85,20 +92,24 @@ def started(argv: list[str], core: int, port: int, env: dict[str, str], log: Pat
 
 
 @contextlib.contextmanager
-def lumen(home: Path, upstream: int) -> Iterator[Subject]:
+def lumen(home: Path, upstream: int, name: str = PAID) -> Iterator[Subject]:
     from lumen.keys import KeyRing, mint, save
 
-    port = free_port()
+    home, port = home / name.replace(", ", "-"), free_port()
     key, secret = mint("bench")
     config = home / "config" / "config.yaml"
     config.parent.mkdir(parents=True)
     save(home / "config" / "keys.json", KeyRing([key]))
-    config.write_text(
-        f"providers:\n  up: {{base_url: 'http://127.0.0.1:{upstream}/v1'}}\nroutes:\n  m: {{targets: [up/m]}}\n"
-    )
+    provider: dict[str, object] = {"base_url": f"http://127.0.0.1:{upstream}/v1"}
+    route: dict[str, object] = {"targets": ["up/m"]}
+    if name == PAID:
+        provider["models"] = {"m": {"price": {"input": "0.40/1M", "output": "1.60/1M"}}}
+        route["budget"] = {"daily": "1000000usd"}
+    # JSON is YAML.
+    config.write_text(json.dumps({"providers": {"up": provider}, "routes": {"m": route}}))
     argv = [sys.executable, "-m", "lumen", "--config", str(config), "--port", str(port)]
     with started(argv, 0, port, {"LUMEN_HOME": str(home)}, home / "log") as process:
-        yield Subject("lumen", port, process, key=secret)
+        yield Subject(name, port, process, key=secret)
 
 
 @contextlib.contextmanager
@@ -148,7 +159,9 @@ async def measure(subject: Subject, scale: float) -> dict[str, float]:
     figures["requests/s, 32 clients"] = len(many.total) / spent
     before = subject.cpu()
     streams = await closed_loop(subject.port, stream, 32, max(1, int(6 * scale)))
-    figures["CPU per 64-chunk stream (ms)"] = (subject.cpu() - before) / len(streams.total) * 1000
+    figures[f"CPU per {CHUNKS}-chunk stream (ms)"] = (subject.cpu() - before) / len(streams.total) * 1000
+    more = figures[f"CPU per {CHUNKS}-chunk stream (ms)"] - figures["CPU per whole request (ms)"]
+    figures["CPU per chunk beyond a whole request's (µs)"] = more / CHUNKS * 1000
     paced = await open_loop(subject.port, stream, 100.0, int(500 * scale))
     figures["first token p50 (ms)"], figures["first token p99 (ms)"] = quantiles(paced)
     figures["resident (MB)"] = subject.process.memory_info().rss / 1e6
@@ -164,21 +177,24 @@ def quantiles(sample: Sample) -> tuple[float, float]:
 def table(rounds: dict[str, list[dict[str, float]]], direct: list[tuple[float, float]]) -> str:
     """Medians per subject and, where it means something, the ratio to the relay, round by round."""
     names = list(rounds)
-    head = "| | " + " | ".join(names) + " | lumen ÷ relay (median, range over rounds) |"
-    lines = [head, "|---" * (len(names) + 2) + "|"]
+    ours = [name for name in names if name != "relay"]
+    lines = ["| | " + " | ".join([*names, *(f"{name} ÷ relay (range over rounds)" for name in ours)]) + " |"]
+    lines.append("|---" * (1 + len(names) + len(ours)) + "|")
     for figure in rounds["relay"][0]:
         cells = [f"{statistics.median(r[figure] for r in rounds[name]):.3g}" for name in names]
-        pairs = zip(rounds["lumen"], rounds["relay"], strict=True)
-        ratios = [a[figure] / b[figure] for a, b in pairs if b[figure]]
-        shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
-        lines.append(f"| {figure} | " + " | ".join(cells) + f" | {shown} |")
+        for name in ours:
+            pairs = zip(rounds[name], rounds["relay"], strict=True)
+            ratios = [a[figure] / b[figure] for a, b in pairs if b[figure]]
+            shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
+            cells.append(shown)
+        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
     for i, label in enumerate(("first token added, p50 (ms)", "first token added, p99 (ms)")):
         figure = f"first token {('p50', 'p99')[i]} (ms)"
         cells = []
         for name in names:
             added = [r[figure] - d[i] for r, d in zip(rounds[name], direct, strict=True)]
             cells.append(f"{statistics.median(added):.2f}")
-        lines.append(f"| {label} | " + " | ".join(cells) + " | |")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |" + " |" * len(ours))
     return "\n".join(lines)
 
 
@@ -208,7 +224,10 @@ def main() -> None:
             [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         )
         upstream = Subject("direct", port, stack.enter_context(started(argv, -1, port, {}, home / "upstream.log")))
-        makers = [relay, lumen] + ([litellm] if importlib.util.find_spec("litellm") else [])
+        makers: list[Callable[[Path, int], contextlib.AbstractContextManager[Subject]]]
+        makers = [relay, lumen, partial(lumen, name=FREE)]
+        if importlib.util.find_spec("litellm"):
+            makers.append(litellm)
         subjects = [stack.enter_context(make(home, port)) for make in makers]
         text = uvloop.run(run(given.rounds, given.scale, subjects, upstream))
     print(text)
