@@ -34,11 +34,12 @@ class Context:
     def __init__(self, n_cells: int, room: int) -> None:
         self.n_cells = n_cells
         self.room = room
-        self.shape = SimpleNamespace(n_batch=64, n_seq=8)
+        self.shape = SimpleNamespace(n_batch=64, n_seq=8, lanes=False)
         self.model = SimpleNamespace(vocab=Vocab(), recurrent=False)
         self.held: dict[int, list[int]] = {slot: [] for slot in range(8)}
         self.failures = 0
         self.batches: list[list[tuple[int, int]]] = []
+        self.slots: list[int] = []  # of the last batch
 
     def decode(self, chunks: list[Chunk]) -> list[int]:
         if self.failures:
@@ -47,10 +48,21 @@ class Context:
         if sum(map(len, self.held.values())) + sum(chunk.count for chunk in chunks) > self.room:
             raise NoRoom
         self.batches.append([(chunk.start, chunk.count) for chunk in chunks])
+        self.slots = [chunk.sequence.slot for chunk in chunks]
         for chunk in chunks:
             assert len(self.held[chunk.sequence.slot]) == chunk.start
             self.held[chunk.sequence.slot] += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
         return [i if chunk.sample else -1 for i, chunk in enumerate(chunks)]
+
+    def again(self, tokens: list[int], *, exact: bool = False) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise DecodeFailed("broken")
+        if sum(map(len, self.held.values())) + len(tokens) > self.room:
+            raise NoRoom
+        self.batches.append([(len(self.held[slot]), 1) for slot in self.slots])
+        for slot, token in zip(self.slots, tokens, strict=True):
+            self.held[slot].append(token)
 
     def cut(self, slot: int, start: int) -> bool:
         del self.held[slot][start:]
@@ -59,8 +71,9 @@ class Context:
     def drop(self, slot: int) -> None:
         self.held[slot] = []
 
-    def copy(self, source: int, target: int, end: int) -> None:
+    def copy(self, source: int, target: int, end: int) -> bool:
         self.held[target] = self.held[source][:end]
+        return True
 
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end

@@ -28,10 +28,11 @@ class Tape:
     def drop(self, slot: int) -> None:
         self.held[slot] = []
 
-    def copy(self, source: int, target: int, end: int) -> None:
+    def copy(self, source: int, target: int, end: int) -> bool:
         assert not self.held[target], "a copy must go to an empty slot"
         assert self.divisible
         self.held[target] = self.held[source][:end]
+        return True
 
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
