@@ -6,7 +6,7 @@ estimated from what the gateway itself sent and received, and the bill is then m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -119,7 +119,7 @@ def input_bound(
 
 def worst(price: Price, input_tokens: int, output_tokens: int, micros: int = 0) -> int:
     """The most that a request within these bounds can cost, in pico-dollars, whatever is cached or tiered."""
-    dearest = max(_dearest(r) * input_tokens + r.output * output_tokens for r in _reached(price, input_tokens))
+    dearest = max([_dearest(r) * input_tokens + r.output * output_tokens for r in _reached(price, input_tokens)])
     return min(dearest + price.per_request + _seconds(price, micros), MOST)
 
 
@@ -149,9 +149,10 @@ def ceiling_needed(price: Price) -> int:
     return max(max(_dearest(rate), rate.output) for rate in steps)
 
 
-def _reached(price: Price, input_tokens: int) -> Iterator[Price | Tier]:
-    yield price
-    yield from (tier for tier in price.tiers if input_tokens > tier.over)
+def _reached(price: Price, input_tokens: int) -> Sequence[Price | Tier]:
+    if not price.tiers:
+        return (price,)
+    return (price, *(tier for tier in price.tiers if input_tokens > tier.over))
 
 
 def _dearest(rate: Price | Tier) -> int:

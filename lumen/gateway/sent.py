@@ -66,7 +66,10 @@ class Out:
         self.chunked = length is None and recent
         keep = keep and (length is not None or recent)
         self.sent = KEPT if keep else LAST
-        lines = "".join([f"{name}: {_safe(value)}\r\n" for name, value in headers.items()])
+        values = "".join(headers.values())
+        if not (values.isascii() and values.isprintable()):
+            headers = {name: _safe(value) for name, value in headers.items()}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if length is not None:
             lines = f"{lines}Content-Length: {length}\r\n"
         elif recent:
@@ -126,7 +129,7 @@ class Out:
 
 def _safe(value: str) -> str:
     """A value that cannot end its line; names that a client made up may hold anything."""
-    return value if value.isascii() and value.isprintable() else quote(value, safe=" /:")
+    return value if value.isascii() and value.isprintable() else quote(value, safe=" /:;=,")
 
 
 def _date() -> str:
