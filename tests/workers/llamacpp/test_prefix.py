@@ -60,8 +60,11 @@ class CacheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tape = Tape(self.divisible)
-        self.cache = PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
+        self.cache = self.make()
         self.live: dict[int, list[int]] = {}
+
+    def make(self) -> PrefixCache:
+        return PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
 
     @precondition(lambda self: self.cache.available())
     @rule(
