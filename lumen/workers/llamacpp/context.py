@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.threads import Tuner
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
@@ -44,11 +45,13 @@ class Shape:
     kv_type: str = "f16"
     embeddings: bool = False
     lanes: bool = False
+    tune: bool = False  # find out how many of the threads are best; the numbers must not hang on it
 
 
 _ONE_THREAD = 0.004
-"""Seconds: a decode shorter than this on one thread is not spread over more. Their meeting after every operation then
-costs more than it gains, and takes the cores that the HTTP loop and the client need."""
+"""Seconds: a decode shorter than this on one thread is not spread over more, to begin with where that is tuned. Their
+meeting after every operation then costs more than it gains, and takes the cores that the HTTP loop and the client need.
+"""
 
 
 _ONE_THREAD_BYTES = 40 << 20
@@ -135,6 +138,7 @@ class Context:
         self._threads = shape.threads
         self._weight: int = lib.llama_model_size(model.pointer)
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
+        self._tuner: Tuner | None = None
         self._candidates: NDArray[np.void] | None = None
         self._views: dict[int, Floats] = {}  # by address: rows of llama.cpp's output buffer
 
@@ -211,6 +215,8 @@ class Context:
             if time.perf_counter() - begun > 0.1:
                 break
         self._unit = best
+        if self.shape.tune:
+            self._tuner = Tuner(self.shape.threads, best, _ONE_THREAD)
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -218,8 +224,11 @@ class Context:
             lib.llama_set_n_threads(self.pointer, threads, threads)
 
     def _run(self, exact: bool = False) -> None:
-        if self._unit:
-            n = self.batch.struct.n_tokens
+        n: int = self.batch.struct.n_tokens
+        tuner, begun = None if exact else self._tuner, time.monotonic()
+        if tuner is not None:
+            self._set_threads(tuner.choose(n, begun))
+        elif self._unit:
             small = n * self._weight < _ONE_THREAD_BYTES if exact else n * self._unit < _ONE_THREAD
             self._set_threads(1 if small else self.shape.threads)
         code: int = lib.llama_decode(self.pointer, self.batch.struct)
@@ -230,6 +239,9 @@ class Context:
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}")
         lib.llama_synchronize(self.pointer)  # a GPU may still be at work: wait here, without the interpreter's lock
+        if tuner is not None:
+            now = time.monotonic()
+            tuner.learn(n, now - begun, now)
 
     def logits(self, row: int) -> Floats:
         """The logits of one batch row: a view, shape [vocabulary], good until the next decode."""

@@ -131,6 +131,7 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
         flash_attn=flash_attn,
         kv_type=settings.kv_type,
         lanes=lanes,
+        tune=flash_attn == "off" and settings.gpu_layers == 0,  # flash attention sums in as many parts as threads
     )
     context = Context(model, shape)
     if context.memory is None:  # an encoder: there is nothing to generate with
