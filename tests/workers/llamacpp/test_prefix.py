@@ -28,11 +28,10 @@ class Tape:
     def drop(self, slot: int) -> None:
         self.held[slot] = []
 
-    def copy(self, source: int, target: int, end: int) -> bool:
+    def copy(self, source: int, target: int, end: int) -> None:
         assert not self.held[target], "a copy must go to an empty slot"
         assert self.divisible
         self.held[target] = self.held[source][:end]
-        return True
 
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
@@ -60,11 +59,8 @@ class CacheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tape = Tape(self.divisible)
-        self.cache = self.make()
+        self.cache = PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
         self.live: dict[int, list[int]] = {}
-
-    def make(self) -> PrefixCache:
-        return PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
 
     @precondition(lambda self: self.cache.available())
     @rule(
