@@ -12,10 +12,10 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
-from lumen_cli.commands.route_evaluate import evaluate
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.limits import CREDIT, DAILY, MAX_REQUEST, MONTHLY, NONE, PER_MINUTE, checked, count, shown, written
 from lumen_cli.output import JSON, command, print_json, say, table
+from lumen_cli.route_evaluate import evaluate
 from lumen_cli.settings import CONFIG, config_file, reload
 from lumen_cli.trail import changed
 

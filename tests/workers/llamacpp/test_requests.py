@@ -264,6 +264,7 @@ def test_props_models_metrics_tokens(worker: Worker) -> None:
     assert tokens["count"] == len(tokens["tokens"])
     assert worker.post("/detokenize", tokens=tokens["tokens"]).body["prompt"] == text
     assert worker.post("/tokenize", prompt=5).error["param"] == "prompt"
+    worker.post("/v1/completions", prompt="x", max_tokens=2)
     for name in ("requests_running", "kv_cells_total", "prompt_tokens_total", "tokens_per_second"):
         assert worker.metric(name) >= 0
     assert worker.metric("generated_tokens_total") > 0
