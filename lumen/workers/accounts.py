@@ -63,6 +63,10 @@ class Accounts:
         ledger, claims = self._ledger, _claims(replica)
         return {device: ledger.free(device, draws=claims) - ledger.free(device) for device in ledger.devices}
 
+    def reserved(self, replica: Replica) -> bool:
+        """Whether what it holds is set aside for its model: sending it away would free nothing for another."""
+        return any(self._ledger.earmarked(claim) for claim in _claims(replica))
+
     def seats(self, replica: Replica, most: int) -> tuple[Seat, ...]:
         """Where it could be; once it has a process, where it is."""
         taken = self._seats.get(replica.key)

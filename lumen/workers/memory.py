@@ -74,6 +74,10 @@ class Ledger:
             self._known(wanted)
         self._earmarks = {name: dict(wanted) for name, wanted in claims.items()}
 
+    def earmarked(self, claim: str) -> bool:
+        """Whether capacity is set aside under that name."""
+        return claim in self._earmarks
+
     def reserve(
         self, owner: str, wants: Mapping[str, int], *, pinned: bool = False, draws: Sequence[str] = ()
     ) -> Shortage | None:

@@ -329,7 +329,7 @@ class Pool:
             busy=not steady or one.load.in_flight > 0,
             leaving=one.stopping or resting,
             outdated=not member.group.current(one),
-            pinned=member.rules.pinned,
+            pinned=member.rules.pinned or self._accounts.reserved(one),
             since=one.loaded,
             used=one.load.used,
             stay=residency.stay(member.rules.stay, wake),
