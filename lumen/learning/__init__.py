@@ -1,0 +1,1 @@
+"""Learning from the operator's traffic: answers compared in the dark, labels, scorers fitted, canaries in motion."""
