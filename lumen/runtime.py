@@ -20,6 +20,7 @@ from lumen.core.errors import ConfigError
 from lumen.files import write_atomic
 from lumen.gateway import admin, app
 from lumen.gateway.http import Ingress
+from lumen.operator import Operator
 from lumen.paths import Paths, paths
 from lumen.service import AlreadyRunning, Options, Service, say
 
@@ -48,7 +49,9 @@ class Runtime:
         server = service.config.server
         timeouts = {"header_timeout": server.header_timeout, "idle_timeout": server.idle_timeout}
         public = ServerRunner(Ingress(app.handler(service.state), **timeouts), shutdown_timeout=0.5)
-        private = ServerRunner(Ingress(admin.handler(service), header_timeout=5, idle_timeout=60), shutdown_timeout=0.5)
+        private = ServerRunner(
+            Ingress(admin.handler(Operator(service)), header_timeout=5, idle_timeout=60), shutdown_timeout=0.5
+        )
         try:
             await public.setup()
             await private.setup()

@@ -20,7 +20,7 @@ _FRAME = 0.25
 
 
 class Operator(Protocol):
-    """What an operator may ask of the running gateway; `runtime.py` does it."""
+    """What an operator may ask of the running gateway; `lumen/operator.py` does it."""
 
     def status(self) -> dict[str, Any]: ...
 

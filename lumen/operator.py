@@ -1,0 +1,187 @@
+"""What operators ask of a running gateway, each a method of one class: the other side of `gateway/admin.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import time
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import psutil
+
+import lumen
+from lumen.core.errors import RequestError
+from lumen.gateway import overview
+from lumen.service import Service, say
+
+# Requests and failovers in one frame of the live view.
+_MOST_SHOWN = 100
+
+
+class Operator:
+    """Tells what goes on in `service`, and has done what an operator wants."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._process = psutil.Process()
+
+    def memory(self) -> dict[str, Any]:
+        return self._service.memory.describe()
+
+    def status(self) -> dict[str, Any]:
+        service = self._service
+        served, states, standings = service.served, service.supervisor.states(), service.supervisor.standings()
+        return {
+            "version": lumen.__version__,
+            "pid": os.getpid(),
+            "url": service.url,
+            "started": service.started,
+            "uptime_s": round(time.time() - service.started, 1),
+            "ready": service.serving and all(served.ready(states, standings).values()),
+            "draining": service.state.draining,
+            "config": str(service.config_file),
+            "profile": {"name": service.profile.name, "why": service.why},
+            "models": overview.models_status(served, states, standings),
+            "routes": [entry.name for entry in service.state.table.entries()],
+            "requests": overview.requests_status(service.state.counters),
+            "targets": self.targets(),
+            "failovers": service.state.health.recent_failovers()[:20],
+            "providers_missing_keys": dict(service.upstreams.missing),
+            "money": service.state.billing.status(),
+            "rss_bytes": self._process.memory_info().rss,
+            "notice": served.notice,
+        }
+
+    def targets(self) -> list[dict[str, Any]]:
+        return self._service.state.health.snapshot(asyncio.get_running_loop().time())
+
+    def failovers(self) -> list[dict[str, Any]]:
+        return self._service.state.health.recent_failovers()
+
+    def routes(self) -> list[dict[str, Any]]:
+        service = self._service
+        return overview.routes(service.state.table, service.served.config.routes, service.state.health.late)
+
+    def models(self) -> list[dict[str, Any]]:
+        service = self._service
+        return overview.names(service.served, service.supervisor.states(), service.state.table)
+
+    def frame(self, number: int) -> dict[str, Any]:
+        """What goes on right now, with the requests that ended after the `number`-th; see `gateway/live.py`."""
+        service = self._service
+        now, live, state = asyncio.get_running_loop().time(), service.live, service.state
+        left_out, ended = live.since(number, _MOST_SHOWN)
+        return {
+            "at": time.time(),
+            "number": live.number,
+            "left_out": left_out,
+            "ended": ended,
+            "active": [one.shown(now) for one in islice(state.active.values(), _MOST_SHOWN)],
+            "routes": live.routes(now),
+            "requests": overview.requests_status(state.counters),
+            "targets": self.targets(),
+            "models": overview.models_status(
+                service.served, service.supervisor.states(), service.supervisor.standings()
+            ),
+            "failovers": state.health.recent_failovers()[:_MOST_SHOWN],
+            "money": state.billing.status(),
+            "rss_bytes": self._process.memory_info().rss,
+            "draining": state.draining,
+        }
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """One of the last requests with all its tries.
+
+        Raises:
+            RequestError: it is not kept, or not any more.
+        """
+        found = self._service.live.find(request_id)
+        if found is None:
+            raise RequestError("There is no such request among the last ones.", status=404, param="request")
+        return found
+
+    def cancel(self, request_id: str) -> dict[str, Any]:
+        """End a request under way; its client sees the connection end.
+
+        Raises:
+            RequestError: it is not under way.
+        """
+        active = self._service.state.active.get(request_id)
+        if active is None or active.task is None:
+            raise RequestError("There is no such request under way.", status=404, param="request")
+        active.task.cancel()
+        return {"cancelled": request_id}
+
+    def steer(self, name: str, action: str) -> dict[str, Any]:
+        """Eject, drain or restore a target by hand.
+
+        Raises:
+            RequestError: no such action.
+        """
+        service = self._service
+        known = {target.name for entry in service.state.table.entries() for target in entry.targets}
+        now, health = asyncio.get_running_loop().time(), service.state.health
+        if name not in known and name.partition("/")[0] not in service.served.config.providers:
+            raise RequestError(f"There is no target '{name[:128]}'; see: lumen target ls", status=404, param="target")
+        match action:
+            case "eject":
+                health.eject(name, now, None, "by the operator")
+            case "drain":
+                health.drain(name, now, "by the operator")
+            case "restore":
+                health.restore(name, now)
+            case _:
+                raise RequestError("Send 'action' as eject, drain or restore.", param="action")
+        return {"target": name, "action": action}
+
+    async def reload(self) -> dict[str, Any]:
+        service = self._service
+        config = service.read_config()
+        before = asdict(service.served.config)
+        await service.apply(config)
+        after = asdict(service.served.config)
+        changed = [name for name in after if after[name] != before[name]]
+        say("configuration reloaded" + (f": {', '.join(changed)}" if changed else ""))
+        return {"changed": changed}
+
+    def sleep(self, model: str) -> dict[str, Any]:
+        """Have a local model sleep as soon as its answers are done.
+
+        Raises:
+            RequestError: no such model.
+        """
+        self._service.supervisor.sleep(self._local(model))
+        return {"model": model, "sleeps": True}
+
+    def wake(self, model: str) -> dict[str, Any]:
+        """Have a local model loaded.
+
+        Raises:
+            RequestError: no such model.
+        """
+        self._service.supervisor.wake(self._local(model))
+        return {"model": model, "wakes": True}
+
+    async def restart(self, model: str) -> dict[str, Any]:
+        await self._service.supervisor.restart(self._local(model))
+        return {"restarting": model}
+
+    def _local(self, model: str) -> str:
+        if model not in self._service.served.sources:
+            raise RequestError(f"There is no local model '{model[:128]}'.", status=404, param="model")
+        return model
+
+    def stop(self) -> dict[str, Any]:
+        self._service.stop()
+        return {"stopping": True, "in_flight": self._service.state.counters.in_flight}
+
+    async def note(self, action: str, *given: str) -> None:
+        """Write to the audit log what an operator had done. Where that fails it is told, and what was done stands."""
+        try:
+            # The admin socket opens only to the user the gateway runs as.
+            await asyncio.to_thread(self._service.audit.add, action, " ".join(given), getpass.getuser())
+        except (OSError, TimeoutError) as error:
+            say(f"the audit log cannot be written: {error}")
