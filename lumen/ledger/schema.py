@@ -74,7 +74,46 @@ _FIRST = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,))
+# Whether answers were good, see `labels.py`.
+_LABELS = (
+    """CREATE TABLE labels (
+        id INTEGER PRIMARY KEY,
+        request TEXT NOT NULL,
+        source TEXT NOT NULL,
+        route TEXT NOT NULL,
+        key TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        ok TEXT NOT NULL,
+        tokens TEXT NOT NULL,
+        propensity REAL NOT NULL CHECK (propensity > 0 AND propensity <= 1),
+        form TEXT NOT NULL,
+        ask BLOB NOT NULL,
+        versions TEXT NOT NULL,
+        comment TEXT NOT NULL,
+        UNIQUE (request, source)
+    )""",
+    "CREATE INDEX labels_route ON labels (route, id)",
+    """CREATE TABLE pairs (
+        id INTEGER PRIMARY KEY,
+        request TEXT NOT NULL UNIQUE,
+        run TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        facts BLOB NOT NULL,
+        sample BLOB
+    )""",
+    "CREATE INDEX pairs_run ON pairs (run, id)",
+    """CREATE TABLE anchors (
+        route TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        first TEXT NOT NULL,
+        second TEXT NOT NULL,
+        verdict TEXT NOT NULL CHECK (verdict IN ('first', 'second', 'tie')),
+        at INTEGER NOT NULL,
+        PRIMARY KEY (route, prompt, first, second)
+    ) WITHOUT ROWID""",
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS)
 
 
 class SchemaError(ConfigError):
