@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lumen.core.errors import ConfigError
+from lumen.core.roles import ROLES, Role
 from lumen.files import locked, write_atomic
 from lumen.paths import Paths
 
@@ -50,6 +51,8 @@ class Key:
 
     `models` and `routes` are glob patterns. With neither, the key may use everything; with either, only what
     they name: a declared route must match `routes`, a model addressed by its own name must match `models`.
+    `retains`: whether anything of what its requests say may be kept, see `lumen/gateway/retention.py`.
+    `role`: what it may do in the admin API, see `lumen/core/roles.py`; such a key asks no model. `None`: it only asks.
     """
 
     id: str
@@ -61,6 +64,8 @@ class Key:
     routes: tuple[str, ...] = ()
     revoked: float | None = None
     limits: Limits = field(default_factory=Limits)
+    retains: bool = True
+    role: Role | None = None
 
     def active(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""
@@ -144,6 +149,8 @@ def mint(
     expires: float | None = None,
     now: float | None = None,
     limits: Limits | None = None,
+    retains: bool = True,
+    role: Role | None = None,
 ) -> tuple[Key, str]:
     """A new key and its secret (`lumen-` and 256 random bits), which is nowhere kept.
 
@@ -159,6 +166,8 @@ def mint(
         models=tuple(models),
         routes=tuple(routes),
         limits=limits or Limits(),
+        retains=retains,
+        role=role,
     )
     return key, secret
 
@@ -206,6 +215,10 @@ def _key(entry: Any) -> Key:
     set_ = [value for item in fields(Limits) if (value := getattr(limits, item.name)) is not None]
     if not all(type(value) is int and value >= 0 for value in set_):
         raise ValueError("wrong limit")
+    if not isinstance(entry.get("retains", True), bool):
+        raise ValueError("wrong retention")
+    if entry.get("role") is not None and entry["role"] not in ROLES:
+        raise ValueError("wrong role")
     return Key(**{**entry, "models": tuple(entry["models"]), "routes": tuple(entry["routes"]), "limits": limits})
 
 

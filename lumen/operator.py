@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import time
 from dataclasses import asdict
@@ -178,10 +177,9 @@ class Operator:
         self._service.stop()
         return {"stopping": True, "in_flight": self._service.state.counters.in_flight}
 
-    async def note(self, action: str, *given: str) -> None:
+    async def note(self, action: str, *given: str, who: str, **details: str) -> None:
         """Write to the audit log what an operator had done. Where that fails it is told, and what was done stands."""
         try:
-            # The admin socket opens only to the user the gateway runs as.
-            await asyncio.to_thread(self._service.audit.add, action, " ".join(given), getpass.getuser())
+            await asyncio.to_thread(self._service.audit.add, action, " ".join(given), who, **details)
         except (OSError, TimeoutError) as error:
             say(f"the audit log cannot be written: {error}")

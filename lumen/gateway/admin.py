@@ -1,9 +1,13 @@
-"""The admin API: JSON over a UNIX socket only this user can open. The command line and dashboard use nothing else."""
+"""The admin API: JSON over a UNIX socket only this user can open. The command line and dashboard use nothing else.
+
+`remote.py` serves the same calls on the endpoint, where that was asked for. Which role each needs stands in `CALLS`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import getpass
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -12,11 +16,14 @@ import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
+from lumen.core.roles import Role, covers
 from lumen.gateway.reply import error_reply
 
 _MAX_BODY = 64 * 1024
 # Seconds between two frames of what goes on.
 _FRAME = 0.25
+# After so many, whether the listener is still let in is looked at again.
+_FRAMES_ADMITTED = 40
 
 
 class Operator(Protocol):
@@ -52,86 +59,154 @@ class Operator(Protocol):
 
     def stop(self) -> dict[str, Any]: ...
 
-    async def note(self, action: str, *given: str) -> None:
-        """Write down that this was done."""
-
-
-# What is told as it stands, by path.
-_TOLD: Mapping[str, Callable[[Operator], Any]] = {
-    "/admin/status": lambda operator: operator.status(),
-    "/admin/routes": lambda operator: operator.routes(),
-    "/admin/models": lambda operator: operator.models(),
-    "/admin/targets": lambda operator: operator.targets(),
-    "/admin/failovers": lambda operator: operator.failovers(),
-    "/admin/memory": lambda operator: operator.memory(),
-}
+    async def note(self, action: str, *given: str, who: str, **details: str) -> None:
+        """Write down that this was done, or refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """What an operator may have done: `fields` of the body are the arguments of `do`."""
+class Caller:
+    """Who asks, by a name for the audit log, and what they may do."""
 
-    fields: tuple[str, ...]
+    name: str
+    role: Role
+
+
+# Says who a request comes from, or refuses it.
+Admit = Callable[[BaseRequest], Awaitable[Caller]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One admin call: the least `role` that may make it, and what it does.
+
+    `fields` of the body are the arguments of `do`; with `prefix`, the rest of the path is its only one. What is not
+    read alone is written to the audit log.
+    """
+
+    method: str
+    path: str
+    role: Role
     do: Callable[..., Any]
+    fields: tuple[str, ...] = ()
     status: int = 200
+    prefix: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.removeprefix("/admin/").rstrip("/")
 
 
-_DONE: Mapping[str, Act] = {
-    "/admin/cancel": Act(("request",), lambda operator, request: operator.cancel(request)),
-    "/admin/targets": Act(("target", "action"), lambda operator, target, action: operator.steer(target, action)),
-    "/admin/reload": Act((), lambda operator: operator.reload()),
-    "/admin/restart": Act(("model",), lambda operator, model: operator.restart(model), 202),
-    "/admin/sleep": Act(("model",), lambda operator, model: operator.sleep(model), 202),
-    "/admin/wake": Act(("model",), lambda operator, model: operator.wake(model), 202),
-    "/admin/stop": Act((), lambda operator: operator.stop(), 202),
-}
-_REQUESTS = "/admin/requests/"
+EVENTS = "/admin/events"
+CALLS: tuple[Call, ...] = (
+    Call("GET", "/admin/status", "viewer", lambda operator: operator.status()),
+    Call("GET", "/admin/routes", "viewer", lambda operator: operator.routes()),
+    Call("GET", "/admin/models", "viewer", lambda operator: operator.models()),
+    Call("GET", "/admin/targets", "viewer", lambda operator: operator.targets()),
+    Call("GET", "/admin/failovers", "viewer", lambda operator: operator.failovers()),
+    Call("GET", "/admin/memory", "viewer", lambda operator: operator.memory()),
+    Call("GET", "/admin/requests/", "viewer", lambda operator, request: operator.request(request), prefix=True),
+    # A stream, served by `_events`.
+    Call("GET", EVENTS, "viewer", lambda operator: None),
+    Call("POST", "/admin/cancel", "operator", lambda operator, request: operator.cancel(request), ("request",)),
+    Call(
+        "POST",
+        "/admin/targets",
+        "operator",
+        lambda operator, target, action: operator.steer(target, action),
+        ("target", "action"),
+    ),
+    Call("POST", "/admin/restart", "operator", lambda operator, model: operator.restart(model), ("model",), 202),
+    Call("POST", "/admin/sleep", "operator", lambda operator, model: operator.sleep(model), ("model",), 202),
+    Call("POST", "/admin/wake", "operator", lambda operator, model: operator.wake(model), ("model",), 202),
+    Call("POST", "/admin/reload", "admin", lambda operator: operator.reload()),
+    Call("POST", "/admin/stop", "admin", lambda operator: operator.stop(), (), 202),
+)
+_EXACT = {(call.method, call.path): call for call in CALLS if not call.prefix}
+_PREFIXED = tuple(call for call in CALLS if call.prefix)
 
 
 def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
-    """The handler of the admin server."""
+    """The handler of the UNIX socket, which opens only to the user the gateway runs as: they may do everything."""
+    owner = Caller(getpass.getuser(), "admin")
+
+    async def admit(request: BaseRequest) -> Caller:
+        return owner
 
     async def handle(request: BaseRequest) -> StreamResponse:
         try:
-            if (request.method, request.path) == ("GET", "/admin/events"):
-                return await _events(operator, request)
-            return await _dispatch(operator, request)
+            return await serve(operator, request, admit)
         except LumenError as error:
             return error_reply(error, {})
 
     return handle
 
 
-async def _dispatch(operator: Operator, request: BaseRequest) -> Response:
-    if request.method == "GET" and (tell := _TOLD.get(request.path)) is not None:
-        return _json(tell(operator))
-    if request.method == "GET" and request.path.startswith(_REQUESTS):
-        return _json(operator.request(request.path.removeprefix(_REQUESTS)))
-    act = _DONE.get(request.path) if request.method == "POST" else None
-    if act is None:
-        raise RequestError("There is no such admin call.", status=404, code="not_found")
-    given = await _named(request, *act.fields)
-    done = act.do(operator, *given)
+async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> StreamResponse:
+    """Answer one admin call of whoever `admit` lets in.
+
+    Raises:
+        LumenError: what `admit` raises, 403 for a caller whose role does not reach, or what the call itself raises.
+    """
+    caller = await admit(request)
+    call, rest = find(request.method, request.path)
+    if not covers(caller.role, call.role):
+        await operator.note("gateway.refused", call.name, *rest, who=caller.name, needs=call.role, has=caller.role)
+        raise RequestError(
+            f"This needs the role {call.role}; {caller.name} has the role {caller.role}.",
+            status=403,
+            code="role_required",
+        )
+    if call.path == EVENTS:
+        return await _events(operator, request, admit)
+    given = await _named(request, *call.fields) if call.fields else rest
+    done = call.do(operator, *given)
     answer = await done if isawaitable(done) else done
-    await operator.note(f"gateway.{request.path.rpartition('/')[2]}", *given)
-    return _json(answer, act.status)
+    if call.method != "GET":
+        await operator.note(f"gateway.{call.name}", *given, who=caller.name)
+    return _json(answer, call.status)
 
 
-async def _events(operator: Operator, request: BaseRequest) -> StreamResponse:
-    """What goes on, a JSON line four times a second, until the listener leaves.
+def find(method: str, path: str) -> tuple[Call, list[str]]:
+    """The call of a request, with the rest of the path where it goes on.
+
+    Raises:
+        RequestError: 404.
+    """
+    if (call := _EXACT.get((method, path))) is not None:
+        return call, []
+    for call in _PREFIXED:
+        if method == call.method and path.startswith(call.path):
+            return call, [path.removeprefix(call.path)]
+    raise RequestError("There is no such admin call.", status=404, code="not_found")
+
+
+async def _events(operator: Operator, request: BaseRequest, admit: Admit) -> StreamResponse:
+    """What goes on, a JSON line four times a second, until the listener leaves or is not let in any more.
 
     A listener that reads slowly gets fewer frames, never older ones: each is made when the one before is written.
     """
     response = StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-cache"})
     writer = await response.prepare(request)
-    number = 0
+    number = count = 0
     while writer is not None and request.transport is not None and not request.transport.is_closing():
+        count += 1
+        if count % _FRAMES_ADMITTED == 0 and not await _still(request, admit):
+            break
         frame = operator.frame(number)
         number = frame["number"]
         await writer.write(msgspec.json.encode(frame) + b"\n")
         await writer.drain()
         await asyncio.sleep(_FRAME)
     return response
+
+
+async def _still(request: BaseRequest, admit: Admit) -> bool:
+    """Whether who listens would be let in now: keys are revoked and tokens end while a stream goes on."""
+    try:
+        await admit(request)
+    except LumenError:
+        return False
+    return True
 
 
 async def _named(request: BaseRequest, *fields: str) -> list[str]:

@@ -14,10 +14,26 @@ def authenticate(ring: KeyRing | None, authorization: str | None, api_key: str |
         now: seconds since the epoch.
 
     Raises:
-        RequestError: 401.
+        RequestError: 401, or 403 for a key that is for the admin API.
     """
     if ring is None:
         return None
+    key = identify(ring, authorization, api_key, now)
+    if key.role is not None:
+        raise RequestError(
+            f"This key is for operating Lumen (role {key.role}); ask with a key that has no role.",
+            status=403,
+            code="wrong_kind_of_key",
+        )
+    return key
+
+
+def identify(ring: KeyRing, authorization: str | None, api_key: str | None, now: float) -> Key:
+    """The key of a request, whatever it is for.
+
+    Raises:
+        RequestError: 401.
+    """
     presented = api_key or ""
     if authorization is not None:
         scheme, _, value = authorization.partition(" ")

@@ -39,6 +39,9 @@ def add(
     models: list[str] | None = typer.Option(None, help="Only models of this name; * and ? as in file names; repeat."),
     routes: list[str] | None = typer.Option(None, help="Only routes of this name; repeat."),
     expires: str | None = typer.Option(None, metavar="DURATION", help="Ends after this long, such as 30d or 12h."),
+    role: str | None = typer.Option(
+        None, help="For operating Lumen from afar, not for inference: viewer, operator or admin."
+    ),
     credit: str | None = CREDIT,
     daily: str | None = DAILY,
     monthly: str | None = MONTHLY,
@@ -50,8 +53,13 @@ def add(
     json_output: bool = JSON,
 ) -> None:
     """Add a key and show it, this once."""
+    from lumen.core.roles import ROLES
     from lumen.keys import Limits, mint, update
 
+    if role is not None and role not in ROLES:
+        raise CliError(f"there is no role {role!r}", f"write {', '.join(ROLES)}", code=USAGE)
+    if role is not None and (models or routes):
+        raise CliError("a key with a role asks no model", "leave --models and --routes out", code=USAGE)
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
     now = time.time()
@@ -60,11 +68,11 @@ def add(
                  "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})
     )  # fmt: skip
     key, secret = mint(
-        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits
+        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits, role=role
     )
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
-    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires)
+    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires, role=role)
     force = _tell_gateway(paths)
     if json_output:
         print_json(
@@ -73,6 +81,7 @@ def add(
                 "name": name,
                 "key": secret,
                 "expires": key.expires,
+                "role": role,
                 "limits": written(asdict(key.limits)),
                 "reload": force,
             }
@@ -129,6 +138,7 @@ def ls(json_output: bool = JSON) -> None:
                     "revoked": key.revoked,
                     "models": list(key.models),
                     "routes": list(key.routes),
+                    "role": key.role,
                     "limits": written(asdict(key.limits)),
                 }
                 for key, state in zip(keys, states, strict=True)
@@ -136,16 +146,17 @@ def ls(json_output: bool = JSON) -> None:
         )
         return
     table(
-        ("id", "name", "state", "created", "expires", "models", "routes", "limits"),
+        ("id", "name", "role", "state", "created", "expires", "models", "routes", "limits"),
         [
             (
                 key.id,
                 key.name,
+                key.role or "inference",
                 state,
                 moment(key.created),
                 moment(key.expires) or "never",
-                ", ".join(key.models) or ("none" if key.routes else "all"),
-                ", ".join(key.routes) or ("none" if key.models else "all"),
+                ", ".join(key.models) or ("none" if key.routes or key.role else "all"),
+                ", ".join(key.routes) or ("none" if key.models or key.role else "all"),
                 shown(asdict(key.limits)) or "none",
             )
             for key, state in zip(keys, states, strict=True)
