@@ -32,6 +32,7 @@ from lumen.config.schema import (
     Timeouts,
 )
 from lumen.core.errors import ConfigError
+from lumen.core.expression import ExpressionError, condition
 from lumen.core.money import Price, Tier
 
 # The model that the runtime adds by itself; a route may name it although no file declares it.
@@ -149,6 +150,8 @@ def is_loopback(host: str) -> bool:
 def known(kind: str) -> frozenset[str]:
     """Names of the files in `lumen/<kind>`: engines, providers (dialects) or routing (policies)."""
     found = {path.stem for path in (_ROOT / kind).glob("*.py")}
+    # A plugin that needs several files is a folder with one of the kind's name in it.
+    found |= {path.parent.name for path in (_ROOT / kind).glob("*/policy.py")}
     return frozenset(name for name in found if name not in _SEAMS and not name.startswith("_"))
 
 
@@ -294,7 +297,7 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
     path = ("routes", name)
     if not _PUBLIC_NAME.fullmatch(name) or ".." in name or "//" in name:
         raise at.error(path, f"{name[:80]!r} cannot name a route: use letters, digits and . _ - : @ + /")
-    _named(route.policy, "routing", "policy", (*path, "policy"), at)
+    _policy(route, path, at)
     _section(route, path, at)
     _section(route.timeouts, (*path, "timeouts"), at)
     if not route.targets:
@@ -308,10 +311,46 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
         raise at.error((*path, "targets"), f"every weight of route {name!r} is 0; one must be more")
     if len({target.model for target in route.targets}) < len(route.targets):
         raise at.error((*path, "targets"), f"route {name!r} names a target twice; add up the weights")
+    _quality(name, route, path, at)
     if route.cover and len(route.targets) < 2:
         raise at.error((*path, "cover"), f"route {name!r} has no second target that could cover for the first")
     for key, value in route.defaults.items():
         _default(key, value, (*path, "defaults", key), at)
+
+
+def _policy(route: Route, path: tuple[str | int, ...], at: At) -> None:
+    """A policy of Lumen's own, or a Python file beside the configuration, which is read by whoever runs it."""
+    if not route.policy.endswith(".py"):
+        _named(route.policy, "routing", "policy", (*path, "policy"), at)
+        return
+    if not route.policy.isprintable() or Path(route.policy).is_absolute() or ".." in Path(route.policy).parts:
+        raise at.error((*path, "policy"), "policy: expected a Python file beside this one, such as mine.py")
+    here = Path(at.name) if at.name else None
+    if here is not None and here.is_file() and not (here.parent / route.policy).is_file():
+        raise at.error((*path, "policy"), f"there is no file {route.policy!r} beside {here.name}")
+
+
+def _quality(name: str, route: Route, path: tuple[str | int, ...], at: At) -> None:
+    """The rules, and what a learning route promises."""
+    names = [target.model for target in route.targets]
+    for i, rule in enumerate(route.rules):
+        where = (*path, "rules", i)
+        try:
+            condition(rule.when)
+        except ExpressionError as error:
+            raise at.error((*where, "when"), f"routes.{name}.rules[{i}].when, column {error.at}: {error}") from None
+        _of_route(name, rule.target, names, (*where, "target"), at)
+    if route.strong is not None:
+        _of_route(name, route.strong, names, (*path, "strong"), at)
+    if not 0.5 <= route.confidence < 1.0:
+        raise at.error((*path, "confidence"), "confidence: expected a share from 50% to below 100%")
+    if route.max_loss > 0.5:
+        raise at.error((*path, "max_loss"), "max_loss: expected a share of at most 50%")
+
+
+def _of_route(name: str, target: str, names: list[str], path: tuple[str | int, ...], at: At) -> None:
+    if target not in names:
+        raise at.error(path, f"{target[:80]!r} is no target of route {name!r}{_near(target, names)}")
 
 
 def _target(model: str, path: tuple[str | int, ...], config: Config, at: At) -> None:

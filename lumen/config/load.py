@@ -15,8 +15,8 @@ import yaml
 
 from lumen.config import nodes
 from lumen.config.checks import At, check
-from lumen.config.schema import AMOUNT, DURATION, RATE, SIZE, Config, Target
-from lumen.config.units import parse_duration, parse_size
+from lumen.config.schema import AMOUNT, DURATION, RATE, SHARE, SIZE, Config, Target
+from lumen.config.units import parse_duration, parse_share, parse_size
 from lumen.core.errors import ConfigError
 from lumen.core.money import parse_amount, parse_rate
 
@@ -27,6 +27,7 @@ _UNITS: dict[str, tuple[str, Callable[[Any], float | int]]] = {
     # A size with a fraction of a byte is refused by its text.
     SIZE: ("a size such as 32MiB", lambda value: parse_size(value if isinstance(value, int) else str(value))),
     RATE: ("a price such as 0.60/1M (dollars a million tokens)", lambda value: parse_rate(_rate(value))),
+    SHARE: ("a share such as 1% or 0.01", parse_share),
     AMOUNT: ("an amount such as 5usd or 0.05usd", lambda value: parse_amount(str(value))),
 }
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

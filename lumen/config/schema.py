@@ -1,8 +1,9 @@
 """What a configuration file may say, as frozen dataclasses; `load.py` fills them, nothing else makes them up.
 
 Every field has a default that serves, so an empty file is a valid configuration. Durations are seconds,
-sizes are bytes; the file may write `300ms`, `2m`, `32MiB` (see `units.py`). Money is pico-dollars (see
-`core/money.py`): the price of a token is written `0.60/1M` or as plain dollars a million, an amount `0.05usd`.
+sizes are bytes; the file may write `300ms`, `2m`, `32MiB`, and `1%` for a share in [0, 1] (see `units.py`). Money is
+pico-dollars (see `core/money.py`): the price of a token is written `0.60/1M` or as plain dollars a million, an amount
+`0.05usd`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ DURATION = "duration"
 SIZE = "size"
 RATE = "rate"
 AMOUNT = "amount"
+SHARE = "share"
 Duration = Annotated[float, DURATION]
 Size = Annotated[int, SIZE]
 Rate = Annotated[int, RATE]
 Amount = Annotated[int, AMOUNT]
+Share = Annotated[float, SHARE]
 Prefill = Literal["none", "prefix", "continue", "native"]
 MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
 
@@ -204,8 +207,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A request for which `when` holds goes to `target` first; see `lumen/core/expression.py`."""
+
+    when: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """The public model name a client asks for.
+
+    `policy`: a file in `lumen/routing`, or a Python file beside the configuration (`policy: mine.py`). `rules` come
+    before it, the first that holds. `strong`: the target whose quality the others are measured against, and that
+    answers where nothing else is known to do; default: the first. `quality`: what share of its quality a target must
+    be expected to keep for a single request. `max_loss`: the quality that all requests together may lose against it,
+    held with `confidence`.
 
     `cover`: while a local target starts or wakes, the next target answers. `reserve`: the memory of its local models is
     kept free for them. `ttft`: targets whose first token usually
@@ -215,6 +232,11 @@ class Route:
 
     targets: tuple[Target, ...]
     policy: str = "weighted"
+    rules: tuple[Rule, ...] = ()
+    strong: str | None = None
+    quality: Share | None = None
+    max_loss: Share = 0.01
+    confidence: Share = 0.95
     defaults: Mapping[str, Any] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
     exact: bool = False

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them. Pure; `parse_…(format_…(x)) == x` for every value."""
+"""Durations, sizes and shares as people write them. Pure; `parse_…(format_…(x)) == x` for every value."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ _SIZE = re.compile(rf"({_NUMBER})\s*([A-Za-z]{{0,3}})", re.ASCII)
 # Beyond this a float of seconds is no longer exact to the millisecond, and no wait is that long.
 _LONGEST = 1e12
 _LARGEST = 2**63 - 1
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,12})?|\.\d{1,12})\s*(%?)", re.ASCII)
 
 
 def parse_duration(written: str | int | float) -> float:
@@ -103,3 +104,22 @@ def format_size(count: int) -> str:
         if count and count % factor == 0:
             return f"{count // factor}{unit}"
     return str(count)
+
+
+def parse_share(written: str | int | float) -> float:
+    """A number in [0, 1] from `1%` or `0.01`.
+
+    Raises:
+        ValueError: not a share; the message says what to write.
+    """
+    found = None if isinstance(written, bool) else _SHARE.fullmatch(str(written).strip())
+    share = Fraction(found[1]) / (100 if found[2] else 1) if found else Fraction(-1)
+    if not 0 <= share <= 1:
+        raise ValueError("expected a share such as 1% or 0.01")
+    return float(share)
+
+
+def format_share(share: float) -> str:
+    """`1%`, `0.5%`: as `parse_share` reads it back exactly, else the number itself."""
+    text = f"{100 * share:.10g}%"
+    return text if parse_share(text) == share else repr(share)

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumen.config.units import format_duration, format_size, parse_duration, parse_size
+from lumen.config.units import (
+    format_duration,
+    format_share,
+    format_size,
+    parse_duration,
+    parse_share,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +98,22 @@ def test_formats_are_short() -> None:
     assert [format_size(n) for n in (0, 1, 1000, 1024, 33554432, 1500)] == [
         "0", "1", "1kB", "1KiB", "32MiB", "1500",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [("1%", 0.01), ("0.5 %", 0.005), ("98%", 0.98), ("100%", 1.0), (0.02, 0.02), (1, 1.0), ("0", 0.0), (".5", 0.5)],
+)
+def test_shares_read_as_people_write_them(written: str | float, share: float) -> None:
+    assert parse_share(written) == share
+
+
+@pytest.mark.parametrize("written", ["", "101%", 2, -0.1, True, "1e-3", "half", "1%%", float("nan")])
+def test_what_is_no_share_is_refused(written: str | float) -> None:
+    with pytest.raises(ValueError, match="share"):
+        parse_share(written)
+
+
+@given(st.integers(0, 10_000).map(lambda n: n / 10_000))
+def test_a_share_reads_back(share: float) -> None:
+    assert parse_share(format_share(share)) == share
