@@ -92,7 +92,8 @@ def test_it_says_who_asked_for_a_request(tmp_path: Path) -> None:
     for seq, target in ((1, "p/a"), (2, "p/b")):
         other.execute(
             "INSERT INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
-            " ended_us, cost, flags, outcome) VALUES ('req_1', ?, 'k1', 'chat', ?, 'p', 'm', 'chat', 1, 0, 0, 0, 0, '')",
+            " ended_us, cost, flags, outcome)"
+            " VALUES ('req_1', ?, 'k1', 'chat', ?, 'p', 'm', 'chat', 1, 0, 0, 0, 0, '')",
             (seq, target),
         )
     other.close()

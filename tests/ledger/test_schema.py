@@ -7,7 +7,7 @@ import pytest
 
 from lumen.ledger import opening
 from lumen.ledger.schema import STEPS, SchemaError, migrate, version
-from tests.ledger.ledgers import NOON, attempt, opened, rows
+from tests.ledger.ledgers import NOON, attempt, committed, opened, rows
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
         migrate(connection, broken)
     assert version(connection) == len(STEPS)
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"attempts", "spend", "holds", "meta", "retired"}
+    assert names == {"attempts", "spend", "holds", "meta", "retired", "labels", "pairs", "anchors"}
     connection.close()
 
 
@@ -65,9 +65,8 @@ async def test_totals_are_exact_beyond_what_one_column_holds(tmp_path: Path) -> 
     nine_million = 9_000_000 * 10**12
     async with opened(path) as (ledger, _):
         for i in range(5):
-            future = ledger.settle([attempt(f"r{i}", cost=nine_million - i)], None)
-            assert future is not None
-            await future
+            ledger.settle([attempt(f"r{i}", cost=nine_million - i)], None)
+            await committed(ledger)
     connection = opening.connect(path, 1.0)
     found = opening.prepare(connection)
     connection.close()
