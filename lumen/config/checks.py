@@ -18,18 +18,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lumen.config import presets
+from lumen.config.redaction import redaction
 from lumen.config.schema import (
     Auth,
     Config,
     Hub,
     Ledger,
     Model,
+    Payloads,
     Pricing,
     Provider,
     RemoteModel,
     Route,
     Server,
     Timeouts,
+    Traces,
 )
 from lumen.core.errors import ConfigError
 from lumen.core.expression import ExpressionError, condition
@@ -65,6 +68,9 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Route, "max_output"): (1, 10_000_000),
     (Hub, "connections"): (1, 64),
     (Ledger, "keep_days"): (1, 36_500),
+    (Payloads, "days"): (1, 3650),
+    (Payloads, "share"): (0, 1),
+    (Traces, "share"): (0, 1),
 }
 # Durations for which zero is a meaning of its own; every other one must be longer.
 _MAY_BE_ZERO = {(Server, "drain"), (Server, "keepalive")}
@@ -128,6 +134,7 @@ def check(config: Config, at: At | None = None) -> None:
     if config.hub.endpoint is not None:
         check_url(config.hub.endpoint, ("hub", "endpoint"), at)
     _exposure(config.server, config.auth, at)
+    _traces(config.traces, at)
     for name, model in config.models.items():
         _model(name, model, at)
     for name, provider in config.providers.items():
@@ -314,6 +321,8 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
     _quality(name, route, path, at)
     if route.cover and len(route.targets) < 2:
         raise at.error((*path, "cover"), f"route {name!r} has no second target that could cover for the first")
+    if route.payloads is not None:
+        _payloads(route, path, at)
     for key, value in route.defaults.items():
         _default(key, value, (*path, "defaults", key), at)
 
@@ -351,6 +360,30 @@ def _quality(name: str, route: Route, path: tuple[str | int, ...], at: At) -> No
 def _of_route(name: str, target: str, names: list[str], path: tuple[str | int, ...], at: At) -> None:
     if target not in names:
         raise at.error(path, f"{target[:80]!r} is no target of route {name!r}{_near(target, names)}")
+
+
+def _payloads(route: Route, path: tuple[str | int, ...], at: At) -> None:
+    """What is to be kept, and what of it is left out; both at once with `retention: none` is a mistake."""
+    assert route.payloads is not None
+    if route.retention == "none":
+        raise at.error((*path, "payloads"), "payloads: with retention none nothing can be kept; leave one of them out")
+    _section(route.payloads, (*path, "payloads"), at)
+    for i, pattern in enumerate(route.payloads.redact):
+        try:
+            redaction(pattern)
+        except ValueError as error:
+            raise at.error((*path, "payloads", "redact", i), f"redact: {error}") from None
+
+
+def _traces(traces: Traces, at: At) -> None:
+    _section(traces, ("traces",), at)
+    if traces.endpoint is not None:
+        check_url(traces.endpoint, ("traces", "endpoint"), at)
+    for header, value in traces.headers.items():
+        where = ("traces", "headers", header)
+        if not _HEADER.fullmatch(header):
+            raise at.error(where, "not a header that can be sent")
+        _secret(value, where, at)
 
 
 def _target(model: str, path: tuple[str | int, ...], config: Config, at: At) -> None:

@@ -24,6 +24,7 @@ Amount = Annotated[int, AMOUNT]
 Share = Annotated[float, SHARE]
 Prefill = Literal["none", "prefix", "continue", "native"]
 MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
+Retention = Literal["usual", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,19 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Payloads:
+    """Requests and answers kept in daily files for `days`; see `gateway/payloads.py`.
+
+    `share`: of the requests, from 0 to 1. `redact`: what is left out before anything is written, each a JSON path
+    (`$.messages[*].content`) or a regular expression between slashes (`/[0-9]{16}/`).
+    """
+
+    days: int = 7
+    redact: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """The public model name a client asks for.
 
@@ -227,7 +241,8 @@ class Route:
     `cover`: while a local target starts or wakes, the next target answers. `reserve`: the memory of its local models is
     kept free for them. `ttft`: targets whose first token usually
     takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no
-    limit, where money is limited; without it the route's own answers decide.
+    limit, where money is limited; without it the route's own answers decide. `retention`: `none` keeps nothing of what
+    its requests say, see `gateway/retention.py`. `payloads`: keep it in files.
     """
 
     targets: tuple[Target, ...]
@@ -247,6 +262,8 @@ class Route:
     budget: Budget = field(default_factory=Budget)
     ttft: Duration | None = None
     max_output: int | None = None
+    retention: Retention = "usual"
+    payloads: Payloads | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +289,26 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """OpenTelemetry traces over OTLP/HTTP, with the extra `lumen-serve[otlp]`; see `gateway/traces.py`.
+
+    `endpoint`: where they go, such as `http://127.0.0.1:4318/v1/traces`; `None`: nowhere. `share`: of the requests that
+    come without a sampled trace of their own, from 0 to 1. `headers`: sent along, values as `env:NAME`. `payloads`:
+    whether spans hold what was asked and answered; never where `retention` is none.
+    """
+
+    endpoint: str | None = None
+    share: float = 1.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    payloads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration. Local models and `provider/model` are routes of their own without being listed."""
+    """A whole configuration. Local models and `provider/model` are routes of their own without being listed.
+
+    `retention`: `none` keeps nothing of what any request says, whatever its route and key say.
+    """
 
     server: Server = field(default_factory=Server)
     auth: Auth = field(default_factory=Auth)
@@ -289,3 +324,5 @@ class Config:
     logging: Logging = field(default_factory=Logging)
     hub: Hub = field(default_factory=Hub)
     ledger: Ledger = field(default_factory=Ledger)
+    retention: Retention = "usual"
+    traces: Traces = field(default_factory=Traces)
