@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lumen.config import presets
+from lumen.config.perimeter import check_perimeter
 from lumen.config.redaction import redaction
 from lumen.config.schema import (
     Auth,
@@ -25,6 +26,7 @@ from lumen.config.schema import (
     Hub,
     Ledger,
     Model,
+    Oidc,
     Payloads,
     Pricing,
     Provider,
@@ -76,6 +78,7 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
 _MAY_BE_ZERO = {(Server, "drain"), (Server, "keepalive")}
 _TIMES: dict[type, tuple[str, ...]] = {
     Server: ("header_timeout", "body_timeout", "idle_timeout", "client_stall", "keepalive", "drain"),
+    Oidc: ("session",),
     Model: ("start_timeout",),
     Route: ("ttft",),
     Timeouts: tuple(f.name for f in fields(Timeouts)),
@@ -134,6 +137,13 @@ def check(config: Config, at: At | None = None) -> None:
     if config.hub.endpoint is not None:
         check_url(config.hub.endpoint, ("hub", "endpoint"), at)
     _exposure(config.server, config.auth, at)
+    check_perimeter(config.server, config.auth, at.error)
+    if config.server.public_url is not None:
+        check_url(config.server.public_url, ("server", "public_url"), at)
+    if config.auth.oidc is not None:
+        check_url(config.auth.oidc.issuer, ("auth", "oidc", "issuer"), at)
+        _secret(config.auth.oidc.client_secret, ("auth", "oidc", "client_secret"), at)
+        _section(config.auth.oidc, ("auth", "oidc"), at)
     _traces(config.traces, at)
     for name, model in config.models.items():
         _model(name, model, at)

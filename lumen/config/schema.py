@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from lumen.core.roles import Role
+
 DURATION = "duration"
 SIZE = "size"
 RATE = "rate"
@@ -44,8 +46,26 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS of the endpoint: PEM files, read anew when they change; relative to the configuration's folder.
+
+    `cert`: the certificate with those between it and the authority, `key`: its key. `client_ca`: authorities, one of
+    which must have signed the certificate that every client then has to show.
+    """
+
+    cert: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
-    """The endpoint itself. `metrics`: who may read `/metrics`: whoever has a key, everyone, or nobody."""
+    """The endpoint itself. `metrics`: who may read `/metrics`: whoever has a key, everyone, or nobody.
+
+    `hosts`: names it is addressed by, besides this machine's own; `*.example.com` for all below, `*` for any.
+    `trusted_proxies`: addresses and networks whose `X-Forwarded-For` and `-Proto` are believed. `public_url`: where
+    browsers reach it, for sign-on. `remote_admin`: the admin API on the endpoint too, over TLS only.
+    """
 
     host: str = "127.0.0.1"
     port: int = 5866
@@ -58,7 +78,32 @@ class Server:
     drain: Duration = 30.0
     max_in_flight: int = 4096
     metrics: Literal["key", "open", "off"] = "key"
+    tls: Tls = field(default_factory=Tls)
+    hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    public_url: str | None = None
+    remote_admin: bool = False
     budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Oidc:
+    """Sign-on of people at an OpenID Connect issuer, for the admin API from afar.
+
+    `client_id`: this server's name there. `audience`: of the tokens that are accepted; default: the client's id.
+    `client_secret`: `env:NAME`, where the issuer gave one. `scopes`: what is asked for. `groups_claim`: where a token
+    says which groups its owner is in; dots lead into it. `roles`: what members of a group may do; who is in none of
+    them is let nowhere. `session`: how long a sign-on in the browser lasts.
+    """
+
+    issuer: str
+    client_id: str
+    audience: str | None = None
+    client_secret: str | None = None
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    groups_claim: str = "groups"
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    session: Duration = 8 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +111,7 @@ class Auth:
     """Who may call. `required: false` is accepted only while the host is a loopback address."""
 
     required: bool = True
+    oidc: Oidc | None = None
 
 
 @dataclass(frozen=True, slots=True)

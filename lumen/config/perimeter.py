@@ -1,0 +1,75 @@
+"""What the settings of the edge must satisfy: TLS, names, proxies, sign-on, administration from afar. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+from lumen.config.schema import Auth, Oidc, Server
+from lumen.core.errors import ConfigError
+
+Wrong = Callable[[tuple[str | int, ...], str], ConfigError]
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+_LONGEST = 1024
+
+
+def check_perimeter(server: Server, auth: Auth, wrong: Wrong) -> None:
+    """Refuse what would leave the endpoint open in a way that its user did not mean.
+
+    Raises:
+        ConfigError: as `wrong(path, message)` makes it.
+    """
+    tls = server.tls
+    if (tls.cert is None) is not (tls.key is None):
+        missing = "key" if tls.key is None else "cert"
+        raise wrong(("server", "tls"), f"server.tls needs '{missing}' too: a certificate and its key go together")
+    if tls.client_ca is not None and tls.cert is None:
+        raise wrong(("server", "tls", "client_ca"), "server.tls.client_ca needs server.tls.cert and key")
+    for name in ("cert", "key", "client_ca"):
+        path = getattr(tls, name)
+        if path is not None and (not path.strip() or len(path) > _LONGEST or not path.isprintable()):
+            raise wrong(("server", "tls", name), f"server.tls.{name}: expected the path of a file")
+    for i, host in enumerate(server.hosts):
+        if not _HOST.fullmatch(host) or ".." in host:
+            raise wrong(
+                ("server", "hosts", i), "server.hosts: expected names such as lumen.example.com or *.example.com"
+            )
+    for i, proxy in enumerate(server.trusted_proxies):
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            raise wrong(("server", "trusted_proxies", i), f"server.trusted_proxies: {error}") from None
+    if server.public_url is not None:
+        _public(server.public_url, wrong)
+    if server.remote_admin and tls.cert is None and not server.trusted_proxies:
+        raise wrong(
+            ("server", "remote_admin"),
+            "server.remote_admin needs TLS: give server.tls, or server.trusted_proxies where a proxy ends it",
+        )
+    if server.remote_admin and not auth.required:
+        raise wrong(("server", "remote_admin"), "server.remote_admin needs keys; leave auth.required on")
+    if auth.oidc is not None:
+        _oidc(auth.oidc, wrong)
+
+
+def _public(url: str, wrong: Wrong) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or parts.path.strip("/"):
+        raise wrong(
+            ("server", "public_url"), "server.public_url: expected https://NAME, as browsers address this server"
+        )
+
+
+def _oidc(oidc: Oidc, wrong: Wrong) -> None:
+    path = ("auth", "oidc")
+    parts = urlsplit(oidc.issuer)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise wrong((*path, "issuer"), "auth.oidc.issuer: expected https, except on this machine itself")
+    if not oidc.client_id.strip() or not oidc.client_id.isprintable():
+        raise wrong((*path, "client_id"), "auth.oidc.client_id: expected the name this server has at the issuer")
+    if "openid" not in oidc.scopes or any(not scope or " " in scope for scope in oidc.scopes):
+        raise wrong((*path, "scopes"), "auth.oidc.scopes: expected a list of words with openid among them")
+    if not oidc.roles:
+        raise wrong(path, "auth.oidc.roles: name the groups that get a role; nobody else is let in")
