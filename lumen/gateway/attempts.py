@@ -52,7 +52,7 @@ async def run(errand: Errand, course: Course) -> None:
                     broke = None
                 await errand.outlet.send(batch)
                 batch = await attempt.batch(pour=broke is None)
-            await errand.tab.settle()
+            errand.tab.close()
             return
         except UnavailableError as error:
             course.refused(error)
@@ -61,7 +61,7 @@ async def run(errand: Errand, course: Course) -> None:
                 # Every choice has its finish reason; only the stream's own closing words were lost.
                 if closing := attempt.closing():
                     await errand.outlet.send(closing)
-                await errand.tab.settle()
+                errand.tab.close()
                 return
             broke = broke or _Break(leg.target.name, error.code or error.type, loop.time())
             if pause := course.failed(leg, error, progressed=attempt.progressed):
@@ -85,7 +85,7 @@ async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
     extra = len(trace.text) * 4 + 1024 if leg.rung is not None else 0
     try:
         delivered, slack = taken_off(leg.rung, trace.tokens) if leg.rung is not None else (0, 0)
-        line = await errand.tab.begin(
+        line = errand.tab.begin(
             target.offer, carried=carried, extra_bytes=extra, delivered=delivered, slack=slack
         )
     except LumenError as error:

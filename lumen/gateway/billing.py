@@ -2,7 +2,7 @@
 
 The counters of this process are authoritative while it runs: a decision takes no wait, so a hundred requests at once
 cannot all see the same last dollar. The ledger makes holds durable before a target is asked, and costs before the
-client is told that all is done; the counters are read from it at the start.
+client is told that all is done, without a wait either; the counters are read from it at the start.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class Billing:
         """Microseconds for measuring."""
         return self._mono() // 1000
 
-    async def write(self, tab: Tab, row: HoldRow) -> None:
+    def write(self, tab: Tab, row: HoldRow) -> None:
         """Make a hold durable.
 
         Raises:
@@ -241,22 +241,17 @@ class Billing:
                 "Requests that cost money are refused for now, because this machine's clock was set back.",
                 retry_after=float(-(-left // 1_000_000)),
             )
-        await self._ledger.hold(row)
-        if not tab.closed:
-            self._held[tab.request_id] = (tab, row.known)
+        self._ledger.hold(row)
+        self._held[tab.request_id] = (tab, row.known)
 
-    def closed(self, tab: Tab) -> asyncio.Future[None] | None:
-        """A tab was closed: its record is queued."""
+    def closed(self, tab: Tab) -> None:
+        """A tab was closed: its record survives kill -9 when this returns."""
         self._held.pop(tab.request_id, None)
         rows = [line.row(seq) for seq, line in enumerate(tab.lines, 1)]
         # Lines know their tab: without this a request would be a cycle, and wait for the collector.
         tab.lines.clear()
-        if not rows and not tab.held:
-            return None
-        if not tab.held and not any(row.cost for row in rows):
-            self._ledger.later(rows)
-            return None
-        return self._ledger.settle(rows, tab.request_id if tab.held else None)
+        if rows or tab.held:
+            self._ledger.settle(rows, tab.request_id if tab.held else None)
 
     # -- what an operator asks -------------------------------------------------------------------------------
 

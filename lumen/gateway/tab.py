@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ from lumen.core.money import FREE, Price
 from lumen.core.rate import Gate
 from lumen.core.resume import Rung
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
-from lumen.ledger.store import LedgerError, within
+from lumen.ledger.store import LedgerError
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event
 from lumen.wire.requests import ChatRequest, EmbeddingRequest
@@ -26,8 +24,6 @@ from lumen.wire.requests import ChatRequest, EmbeddingRequest
 if TYPE_CHECKING:
     from lumen.gateway.billing import Billing
 
-# Seconds that a finished answer waits for its record. Longer means trouble, of which the ledger tells by itself.
-_PATIENCE = 2.0
 # The JSON around the text of a whole answer, or of an event where there is no other to compare with.
 _AROUND = 300
 
@@ -231,7 +227,7 @@ class Tab:
         """Microseconds since the request was admitted."""
         return self._billing.mono() - self._opened
 
-    async def begin(
+    def begin(
         self, offer: Offer, *, carried: int = 0, extra_bytes: int = 0, delivered: int = 0, slack: int = 0
     ) -> Line:
         """Set money aside for one more try, and make that durable, before the target is asked.
@@ -249,7 +245,7 @@ class Tab:
         call, price, amount = self.call, offer.price, 0
         if price is not None and not price.free:
             call, amount = self._fit(offer, price, extra_bytes, delivered, slack)
-            await self._cover(offer, price, amount)
+            self._cover(offer, price, amount)
         line = Line(self, offer, call, amount, carried, extra_bytes)
         self.lines.append(line)
         return line
@@ -258,19 +254,13 @@ class Tab:
         """What the request has cost until now, as far as can be told."""
         return sum([line.so_far().cost if line.outcome is None else line.bill.cost for line in self.lines])
 
-    async def settle(self, outcome: str = "ok") -> None:
-        """Close it and wait until its record survives kill -9. Call it before a client is told that all is done."""
-        written = self.close(outcome)
-        if written is None or not self._billing.healthy:
-            return
-        # Where it takes too long it is kept and written later; the client need not wait for a disk.
-        with suppress(TimeoutError, LedgerError):
-            await within(written, _PATIENCE)
+    def close(self, outcome: str = "ok") -> None:
+        """Book everything; its record then survives kill -9. Call it before a client is told that all is done.
 
-    def close(self, outcome: str) -> asyncio.Future[None] | None:
-        """Book everything. Never waits, so a cancelled request is booked too; a second time it does nothing."""
+        Never waits, so a cancelled request is booked too; a second time it does nothing.
+        """
         if self.closed:
-            return None
+            return
         self.closed = True
         for line in self.lines:
             line.end(outcome)
@@ -281,7 +271,7 @@ class Tab:
         used = self._learn()
         if self._gate is not None:
             self._gate.leave(self._expected, used, self._billing.mono())
-        return self._billing.closed(self)
+        self._billing.closed(self)
 
     def _correct(self) -> None:
         """What one target has counted of the input is what the others' estimates become."""
@@ -321,7 +311,7 @@ class Tab:
             return each
         return min(each, max(fits // self.need.answers, min(FLOOR, each)))
 
-    async def _cover(self, offer: Offer, price: Price, amount: int) -> None:
+    def _cover(self, offer: Offer, price: Price, amount: int) -> None:
         """Reserve so much for one more try beside all earlier ones."""
         reservation = self._reservation
         more = self._committed() + amount - reservation.amount
@@ -338,7 +328,7 @@ class Tab:
         )  # fmt: skip
         self.held = True
         try:
-            await self._billing.write(self, row)
+            self._billing.write(self, row)
         except LedgerError:
             budget.lessen(reservation, more)
             raise

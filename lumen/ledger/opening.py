@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lumen.core.budget import BOX, Scope, Window, index
 from lumen.core.money import MICRO
-from lumen.ledger.rows import ESTIMATED, LOST, AttemptRow, Opening
+from lumen.ledger.journal import Record
+from lumen.ledger.rows import ESTIMATED, LOST, Opening
 from lumen.ledger.schema import migrate
 
 _SECOND = 1_000_000
@@ -28,7 +29,9 @@ _LENGTHS = """
     WHERE outcome = 'ok' AND output IS NOT NULL
 """
 
-
+HOLD = "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?,?,?,?,?)"
+KNOW = "UPDATE holds SET known = ? WHERE request = ?"
+DROP = "DELETE FROM holds WHERE request = ?"
 ATTEMPT = (
     "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
     " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity)"
@@ -53,10 +56,10 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection, written: Sequence[AttemptRow] = ()) -> Opening:
+def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> Opening:
     """Bring the file up to date and read what it remembers.
 
-    `written`: rows that a dead gateway had written down beside it, some of them perhaps in it already.
+    `written`: what a dead gateway had written down beside it, in order, some of it perhaps in it already.
 
     Raises:
         SchemaError: the file is newer than this program.
@@ -65,7 +68,8 @@ def prepare(connection: sqlite3.Connection, written: Sequence[AttemptRow] = ()) 
     migrate(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany(ATTEMPT, written)
+        for record in written:
+            _take_over(connection, record)
         lost = connection.execute(_LOST).rowcount
         connection.execute("DELETE FROM holds")
         latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]
@@ -76,6 +80,16 @@ def prepare(connection: sqlite3.Connection, written: Sequence[AttemptRow] = ()) 
         connection.execute("ROLLBACK")
         raise
     return Opening(found, latest, lost, lengths[::-1])
+
+
+def _take_over(connection: sqlite3.Connection, record: Record) -> None:
+    """What was written down and may not have been committed; what was is the same afterwards."""
+    if record.hold is not None:
+        connection.execute(HOLD, record.hold)
+    connection.executemany(KNOW, record.known)
+    connection.executemany(ATTEMPT, record.rows)
+    if record.drop is not None:
+        connection.execute(DROP, (record.drop,))
 
 
 def _totals(connection: sqlite3.Connection, now: int) -> Iterator[tuple[Scope, Window, int, int]]:

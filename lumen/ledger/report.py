@@ -181,7 +181,7 @@ def reading(path: Path) -> Iterator[Reader]:
     if not path.exists():
         raise ConfigError("nothing has been written down yet; it is made when the gateway first runs")
     connection: sqlite3.Connection | None = None
-    fresh = left(path)
+    fresh = [row for record in left(path) for row in record.rows]
     try:
         # Not `mode=ro`: without its write-ahead log's index beside it such a file could not be opened.
         uri = f"{path.absolute().as_uri()}?mode=rw"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from lumen.keys import Key, KeyRing, Limits, mint
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event, chat_call
 from lumen.wire.parse import parse_chat
-from tests.ledger.ledgers import rows
+from tests.ledger.ledgers import written
 
 # A pico-dollar a token of output, so that a cost is a count of tokens.
 PAID = Offer("p/m", "p", "m", Price(output=1))
@@ -57,16 +57,17 @@ class Bench:
         """A whole request that goes well."""
         tab = self.open(offer, call=call)
         try:
-            line = await tab.begin(tab.offers[0])
+            line = tab.begin(tab.offers[0])
             for event in said(tokens):
                 line.note(event)
-            await tab.settle()
+            tab.close()
         finally:
             tab.close("cancelled")
         return tab
 
-    def rows(self, sql: str) -> list[Any]:
-        return rows(self.path, sql)
+    async def rows(self, sql: str) -> list[Any]:
+        """What the file has once all that was written down is in it."""
+        return await written(self.billing._ledger, sql)
 
 
 def ask(max_tokens: int | None = 10, **more: Any) -> Call:
@@ -106,6 +107,13 @@ async def bench(path: Path, *args: Any, start: Clock | None = None, **options: A
         yield Bench(billing, path, clock, ring.keys[0], told)
     finally:
         await billing.stop()
+
+
+def unpaid(begin: Callable[[Offer], object], offer: Offer = PAID) -> LumenError:
+    """Why a try cannot begin."""
+    with pytest.raises(LumenError) as caught:
+        begin(offer)
+    return caught.value
 
 
 async def refusal(work: Any) -> LumenError:

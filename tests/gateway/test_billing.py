@@ -22,7 +22,7 @@ from lumen.ledger.store import LedgerError
 from lumen.wire.answers import CompletionDetails, PromptDetails, Usage
 from lumen.wire.call import Event, completion_call, embedding_call
 from lumen.wire.parse import parse_completion, parse_embedding
-from tests.gateway.billed import FREE, PAID, ask, bench, refusal, said
+from tests.gateway.billed import FREE, PAID, ask, bench, refusal, said, unpaid
 from tests.ledger.ledgers import consistent
 
 pytestmark = pytest.mark.anyio
@@ -31,35 +31,35 @@ pytestmark = pytest.mark.anyio
 async def test_a_finished_request_is_in_the_ledger_before_the_client_is_told(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db") as gate:
         tab = gate.open(PAID)
-        line = await tab.begin(PAID)
-        assert gate.rows("SELECT request, amount FROM holds") == [("req_1", 10)]
+        line = tab.begin(PAID)
+        assert await gate.rows("SELECT request, amount FROM holds") == [("req_1", 10)]
         gate.clock.tick(0.25)
         for event in said(6):
             line.note(event)
         gate.clock.tick(0.5)
-        await tab.settle()
+        tab.close()
         columns = (
             "request, seq, target, provider, model, route, operation, began_us, first_us, ended_us, input, output,"
         )
-        assert gate.rows(f"SELECT {columns} cost, flags, outcome FROM attempts") == [
+        assert await gate.rows(f"SELECT {columns} cost, flags, outcome FROM attempts") == [
             ("req_1", 1, "p/m", "p", "m", "fast", "chat/completions", 0, 250_000, 750_000, 7, 6, 6, 0, "ok"),
         ]
-        assert gate.rows("SELECT count(*) FROM holds") == [(0,)]
-        assert gate.rows("SELECT key, booked FROM attempts") == [(gate.key.id, 1_800_000_000_000_000)]
+        assert await gate.rows("SELECT count(*) FROM holds") == [(0,)]
+        assert await gate.rows("SELECT key, booked FROM attempts") == [(gate.key.id, 1_800_000_000_000_000)]
     consistent(gate.path)
 
 
 async def test_tokens_carried_over_are_billed_once(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db") as gate:
         tab = gate.open(PAID, PAID)
-        first = await tab.begin(PAID)
+        first = tab.begin(PAID)
         for event in said(4)[:4]:
             first.note(event)
         first.end("upstream_disconnected")
-        second = await tab.begin(PAID, carried=4)
+        second = tab.begin(PAID, carried=4)
         second.note(said(10)[-1])
-        await tab.settle()
-        assert gate.rows("SELECT cost FROM attempts ORDER BY seq") == [(4,), (6,)]
+        tab.close()
+        assert await gate.rows("SELECT cost FROM attempts ORDER BY seq") == [(4,), (6,)]
 
 
 async def test_a_client_that_goes_away_is_charged_what_the_target_did(tmp_path: Path) -> None:
@@ -67,18 +67,19 @@ async def test_a_client_that_goes_away_is_charged_what_the_target_did(tmp_path: 
     async with bench(tmp_path / "l.db") as gate:
         for sent in (False, True):
             tab = gate.open(priced, body=400)
-            (await tab.begin(priced)).sent = sent
+            (tab.begin(priced)).sent = sent
             tab.close("cancelled")
         tab = gate.open(priced, body=400)
-        line = await tab.begin(priced)
+        line = tab.begin(priced)
         for event in said(5)[:5]:
             line.note(event)
         tab.close("cancelled")
         silent = gate.open(priced, body=400)
-        (await silent.begin(priced)).sent = True
+        (silent.begin(priced)).sent = True
         silent.close("upstream_timeout")
         await gate.serve()
-        assert gate.rows("SELECT input, output, cost, flags FROM attempts WHERE target = 'p/in' ORDER BY request") == [
+        told = "SELECT input, output, cost, flags FROM attempts WHERE target = 'p/in' ORDER BY request"
+        assert await gate.rows(told) == [
             (None, None, 0, 0), (100, 0, 100, ESTIMATED), (100, 5, 105, ESTIMATED), (None, None, 0, 0),
         ]  # fmt: skip
 
@@ -93,31 +94,36 @@ async def test_cancelled_in_the_middle_of_holding_or_settling_nothing_stays_held
             await asyncio.gather(task, return_exceptions=True)
         # The whole budget is free again.
         await gate.serve(tokens=10)
-        assert gate.rows("SELECT count(*) FROM holds") == [(0,)]
-    assert gate.rows("SELECT sum(cost) FROM attempts") == [(10,)]
+        assert await gate.rows("SELECT count(*) FROM holds") == [(0,)]
+    assert await gate.rows("SELECT sum(cost) FROM attempts") == [(10,)]
     consistent(gate.path)
 
 
 async def test_a_locked_ledger_refuses_what_costs_and_serves_what_does_not(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=1000)) as gate:
         running = gate.open(PAID)
-        line = await running.begin(PAID)
+        line = running.begin(PAID)
         gate.billing._ledger._connection.execute("PRAGMA busy_timeout = 20")  # type: ignore[union-attr]
         other = sqlite3.connect(gate.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        # What cannot be committed yet is written down, until it is known that the file is locked.
+        await gate.serve()
+        async with asyncio.timeout(5):
+            while gate.billing.healthy:
+                await asyncio.sleep(0.01)
         error = await refusal(gate.serve())
         assert isinstance(error, LedgerError)
         assert (error.status, error.code) == (503, "ledger_unavailable")
         await gate.serve(FREE)
         for event in said(8):
             line.note(event)
-        await running.settle()
+        running.close()
         assert gate.billing.status()["ledger"]["why"] == "another program holds its lock"
         # A paid request that falls back to a free target is served.
         tab = gate.open(PAID, FREE)
-        await refusal(tab.begin(PAID))
-        await tab.begin(FREE)
-        await tab.settle()
+        unpaid(tab.begin)
+        tab.begin(FREE)
+        tab.close()
         other.execute("ROLLBACK")
         other.close()
         async with asyncio.timeout(5):
@@ -127,8 +133,12 @@ async def test_a_locked_ledger_refuses_what_costs_and_serves_what_does_not(tmp_p
         assert gate.told == ["another program holds its lock", None]
         held = {entry["limit"]: entry["held"] for entry in gate.billing.status()["budgets"]}
         assert held == {"day": 0}
-    assert gate.rows("SELECT request, cost FROM attempts WHERE cost > 0 ORDER BY 1") == [("req_1", 8), ("req_5", 10)]
-    assert gate.rows("SELECT count(*) FROM attempts") == [(4,)]
+    assert await gate.rows("SELECT request, cost FROM attempts WHERE cost > 0 ORDER BY 1") == [
+        ("req_1", 8),
+        ("req_2", 10),
+        ("req_6", 10),
+    ]
+    assert await gate.rows("SELECT count(*) FROM attempts") == [(5,)]
     consistent(gate.path)
 
 
@@ -144,18 +154,18 @@ async def test_a_ledger_that_cannot_be_opened_yet_is_opened_later(tmp_path: Path
             while not gate.billing.healthy:
                 await asyncio.sleep(0.02)
         await gate.serve()
-    assert gate.rows("SELECT target, cost FROM attempts ORDER BY cost") == [("local", 0), ("p/m", 10)]
+    assert await gate.rows("SELECT target, cost FROM attempts ORDER BY cost") == [("local", 0), ("p/m", 10)]
 
 
 async def test_a_crash_charges_what_the_last_checkpoint_knew(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=1000)) as gate:
         tab = gate.open(PAID, call=ask(500))
-        line = await tab.begin(PAID)
+        line = tab.begin(PAID)
         for event in said(42)[:42]:
             line.note(event)
         gate.billing._checkpoint()
         async with asyncio.timeout(10):
-            while gate.rows("SELECT amount, known FROM holds") != [(500, 42)]:
+            while await gate.rows("SELECT amount, known FROM holds") != [(500, 42)]:
                 await asyncio.sleep(0.01)
         # The process ends without settling.
         gate.billing._held.clear()
@@ -165,7 +175,10 @@ async def test_a_crash_charges_what_the_last_checkpoint_knew(tmp_path: Path) -> 
         assert gate.billing.lost == 1
         assert (await refusal(gate.serve(call=ask(500)))).code == "insufficient_quota"
         await gate.serve(call=ask(499), tokens=499)
-    assert gate.rows("SELECT cost, outcome FROM attempts WHERE cost > 0 ORDER BY cost") == [(42, "lost"), (499, "ok")]
+    assert await gate.rows("SELECT cost, outcome FROM attempts WHERE cost > 0 ORDER BY cost") == [
+        (42, "lost"),
+        (499, "ok"),
+    ]
 
 
 def usage(prompt: int, completion: int | None, **more: Any) -> Usage:
@@ -189,13 +202,13 @@ async def test_counts_that_are_absent_are_estimated(
 ) -> None:
     async with bench(tmp_path / "l.db") as gate:
         tab = gate.open(PAID)
-        line = await tab.begin(PAID)
+        line = tab.begin(PAID)
         for event in said(2, usage=False):
             line.note(event)
         if told is not None:
             line.note(Event(b"", usage=told))
-        await tab.settle()
-        (found,) = gate.rows("SELECT input, output, cached, reasoning, flags FROM attempts")
+        tab.close()
+        (found,) = await gate.rows("SELECT input, output, cached, reasoning, flags FROM attempts")
         assert found == (*counts, flags)
 
 
@@ -204,7 +217,7 @@ async def test_an_error_of_an_upstream_closes_the_tab_once(tmp_path: Path) -> No
         tab = gate.open(PAID)
         with pytest.raises(UpstreamError):
             try:
-                await tab.begin(PAID)
+                tab.begin(PAID)
                 raise UpstreamError("broken", phase="headers")
             except LumenError as error:
                 tab.close(error.code or error.type)
@@ -213,7 +226,7 @@ async def test_an_error_of_an_upstream_closes_the_tab_once(tmp_path: Path) -> No
                 tab.close("cancelled")
         tab.close("again")
         await gate.serve()
-        assert gate.rows("SELECT outcome FROM attempts ORDER BY id") == [("upstream_error",), ("ok",)]
+        assert await gate.rows("SELECT outcome FROM attempts ORDER BY id") == [("upstream_error",), ("ok",)]
 
 
 def test_what_a_request_needs() -> None:
@@ -238,13 +251,13 @@ async def test_a_price_by_the_second_is_held_and_billed(tmp_path: Path) -> None:
     gpu = Offer("local", "local", "local", Price(per_second=MICRO), most_micros=900_000_000)
     async with bench(tmp_path / "l.db", None, Budget(daily=1000 * MICRO)) as gate:
         tab = gate.open(gpu)
-        line = await tab.begin(gpu)
-        assert gate.rows("SELECT amount FROM holds") == [(900 * MICRO,)]
+        line = tab.begin(gpu)
+        assert await gate.rows("SELECT amount FROM holds") == [(900 * MICRO,)]
         for event in said(3):
             line.note(event)
         gate.clock.tick(2.5)
-        await tab.settle()
-        assert gate.rows("SELECT cost FROM attempts") == [(2_500_000,)]
+        tab.close()
+        assert await gate.rows("SELECT cost FROM attempts") == [(2_500_000,)]
 
 
 async def test_an_embedding_costs_its_input(tmp_path: Path) -> None:
@@ -252,11 +265,11 @@ async def test_an_embedding_costs_its_input(tmp_path: Path) -> None:
     call = embedding_call(parse_embedding(b'{"model":"m","input":"a"}'))
     async with bench(tmp_path / "l.db", None, Budget(daily=1000)) as gate:
         tab = gate.open(priced, call=call, body=25)
-        line = await tab.begin(priced)
+        line = tab.begin(priced)
         assert line.worst == 25 + 256
         line.note(Event(b"{}", content=True, usage=Usage(prompt_tokens=3, completion_tokens=0, total_tokens=3)))
-        await tab.settle()
-        assert gate.rows("SELECT input, output, cost, flags FROM attempts") == [(3, 0, 3, 0)]
+        tab.close()
+        assert await gate.rows("SELECT input, output, cost, flags FROM attempts") == [(3, 0, 3, 0)]
 
 
 async def test_an_input_that_one_target_counted_is_the_estimate_for_another(tmp_path: Path) -> None:
@@ -264,14 +277,14 @@ async def test_an_input_that_one_target_counted_is_the_estimate_for_another(tmp_
     async with bench(tmp_path / "l.db") as gate:
         tab = gate.open(priced, body=400)
         for extra in (0, 40):
-            line = await tab.begin(priced, extra_bytes=extra)
+            line = tab.begin(priced, extra_bytes=extra)
             line.note(said(1)[0])
             line.end("upstream_disconnected")
-        line = await tab.begin(priced)
+        line = tab.begin(priced)
         line.note(said(1)[-1])
-        await tab.settle()
+        tab.close()
         # What was sent more of is not what was counted: (400 + 40) / 4.
-        assert gate.rows("SELECT input, cost, flags FROM attempts ORDER BY seq") == [
+        assert await gate.rows("SELECT input, cost, flags FROM attempts ORDER BY seq") == [
             (7, 7, ESTIMATED), (110, 110, ESTIMATED), (7, 7, 0),
         ]  # fmt: skip
 
@@ -285,7 +298,7 @@ async def test_memory_and_ledger_agree_whatever_was_cancelled(tmp_path: Path) ->
             tab = gate.open(*offers, call=ask(draw.choice([None, 20])))
             try:
                 for _ in range(draw.randrange(1, 4)):
-                    line = await tab.begin(draw.choice(tab.offers))
+                    line = tab.begin(draw.choice(tab.offers))
                     line.sent = True
                     for event in said(draw.randrange(30), usage=draw.random() < 0.7):
                         line.note(event)
@@ -293,7 +306,7 @@ async def test_memory_and_ledger_agree_whatever_was_cancelled(tmp_path: Path) ->
                             await asyncio.sleep(0)
                     if draw.random() < 0.5:
                         line.end("upstream_disconnected")
-                await tab.settle()
+                tab.close()
             finally:
                 tab.close("cancelled")
 
@@ -308,8 +321,8 @@ async def test_memory_and_ledger_agree_whatever_was_cancelled(tmp_path: Path) ->
         assert {counter.held for counter in counters} == {0}
         spent = {account.scope: account.current(0)[3].spent for account in gate.billing._accounts.values()}
         await gate.serve(FREE)
-        assert gate.rows("SELECT count(*) FROM holds") == [(0,)]
-        ((booked,),) = gate.rows("SELECT sum(cost) FROM attempts")
+        assert await gate.rows("SELECT count(*) FROM holds") == [(0,)]
+        ((booked,),) = await gate.rows("SELECT sum(cost) FROM attempts")
         assert booked > 0
         assert {spent[scope] for scope in (BOX, Scope("key", gate.key.id), Scope("route", "fast"))} == {booked}
     again = Billing(gate.path)

@@ -16,7 +16,7 @@ from lumen.gateway.live import Live
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import KeyRing, Limits
 from tests.gateway.conftest import Up, fake
-from tests.ledger.ledgers import consistent, rows
+from tests.ledger.ledgers import consistent, written
 
 pytestmark = pytest.mark.anyio
 
@@ -62,10 +62,10 @@ async def test_a_hundred_at_once_against_a_budget_for_ten(up: Up) -> None:
     assert len(served) >= 9
     refused = [answer for answer in answers if answer[0] != 200]
     assert {(status, text["error"]["code"]) for status, text, _ in refused} == {(429, "insufficient_quota")}
-    spent = rows(ledger(up), "SELECT count(*), sum(cost) FROM attempts")
+    spent = await written(up.state.billing._ledger, "SELECT count(*), sum(cost) FROM attempts")
     assert spent == [(len(served), len(served) * COST)]
     assert spent[0][1] <= 10 * worst
-    assert rows(ledger(up), "SELECT count(*) FROM holds") == [(0,)]
+    assert await written(up.state.billing._ledger, "SELECT count(*) FROM holds") == [(0,)]
     consistent(ledger(up))
 
 
@@ -118,8 +118,12 @@ async def test_a_stream_whose_end_was_seen_is_in_the_ledger(up: Up) -> None:
         status, text, _ = await up.stream(body())
         assert status == 200
         assert text.endswith("data: [DONE]\n\n")
-        assert rows(ledger(up), "SELECT count(*), sum(cost) FROM attempts") == [(number, number * COST)]
-    assert rows(ledger(up), "SELECT DISTINCT input, output, flags, outcome FROM attempts") == [(7, WORDS, 0, "ok")]
+        assert await written(up.state.billing._ledger, "SELECT count(*), sum(cost) FROM attempts") == [
+            (number, number * COST)
+        ]
+    assert await written(up.state.billing._ledger, "SELECT DISTINCT input, output, flags, outcome FROM attempts") == [
+        (7, WORDS, 0, "ok")
+    ]
 
 
 async def test_both_halves_of_an_answer_are_billed(up: Up) -> None:
@@ -127,11 +131,13 @@ async def test_both_halves_of_an_answer_are_billed(up: Up) -> None:
     status, text, _ = await up.stream(body(model="broken", max_tokens=50))
     assert status == 200
     assert "[DONE]" in text
-    found = rows(ledger(up), "SELECT seq, target, outcome, output > 0, cost > 0 FROM attempts ORDER BY seq")
+    found = await written(
+        up.state.billing._ledger, "SELECT seq, target, outcome, output > 0, cost > 0 FROM attempts ORDER BY seq"
+    )
     assert [row[0] for row in found] == list(range(1, len(found) + 1))
     assert found[0][1:3] == ("fake/cut-3", "upstream_disconnected")
     assert found[-1][1:] == (f"fake/words-{WORDS}", "ok", 1, 1)
-    assert rows(ledger(up), "SELECT count(DISTINCT request) FROM attempts") == [(1,)]
+    assert await written(up.state.billing._ledger, "SELECT count(DISTINCT request) FROM attempts") == [(1,)]
     consistent(ledger(up))
 
 

@@ -15,7 +15,7 @@ from lumen.gateway.billing import Billing
 from lumen.gateway.tab import Line, Offer, Tab
 from lumen.keys import KeyRing, Limits
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED
-from tests.gateway.billed import DEAR, FREE, PAID, SECOND, UNKNOWN, Clock, ask, bench, refusal, said, setup
+from tests.gateway.billed import DEAR, FREE, PAID, SECOND, UNKNOWN, Clock, ask, bench, refusal, said, setup, unpaid
 from tests.ledger.ledgers import consistent
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ async def test_a_hundred_at_once_against_a_budget_for_ten(tmp_path: Path) -> Non
         codes = {(one.status, one.code) for one in done if isinstance(one, LumenError)}
         assert len(served) == 10
         assert codes == {(429, "insufficient_quota")}
-        assert gate.rows("SELECT sum(cost) FROM attempts") == [(100,)]
+        assert await gate.rows("SELECT sum(cost) FROM attempts") == [(100,)]
     consistent(gate.path)
 
 
@@ -60,7 +60,7 @@ async def test_a_minute_is_waited_for(tmp_path: Path, where: str) -> None:
         assert "x-should-retry" not in error.headers
         clock.tick(43)
         await gate.serve(tokens=10)
-    assert gate.rows("SELECT sum(cost) FROM attempts") == [(30,)]
+    assert await gate.rows("SELECT sum(cost) FROM attempts") == [(30,)]
 
 
 @pytest.mark.parametrize("where", ["key", "route", "box"])
@@ -93,7 +93,7 @@ async def test_ten_open_requests_do_not_pin_a_key(tmp_path: Path) -> None:
     opus = Offer("p/m", "p", "m", Price(input=15 * 10**6, output=75 * 10**6), context=200_000, most_output=32_000)
     async with bench(tmp_path / "l.db", Limits(credit=25 * DOLLAR)) as gate:
         tabs = [gate.open(opus, call=ask(None), body=8_000) for _ in range(10)]
-        worst = [(await tab.begin(opus)).worst for tab in tabs]
+        worst = [(tab.begin(opus)).worst for tab in tabs]
         # What is known of no answer yet is 4,096 tokens.
         assert sum(worst) < 5 * DOLLAR
         await gate.serve(opus, tokens=10, call=ask(None))
@@ -109,7 +109,7 @@ async def test_old_attempts_become_sums_without_a_limit_moving(tmp_path: Path) -
         config, ring = setup(route=Budget(credit=100))
         gate.billing.configure(replace(config, ledger=Ledger(keep_days=1)), ring)
         async with asyncio.timeout(10):
-            while gate.rows("SELECT count(*) FROM attempts") != [(2,)]:
+            while await gate.rows("SELECT count(*) FROM attempts") != [(2,)]:
                 await asyncio.sleep(0.01)
         await gate.serve(tokens=10)
     async with bench(tmp_path / "l.db", None, Budget(credit=60), start=clock) as gate:
@@ -150,14 +150,14 @@ async def test_days_end_also_when_the_clock_is_set_back(tmp_path: Path) -> None:
         clock.tick(2 * 86_400)
         await gate.serve(tokens=10)
         assert (await refusal(gate.serve(tokens=10))).code == "insufficient_quota"
-    assert gate.rows("SELECT count(DISTINCT booked / 86400000000) FROM attempts") == [(2,)]
+    assert await gate.rows("SELECT count(DISTINCT booked / 86400000000) FROM attempts") == [(2,)]
 
 
 async def test_a_clock_set_back_stops_what_costs_money_for_a_minute_at_most(tmp_path: Path) -> None:
     path, clock = tmp_path / "l.db", Clock()
     async with bench(path, None, Budget(daily=1000), start=clock) as gate:
         running = gate.open(PAID)
-        line = await running.begin(PAID)
+        line = running.begin(PAID)
         clock.tick(10)
         clock.wall -= 3600 * SECOND
         error = await refusal(gate.serve())
@@ -169,10 +169,10 @@ async def test_a_clock_set_back_stops_what_costs_money_for_a_minute_at_most(tmp_
         # What runs is finished and booked, what is free is served, and nothing of the refused one stays held.
         for event in said(8):
             line.note(event)
-        await running.settle()
+        running.close()
         await gate.serve(FREE)
         assert gate.billing.status()["budgets"][0]["held"] == 0
-        assert gate.rows("SELECT cost FROM attempts WHERE request = 'req_1'") == [(8,)]
+        assert await gate.rows("SELECT cost FROM attempts WHERE request = 'req_1'") == [(8,)]
         clock.tick(59)
         assert (await refusal(gate.serve())).retry_after == 1
         clock.tick(1)
@@ -201,15 +201,15 @@ async def test_a_clock_that_is_put_right_again_costs_no_more_than_that(tmp_path:
 async def test_every_try_counts_against_the_same_limit(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(max_request=15)) as gate:
         tab = gate.open(PAID, PAID)
-        first = await tab.begin(PAID)
+        first = tab.begin(PAID)
         for event in said(6)[:6]:
             first.note(event)
         first.end("upstream_disconnected")
-        error = await refusal(tab.begin(PAID))
+        error = unpaid(tab.begin)
         assert error.code == "budget_unsatisfiable"
         tab.close(error.code)
     # An estimate of what was delivered: as many tokens as there were events.
-    assert gate.rows("SELECT seq, output, cost, flags, outcome FROM attempts") == [
+    assert await gate.rows("SELECT seq, output, cost, flags, outcome FROM attempts") == [
         (1, 6, 6, ESTIMATED, "upstream_disconnected")
     ]
 
@@ -217,13 +217,13 @@ async def test_every_try_counts_against_the_same_limit(tmp_path: Path) -> None:
 async def test_a_failover_after_a_refusal_needs_no_more_than_one_hold(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(max_request=10)) as gate:
         tab = gate.open(PAID, PAID)
-        (await tab.begin(PAID)).end("upstream_error")
-        line = await tab.begin(PAID)
+        (tab.begin(PAID)).end("upstream_error")
+        line = tab.begin(PAID)
         line.resumed(3, "prefill")
         for event in said(10):
             line.note(event)
-        await tab.settle()
-        assert gate.rows("SELECT seq, input, cost, outcome, resumed_at, fidelity FROM attempts") == [
+        tab.close()
+        assert await gate.rows("SELECT seq, input, cost, outcome, resumed_at, fidelity FROM attempts") == [
             (1, None, 0, "upstream_error", None, None), (2, 7, 10, "ok", 3, "prefill"),
         ]  # fmt: skip
 
@@ -231,29 +231,29 @@ async def test_a_failover_after_a_refusal_needs_no_more_than_one_hold(tmp_path: 
 async def test_a_continuation_holds_only_what_is_left_of_the_answer(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(max_request=15)) as gate:
         tab = gate.open(PAID, PAID, call=ask(12))
-        first = await tab.begin(PAID)
+        first = tab.begin(PAID)
         for event in said(6)[:6]:
             first.note(event)
         first.end("upstream_disconnected")
         # Twelve were asked for, six are there: at most six more, and three for repeating where it stopped.
-        assert (await tab.begin(PAID, delivered=6, slack=3)).worst == 9
+        assert (tab.begin(PAID, delivered=6, slack=3)).worst == 9
         tab.close("cancelled")
         tab = gate.open(PAID, PAID, call=ask(12))
-        (await tab.begin(PAID)).end("upstream_error")
-        assert (await tab.begin(PAID, delivered=40)).worst == 1
+        (tab.begin(PAID)).end("upstream_error")
+        assert (tab.begin(PAID, delivered=40)).worst == 1
         tab.close("cancelled")
 
 
 async def test_a_continuation_of_an_unlimited_answer_fits_what_is_left_of_the_budget(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=1000), most=600) as gate:
         tab = gate.open(PAID, PAID, call=ask(None))
-        first = await tab.begin(PAID)
+        first = tab.begin(PAID)
         for event in said(300)[:300]:
             first.note(event)
         first.end("upstream_disconnected")
         await gate.serve(tokens=400, call=ask(400))
         # By another count only 200 were delivered, and nothing but the 300 still held is left.
-        line = await tab.begin(PAID, delivered=200)
+        line = tab.begin(PAID, delivered=200)
         # The limit on its way is that of the whole answer, from which what was delivered is taken off again.
         assert (line.call.request.max_tokens, line.worst) == (500, 300)  # type: ignore[union-attr]
         tab.close("cancelled")
@@ -262,18 +262,18 @@ async def test_a_continuation_of_an_unlimited_answer_fits_what_is_left_of_the_bu
 async def test_a_hedge_holds_for_both(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=19)) as gate:
         tab = gate.open(PAID, PAID)
-        await tab.begin(PAID)
-        assert (await refusal(tab.begin(PAID))).code == "budget_unsatisfiable"
+        tab.begin(PAID)
+        assert unpaid(tab.begin).code == "budget_unsatisfiable"
         tab.close("cancelled")
     async with bench(tmp_path / "l2.db", None, Budget(daily=20)) as gate:
         tab = gate.open(PAID, PAID)
-        one, other = await tab.begin(PAID), await tab.begin(PAID)
+        one, other = tab.begin(PAID), tab.begin(PAID)
         other.sent = True
         for event in said(4):
             one.note(event)
         other.end("cancelled")
-        await tab.settle()
-        assert gate.rows("SELECT outcome, cost FROM attempts ORDER BY seq") == [("ok", 4), ("cancelled", 0)]
+        tab.close()
+        assert await gate.rows("SELECT outcome, cost FROM attempts ORDER BY seq") == [("ok", 4), ("cancelled", 0)]
 
 
 async def test_targets_above_a_price_ceiling_are_left_out(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ async def test_a_target_without_a_price_is_refused_only_where_money_is_limited(t
     async with bench(tmp_path / "l.db") as gate:
         await gate.serve(UNKNOWN)
     # Rows that cost nothing are written together, the last of them at the end.
-    assert gate.rows("SELECT cost, flags, output FROM attempts") == [(0, UNPRICED, 10)]
+    assert await gate.rows("SELECT cost, flags, output FROM attempts") == [(0, UNPRICED, 10)]
     async with bench(tmp_path / "l2.db", Limits(credit=5)) as gate:
         with pytest.raises(LumenError, match="known price") as caught:
             gate.open(UNKNOWN)
@@ -303,22 +303,22 @@ async def test_a_target_without_a_price_is_refused_only_where_money_is_limited(t
 async def test_an_unset_max_tokens_is_bounded_where_money_is_limited_and_only_there(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(daily=10**6)) as gate:
         tab = gate.open(PAID, call=ask(None))
-        line = await tab.begin(PAID)
+        line = tab.begin(PAID)
         assert isinstance(line, Line)
         assert line.call.request.max_tokens == 4096  # type: ignore[union-attr]
         tab.close("cancelled")
         for _ in range(30):
             await gate.serve(tokens=20, call=ask(None))
         tab = gate.open(PAID, call=ask(None, n=3))
-        assert (await tab.begin(PAID)).call.request.max_tokens == 256  # type: ignore[union-attr]
-        assert gate.rows("SELECT amount FROM holds") == [(3 * 256,)]
+        assert (tab.begin(PAID)).call.request.max_tokens == 256  # type: ignore[union-attr]
+        assert await gate.rows("SELECT amount FROM holds") == [(3 * 256,)]
         tab.close("cancelled")
         own = gate.open(PAID, call=ask(None, max_completion_tokens=9))
-        assert (await own.begin(PAID)).call is own.call
+        assert (own.begin(PAID)).call is own.call
         own.close("cancelled")
     async with bench(tmp_path / "l2.db") as gate:
         tab = gate.open(PAID, call=ask(None))
-        assert (await tab.begin(PAID)).call is tab.call
+        assert (tab.begin(PAID)).call is tab.call
         tab.close("cancelled")
 
 
@@ -334,7 +334,7 @@ async def test_how_long_answers_are_is_known_after_a_restart(tmp_path: Path) -> 
         await billing.start()
         billing.configure(config, ring)
         tab = billing.open(f"again_{configured_first}", ring.keys[0], "fast", ask(None), 100, [PAID])
-        assert (await tab.begin(PAID)).call.request.max_tokens == 431 * 5 // 4 + 1  # type: ignore[union-attr]
+        assert (tab.begin(PAID)).call.request.max_tokens == 431 * 5 // 4 + 1  # type: ignore[union-attr]
         tab.close("cancelled")
         await billing.stop()
 
@@ -342,11 +342,11 @@ async def test_how_long_answers_are_is_known_after_a_restart(tmp_path: Path) -> 
 async def test_the_last_of_a_budget_is_used_by_a_shorter_answer(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(credit=1000), most=700) as gate:
         tab = gate.open(PAID, call=ask(None))
-        assert (await tab.begin(PAID)).worst == 700
+        assert (tab.begin(PAID)).worst == 700
         other = gate.open(PAID, call=ask(None))
-        assert (await other.begin(PAID)).call.request.max_tokens == 300  # type: ignore[union-attr]
+        assert (other.begin(PAID)).call.request.max_tokens == 300  # type: ignore[union-attr]
         third = gate.open(PAID, call=ask(None))
-        error = await refusal(third.begin(PAID))
+        error = unpaid(third.begin)
         assert (error.code, error.headers) == ("insufficient_quota", {"x-should-retry": "false"})
         for one in (tab, other, third):
             one.close("cancelled")
@@ -355,7 +355,7 @@ async def test_the_last_of_a_budget_is_used_by_a_shorter_answer(tmp_path: Path) 
 async def test_a_target_that_bills_more_than_it_was_allowed_is_told_apart(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", None, Budget(credit=100)) as gate:
         await gate.serve(tokens=150)
-        assert gate.rows("SELECT cost, flags FROM attempts") == [(150, BEYOND)]
+        assert await gate.rows("SELECT cost, flags FROM attempts") == [(150, BEYOND)]
         assert (await refusal(gate.serve())).code == "insufficient_quota"
 
 

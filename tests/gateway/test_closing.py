@@ -17,7 +17,7 @@ from lumen.ledger.rows import ESTIMATED
 from lumen.wire.splice import Seam
 from tests.gateway.conftest import Up, fake
 from tests.gateway.failover_cells import Seen
-from tests.ledger.ledgers import rows
+from tests.ledger.ledgers import written
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +60,8 @@ async def test_counts_that_were_never_told_are_estimated_and_say_so(up: Up, scri
     assert 6 <= usage["completion_tokens"] <= 12 and usage["prompt_tokens"] > 0
     assert seen.usages == [usage]
     # The ledger has the same, marked in the same way, as an answer that was served.
-    ledger = up.state.billing._ledger._path
-    assert rows(ledger, "SELECT outcome, input, output, flags, cost FROM attempts") == [
+    ledger = up.state.billing._ledger
+    assert await written(ledger, "SELECT outcome, input, output, flags, cost FROM attempts") == [
         ("ok", usage["prompt_tokens"], usage["completion_tokens"], ESTIMATED, usage["completion_tokens"] * 1000)
     ]
     assert up.state.counters.errors == 0

@@ -16,7 +16,7 @@ from lumen.gateway import attempt
 from lumen.gateway.table import Origin, Origins, Table
 from tests.gateway.conftest import Up, fake
 from tests.gateway.failover_cells import Seen
-from tests.ledger.ledgers import rows
+from tests.ledger.ledgers import written
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,7 @@ async def test_a_hedge_is_made_only_where_there_is_money_for_both(up: Up, money:
     seen = Seen.of(status, text)
     # Without the hedge the first one has all the time of its limit, and then the other one its money.
     assert (status, seen.said, seen.done) == (200, "word0 word1 word2 ", True)
-    ledger = up.state.billing._ledger._path
-    outcomes = rows(ledger, "SELECT target, outcome FROM attempts ORDER BY seq")
+    ledger = up.state.billing._ledger
+    outcomes = await written(ledger, "SELECT target, outcome FROM attempts ORDER BY seq")
     assert outcomes == [("fake/headers-1", "hedged" if hedged else "upstream_timeout"), ("fake/words-3", "ok")]
-    assert rows(ledger, "SELECT sum(cost) FROM attempts")[0][0] <= money
+    assert (await written(ledger, "SELECT sum(cost) FROM attempts"))[0][0] <= money

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,7 +36,22 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[tuple[Ledger, Open
     try:
         yield ledger, found
     finally:
+        ledger.flush(last=True)
         ledger.close()
+
+
+async def committed(ledger: Ledger) -> None:
+    """Wait until the file has all that was written down."""
+    async with asyncio.timeout(10):
+        while ledger._batch or ledger._writing is not None:
+            ledger.flush()
+            await asyncio.sleep(0.002)
+
+
+async def written(ledger: Ledger, sql: str) -> list[Any]:
+    """What the file says once it has all that was written down."""
+    await committed(ledger)
+    return rows(ledger._path, sql)
 
 
 def rows(path: Path, sql: str) -> list[Any]:

@@ -12,32 +12,33 @@ import sys
 from pathlib import Path
 
 from lumen.ledger.store import LedgerError
-from tests.ledger.ledgers import attempt, hold, opened
+from tests.ledger.ledgers import attempt, committed, hold, opened
 
 
 async def work(path: Path) -> None:
     async with opened(path) as (ledger, _):
-        await ledger.hold(hold("running"))
+        ledger.hold(hold("running"))
+        await committed(ledger)
         limit = path.with_name(path.name + "-wal").stat().st_size + 20_000
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         admitted = 0
         try:
             while admitted < 1000:
-                await ledger.hold(hold(f"new{admitted}"))
+                ledger.hold(hold(f"new{admitted}"))
                 admitted += 1
+                await asyncio.sleep(0.01)
         except LedgerError:
             sick = ledger.trouble
-        running = ledger.settle([attempt("running", cost=7)], "running")
+        ledger.settle([attempt("running", cost=7)], "running")
         refused = 0
         for number in range(3):
             try:
-                await ledger.hold(hold(f"late{number}"))
+                ledger.hold(hold(f"late{number}"))
             except LedgerError:
                 refused += 1
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert running is not None
-        await running
-        await ledger.hold(hold("after"))
+        await committed(ledger)
+        ledger.hold(hold("after"))
     sys.stdout.write(json.dumps({"admitted": admitted, "sick": sick, "refused": refused}))
 
 

@@ -1,4 +1,4 @@
-"""Rows of free requests: written down at once, committed a moment later, never twice."""
+"""What is on its way: written down at once, committed a moment later, never twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.ledger.journal import SIZE, Journal, left
+from lumen.ledger.journal import SIZE, Journal, Record, left
 from lumen.ledger.report import reading
-from lumen.ledger.store import Ledger
-from tests.ledger.ledgers import attempt, consistent, opened, rows
+from lumen.ledger.store import Ledger, LedgerError
+from tests.ledger.ledgers import attempt, committed, consistent, hold, opened, rows
 
 pytestmark = pytest.mark.anyio
+A, B, C = (Record(rows=[attempt(name)]) for name in "abc")
 
 
 def files(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.name}-free*"))
+    return sorted(path.parent.glob(f"{path.name}-new*"))
 
 
 async def until(condition: object) -> None:
@@ -30,22 +31,27 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     journal = Journal(path)
-    first, second = attempt("a", input=None, fidelity="prefill"), attempt("b\n\u2028\u00e9")
-    third = attempt("c", 2, cost=10**18)
-    journal.add([first])
+    first = Record(hold=hold("a", known=10**18))
+    second = Record(rows=[attempt("b\n\u2028\u00e9", input=None, fidelity="prefill"), attempt("c", 2)], drop="a")
+    third = Record(known=[(7, "a"), (10**18, "b")])
+    assert journal.add(first)
     assert left(path) == [first]
     which = journal.turn()
-    journal.add([second, third])
-    assert left(path) == [first, second, third]
+    assert journal.add(second)
+    assert left(path) == [first, second]
     journal.clear(which)
+    assert left(path) == [second]
+    # Back in the first file, which is the younger one now.
+    assert journal.turn() == 1 - which
+    assert journal.add(third)
     assert left(path) == [second, third]
     journal.close()
     # Closed, it takes nothing and breaks nothing.
-    journal.add([first])
-    journal.clear(1 - which)
+    assert not journal.add(first)
+    journal.clear(which)
     assert len(left(path)) == 2
     assert {stat.S_IMODE(file.stat().st_mode) for file in files(path)} == {0o600}
 
@@ -54,57 +60,55 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_what_is_broken_is_left_out(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
     path = tmp_path_factory.mktemp("j") / "l.db"
     journal = Journal(path)
-    journal.add([attempt("a")])
-    journal.add([attempt("b")])
+    journal.add(A)
+    journal.add(B)
     journal.close()
     file = files(path)[0]
     whole = file.read_bytes()
     file.write_bytes(whole[:at] + noise + whole[at + len(noise) :])
-    found = left(path)
-    ends = [len(whole[: whole.rindex(name)]) for name in (b'"a"', b'"b"')]
-    assert found[:1] == [attempt("a")] or at < ends[1]
-    # Whatever is in it, it is a journal again at the next start.
+    # Whatever is in it, only what was written comes out of it.
+    assert left(path) in ([], [A], [A, B])
+    # And it is a journal again at the next start.
     journal = Journal(path)
     assert left(path) == []
-    journal.add([attempt("c")])
-    assert left(path) == [attempt("c")]
+    journal.add(C)
+    assert left(path) == [C]
     journal.close()
 
 
 def test_half_a_block_is_none(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     journal = Journal(path)
-    journal.add([attempt("a")])
-    journal.add([attempt("b")])
+    journal.add(A)
+    journal.add(B)
     journal.close()
     whole = files(path)[0].read_bytes()
-    first = 4 + int.from_bytes(whole[:4], "little")
+    first = 16 + int.from_bytes(whole[8:12], "little")
     # As if it had ended before the last thing that is written, the second block's length.
     files(path)[0].write_bytes(whole[:first] + bytes(4) + whole[first + 4 :])
-    assert left(path) == [attempt("a")]
+    assert left(path) == [A]
 
 
-def test_what_does_not_fit_is_not_torn(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_and_not_torn(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     journal = Journal(path)
-    rows = [attempt(f"r{number}") for number in range(100)]
-    written = 0
-    while written < SIZE // 50:
-        journal.add(rows)
-        written += len(rows)
-    found = left(path)
-    assert 0 < len(found) < written and len(found) % 100 == 0 and found[-100:] == rows
+    many = Record(rows=[attempt(f"r{number}") for number in range(100)])
+    written, roomy = 0, []
+    while journal.add(many):
+        written += 1
+        roomy.append(journal.roomy)
+    assert left(path) == [many] * written
+    assert roomy[0] and not roomy[-1] and written > 10
     journal.clear(journal.turn())
     assert left(path) == []
+    assert journal.roomy
     assert [file.stat().st_size for file in files(path)] == [SIZE, SIZE]
     journal.close()
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_journal(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "nowhere" / "l.db")
-    journal.add([attempt("a")])
-    journal.clear(journal.turn())
-    journal.close()
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        Journal(tmp_path / "nowhere" / "l.db")
     assert left(tmp_path / "nowhere" / "l.db") == []
 
 
@@ -112,11 +116,14 @@ async def test_committed_rows_leave_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with opened(path) as (ledger, _):
         for number in range(500):
-            ledger.later([attempt(f"r{number}")])
+            ledger.settle([attempt(f"r{number}")], None)
             if number % 50 == 0:
                 await asyncio.sleep(0.01)
         assert (
-            len({row.request for row in left(path)} | {name for (name,) in rows(path, "SELECT request FROM attempts")})
+            len(
+                {row.request for record in left(path) for row in record.rows}
+                | {name for (name,) in rows(path, "SELECT request FROM attempts")}
+            )
             == 500
         )
         await until(lambda: rows(path, "SELECT count(*) FROM attempts") == [(500,)] and not left(path))
@@ -130,13 +137,13 @@ async def test_rows_that_could_not_be_committed_are_taken_over_once_and_seen_mea
     ledger.start()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    ledger.later([attempt("a")])
+    ledger.settle([attempt("a")], None)
     ledger.flush()
     # While that cannot be committed, others come.
-    ledger.later([attempt("b"), attempt("b", 2)])
+    ledger.settle([attempt("b"), attempt("b", 2)], None)
     await until(lambda: not ledger.healthy)
     ledger.flush()
-    ledger.later([attempt("c")])
+    ledger.settle([attempt("c")], None)
     with reading(path) as reader:
         assert (reader.total().requests, reader.total().attempts) == (3, 4)
     # As after kill -9: nothing of this process is ended in good order.
@@ -159,13 +166,24 @@ async def test_rows_that_could_not_be_committed_are_taken_over_once_and_seen_mea
     consistent(path)
 
 
-async def test_a_full_disk_costs_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_room_for_the_journal_nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "l.db"
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    async with opened(path) as (ledger, _):
-        ledger.later([attempt("a")])
-        await until(lambda: rows(path, "SELECT count(*) FROM attempts") == [(1,)])
+    ledger = Ledger(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(LedgerError):
+            ledger.open()
+    assert ledger.trouble == "No space left on device"
+    # What is free goes on meanwhile, and is written when there is room.
+    ledger.settle([attempt("a")], None)
+    with pytest.raises(LedgerError):
+        ledger.hold(hold("b"))
+    ledger.open()
+    ledger.start()
+    await committed(ledger)
+    assert rows(path, "SELECT request FROM attempts") == [("a",)]
+    ledger.close()

@@ -8,7 +8,7 @@ import pytest
 
 from lumen.core.errors import ConfigError
 from lumen.ledger.report import month_span, reading
-from tests.ledger.ledgers import attempt, opened
+from tests.ledger.ledgers import attempt, committed, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +31,8 @@ async def path(tmp_path: Path) -> Path:
             [attempt("c", booked=at("2026-11-30T23:59:59"), cost=700_000, key="", flags=1)],
             [attempt("d", booked=at("2026-12-01T00:00"), cost=9, flags=4)],
         ):  # fmt: skip
-            future = ledger.settle(rows, None)
-            assert future is not None
-            await future
+            ledger.settle(rows, None)
+            await committed(ledger)
     return path
 
 
@@ -84,9 +83,7 @@ def test_months() -> None:
 async def test_reading_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     async with opened(path) as (ledger, _):
-        future = ledger.settle([attempt(cost=5)], None)
-        assert future is not None
-        await future
+        ledger.settle([attempt(cost=5)], None)
         with reading(path) as reader:
             assert reader.total().cost == 5
             with pytest.raises(sqlite3.OperationalError):

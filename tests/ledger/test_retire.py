@@ -14,7 +14,7 @@ from lumen.ledger import opening
 from lumen.ledger.report import GROUPS, reading
 from lumen.ledger.retire import DAY, retire
 from lumen.ledger.rows import AttemptRow
-from tests.ledger.ledgers import NOON, attempt, opened, rows
+from tests.ledger.ledgers import NOON, attempt, committed, opened, rows
 
 pytestmark = pytest.mark.anyio
 FIRST = NOON // DAY
@@ -59,6 +59,7 @@ async def test_whole_days_are_answered_as_before(tmp_path: Path, seed: int) -> N
     async with opened(path) as (ledger, _):
         for made in requests(draw, 300):
             ledger.settle(made, None)
+        await committed(ledger)
     before, spend = asked(path), rows(path, "SELECT * FROM spend")
     count = rows(path, "SELECT count(*) FROM attempts")[0][0]
     gone = 0
@@ -84,6 +85,7 @@ async def test_in_steps_that_tear_no_request_apart(tmp_path: Path, monkeypatch: 
     async with opened(path) as (ledger, _):
         for made in requests(random.Random(9), 100):
             ledger.settle(made, None)
+        await committed(ledger)
     before, steps = asked(path), []
     connection = opening.connect(path, 1.0)
 
