@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from lumen.routing.rollout.evidence import Evidence
-from lumen.routing.rollout.guards import GUARDS, Margins, Observation
+from lumen.routing.rollout.guards import GUARDS, Margins, Observation, Reading
 
 # Answers of one side that wait for one of the other.
 _WAITING = 256
@@ -93,6 +93,10 @@ class Canary:
         self._costs = (0, 0.0)
         self._candidates: deque[Observation] = deque(maxlen=_WAITING)
         self._incumbents: deque[Observation] = deque(maxlen=_WAITING)
+        # Pairs of answers whose quality was found out later; and such qualities without a partner yet.
+        self.ratings = 0
+        self._rated: deque[float] = deque(maxlen=_WAITING)
+        self._rated_before: deque[float] = deque(maxlen=_WAITING)
 
     @property
     def share(self) -> float:
@@ -119,6 +123,23 @@ class Canary:
         if self.answers >= self.plan.most:
             return self.end(Status.ROLLED_BACK, f"nothing to compare with after {self.answers} answers")
         return None
+
+    def rate(self, quality: float, *, candidate: bool) -> Change | None:
+        """Take in what was found out later about the quality (0 to 1) of an answer that `observe` has had without it.
+
+        It moves the quality guard alone: the answer itself was counted when it came.
+        """
+        if self.status is not Status.RUNNING or "quality" not in self.watches:
+            return None
+        (self._rated if candidate else self._rated_before).append(quality)
+        if not (self._rated and self._rated_before):
+            return None
+        pair = Observation(quality=self._rated.popleft()), Observation(quality=self._rated_before.popleft())
+        reading = GUARDS["quality"].read(*pair, self.plan.margins, 0.0)
+        assert reading is not None
+        self.ratings += 1
+        self._take("quality", reading)
+        return self._decide()
 
     def wealth(self, guard: str) -> tuple[float, float]:
         """Logarithms of the evidence for promotion and for rollback by one guard."""
@@ -160,11 +181,15 @@ class Canary:
     def _pair(self, candidate: Observation, incumbent: Observation) -> None:
         seen, total = self._costs
         scale = total / seen if seen >= _COST_SEEN else 0.0
-        for name, watch in self.watches.items():
+        for name in self.watches:
             reading = GUARDS[name].read(candidate, incumbent, self.plan.margins, scale)
             if reading is not None:
-                watch.better.add(reading.better)
-                watch.worse.add(reading.worse)
+                self._take(name, reading)
+
+    def _take(self, guard: str, reading: Reading) -> None:
+        watch = self.watches[guard]
+        watch.better.add(reading.better)
+        watch.worse.add(reading.worse)
 
     def _learn_cost(self, observation: Observation) -> None:
         if observation.cost is not None:
@@ -186,6 +211,7 @@ class Canary:
             "reason": self.reason,
             "answers": self.answers,
             "in_step": self.in_step,
+            "ratings": self.ratings,
             "costs": list(self._costs),
             "watches": {name: asdict(watch) for name, watch in self.watches.items()},
         }
@@ -203,6 +229,7 @@ class Canary:
         made = cls(Plan(**given))
         made.status, made.step, made.reason = Status(kept["status"]), kept["step"], kept["reason"]
         made.answers, made.in_step = kept["answers"], kept["in_step"]
+        made.ratings = kept["ratings"]
         made._costs = (kept["costs"][0], kept["costs"][1])
         made.watches = {
             name: Watch(Evidence(**watch["better"]), Evidence(**watch["worse"]))
