@@ -25,20 +25,21 @@ class Strata:
     def chance(self, loss: float, share: float) -> float:
         """The chance that a request of this expected loss is drawn, so that all in all `share` of them are. Counts it.
 
-        In [share / SPREAD, 1]; never more than `share` over all bands together.
+        In [share / SPREAD, share * SPREAD] and at most 1; over all bands together about `share`.
         """
         band = bisect_right(EDGES, loss)
         total = sum(self.seen)
         wanted = [self._wanted(count, total, share) for count in self.seen]
         drawn = sum(w * count for w, count in zip(wanted, self.seen, strict=True)) / total if total else share
         self.seen[band] += 1
-        chance = wanted[band] * min(share / drawn, 1.0) if drawn > 0 else share
-        return min(max(chance, share / SPREAD), 1.0)
+        chance = wanted[band] * share / drawn if drawn > 0 else share
+        return min(max(chance, share / SPREAD), first(share))
 
     def _wanted(self, count: int, total: int, share: float) -> float:
         if not count:
-            return min(share * SPREAD, 1.0)
-        return min(max(share * total / (len(self.seen) * count), share / SPREAD), share * SPREAD, 1.0)
+            return first(share)
+        met = sum(one > 0 for one in self.seen)
+        return min(max(share * total / (met * count), share / SPREAD), first(share))
 
 
 def first(share: float) -> float:
