@@ -37,6 +37,7 @@ class Operator:
             "version": lumen.__version__,
             "pid": os.getpid(),
             "url": service.url,
+            "tls": self._tls(),
             "started": service.started,
             "uptime_s": round(time.time() - service.started, 1),
             "ready": service.serving and all(served.ready(states, standings).values()),
@@ -52,6 +53,16 @@ class Operator:
             "money": service.state.billing.status(),
             "rss_bytes": self._process.memory_info().rss,
             "notice": served.notice,
+        }
+
+    def _tls(self) -> dict[str, Any] | None:
+        """Where the endpoint's certificate is, and whether clients must show one."""
+        tls = self._service.config.server.tls
+        if tls.cert is None:
+            return None
+        return {
+            "cert": str(self._service.config_file.absolute().parent / tls.cert),
+            "mutual": tls.client_ca is not None,
         }
 
     def targets(self) -> list[dict[str, Any]]:

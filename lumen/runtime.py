@@ -20,6 +20,7 @@ from lumen.core.errors import ConfigError
 from lumen.files import write_atomic
 from lumen.gateway import admin, app
 from lumen.gateway.http import Ingress
+from lumen.gateway.tls import Certificates
 from lumen.operator import Operator
 from lumen.paths import Paths, paths
 from lumen.service import AlreadyRunning, Options, Service, say
@@ -33,6 +34,7 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lock: IO[str] | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._service = Service(options, where, self._signalled)
 
     async def run(self) -> None:
@@ -57,10 +59,12 @@ class Runtime:
             await private.setup()
             # Bound first, so that a port in use is told before an engine is started; served last, so that the
             # first request finds everything in place.
-            listening = self._bind()
+            certificates = self._certificates()
+            listening = self._bind("http" if certificates is None else "https")
             await self._listen_admin(private)
             await service.start()
-            await SockSite(public, listening, backlog=1024).start()
+            secured = None if certificates is None else certificates.context
+            await SockSite(public, listening, backlog=1024, ssl_context=secured).start()
             self._announce()
             gc.collect()
             # What lives from here on is the program itself: keep it out of every later collection.
@@ -72,11 +76,22 @@ class Runtime:
         finally:
             self._paths.gateway_file.unlink(missing_ok=True)
             self._paths.admin_socket.unlink(missing_ok=True)
+            if self._watching is not None:
+                self._watching.cancel()
             await public.cleanup()
             await private.cleanup()
             await service.close(0.0 if self._hurry.is_set() else service.config.server.drain)
 
-    def _bind(self) -> socket.socket:
+    def _certificates(self) -> Certificates | None:
+        """TLS of the endpoint, watched from now on; `None` where it has none."""
+        service = self._service
+        if service.config.server.tls.cert is None:
+            return None
+        found = Certificates(service.config.server.tls, service.config_file.absolute().parent, say)
+        self._watching = asyncio.ensure_future(found.watch())
+        return found
+
+    def _bind(self, scheme: str) -> socket.socket:
         server = self._service.config.server
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         try:
@@ -86,7 +101,7 @@ class Runtime:
                 f"cannot listen on {server.host}:{server.port} ({error.strerror or error}); choose another with --port"
             ) from None
         host, port = made.getsockname()[:2]
-        self._service.url = f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1"
+        self._service.url = f"{scheme}://{'[' + host + ']' if ':' in host else host}:{port}/v1"
         return made
 
     async def _listen_admin(self, private: ServerRunner) -> None:

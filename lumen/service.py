@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from lumen.gateway import overview
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
+from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Live
 from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
@@ -196,6 +198,7 @@ class Service:
             notice = TINY_NOTICE if set(sources) == {TINY} else None
             self.served = Served(config, sources, missing, notice, TINY_SOURCE)
             self.state.config, self.state.table, self.state.ring = config, table, ring
+            self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
             self.state.billing.configure(config, ring)
 
     async def _files(self, config: Config) -> tuple[dict[str, tuple[Model, ModelFiles]], dict[str, str]]:

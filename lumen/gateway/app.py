@@ -162,6 +162,11 @@ async def _handle(state: State, request: BaseRequest) -> StreamResponse:
     request_id = next(_ids)
     told = None
     try:
+        headers = request.headers
+        if (host := headers.get("Host")) not in state.hosts.known:
+            state.hosts.check(host)
+        if state.ring is None and (origin := headers.get("Origin")) is not None:
+            state.hosts.check_origin(origin)
         endpoint = find(request.method, request.path)
         told = endpoint.error
         response = await endpoint.handle(state, request, request_id)

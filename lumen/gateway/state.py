@@ -11,6 +11,7 @@ from typing import Protocol
 from lumen.config.schema import Config
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
+from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
 from lumen.gateway.settled import Observer
@@ -53,6 +54,7 @@ class State:
     expose: Callable[[], Snapshot] = Snapshot
     counters: Counters = field(default_factory=Counters)
     # Requests under way, by their id.
+    hosts: Hosts = field(default_factory=Hosts)
     active: dict[str, Active] = field(default_factory=dict)
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)

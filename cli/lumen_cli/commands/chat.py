@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from lumen.paths import paths as find_paths
-from lumen_cli import gateway
+from lumen_cli import gateway, secure
 from lumen_cli.client import Admin
 from lumen_cli.errors import CliError, tell
 from lumen_cli.output import command, note, say
@@ -27,12 +27,13 @@ _HELP = "/reset forgets the conversation, /model NAME changes the model, /help s
 
 @dataclass(slots=True)
 class Conversation:
-    """One conversation with one endpoint. `url` ends in /v1."""
+    """One conversation with one endpoint. `url` ends in /v1; `tls`: as the gateway's status has it."""
 
     url: str
     key: str
     model: str
     system: str | None = None
+    tls: dict[str, Any] | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def reset(self) -> None:
@@ -60,7 +61,7 @@ class Conversation:
     def _stream(self) -> Iterator[str]:
         system = [{"role": "system", "content": self.system}] if self.system else []
         body = {"model": self.model, "messages": [*system, *self.messages], "stream": True}
-        connection = _connect(self.url)
+        connection = secure.endpoint(self.url, self.tls, _SILENCE)
         try:
             connection.request(
                 "POST",
@@ -100,7 +101,7 @@ def chat(
     key = ensure_local(paths)
     if before != paths.local_key_file.read_bytes():
         admin.post("/admin/reload")
-    talk = Conversation(gateway.local_url(status["url"]), key, name, system)
+    talk = Conversation(gateway.local_url(status["url"]), key, name, system, status.get("tls"))
     if once is not None:
         _print(talk, sys.stdin.read() if once == "-" else once)
         return
@@ -160,11 +161,6 @@ def _print(talk: Conversation, prompt: str) -> None:
         # At once, not when the generator happens to be collected: it holds the connection.
         pieces.close()
     say()
-
-
-def _connect(url: str) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    return http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_SILENCE)
 
 
 def _pieces(answer: http.client.HTTPResponse) -> Iterator[str]:

@@ -1,0 +1,69 @@
+"""The edge of a real box: TLS from files, the box's own commands and the SDK over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.e2e.conftest import Box
+from tests.gateway.certificates import Authority
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-edge")]
+CONFIG = "server:\n  tls: {cert: tls/server.crt, key: tls/server.key}\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Box]:
+    made = Box(tmp_path_factory.mktemp("box"))
+    folder = made.home / "config" / "tls"
+    folder.mkdir(parents=True)
+    pair = authority.issue("server")
+    for path in (pair.cert, pair.key):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (made.home / "config" / "config.yaml").write_text(CONFIG)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.end()
+
+
+def test_the_sdk_is_served_over_tls_whole_and_streamed(edge: Box, authority: Authority) -> None:
+    assert edge.url.startswith("https://127.0.0.1:")
+    with openai.DefaultHttpxClient(verify=authority.client()) as http:
+        client = edge.client(http_client=http)
+        asked: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "What is Lumen?"}]
+        whole = client.chat.completions.create(model="lumen-tiny", messages=asked, temperature=0)
+        stream = client.chat.completions.create(model="lumen-tiny", messages=asked, temperature=0, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert whole.choices[0].message.content
+        assert "".join(pieces) == whole.choices[0].message.content
+        assert http.get(f"{edge.url}/models", headers={"Host": "box.example"}).status_code == 421
+
+
+def test_the_boxs_own_commands_know_its_certificate(edge: Box) -> None:
+    assert edge.lumen("chat", "--once", "What is Lumen?").stdout.strip()
+
+
+def test_plain_http_gets_no_answer_and_harms_nothing(edge: Box, authority: Authority) -> None:
+    with openai.DefaultHttpxClient() as http, pytest.raises(openai.APIConnectionError):
+        edge.client(base_url=edge.url.replace("https", "http"), http_client=http).models.list()
+    log = Path(edge.home / "state" / "logs" / "gateway.log").read_text()
+    assert "Traceback" not in log
+    assert edge.status()["ready"]
+
+
+def test_a_certificate_that_cannot_be_used_is_a_reason_not_to_start(fresh: Box) -> None:
+    (fresh.home / "config").mkdir(parents=True)
+    (fresh.home / "config" / "config.yaml").write_text(CONFIG)
+    done = fresh.lumen("up", "--detach", "--port", "0", check=False)
+    assert done.returncode == 1
+    assert "server.tls.cert" in done.stderr and "cannot be read" in done.stderr
