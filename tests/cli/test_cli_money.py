@@ -18,7 +18,7 @@ from lumen.keys import Limits, load
 from lumen.ledger.rows import AttemptRow
 from lumen.paths import Paths
 from tests.cli.harness import Ran
-from tests.ledger.ledgers import attempt, opened
+from tests.ledger.ledgers import attempt, committed, opened
 
 Lumen = Callable[..., Ran]
 
@@ -26,9 +26,8 @@ Lumen = Callable[..., Ran]
 def book(path: Path, *rows: AttemptRow) -> None:
     async def write() -> None:
         async with opened(path) as (ledger, _):
-            future = ledger.settle(rows, None)
-            assert future is not None
-            await future
+            ledger.settle(rows, None)
+            await committed(ledger)
 
     asyncio.run(write())
 

@@ -27,6 +27,7 @@ import aiohttp
 import psutil
 import pytest
 
+from lumen.ledger.journal import left
 from tests.e2e.conftest import Box, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-money"), pytest.mark.timeout(1200)]
@@ -66,7 +67,9 @@ class Bench:
         return found
 
     def rows(self, what: str, *args: Any) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.box.home / "state" / "ledger.db", timeout=30)) as ledger:
+        path = self.box.home / "state" / "ledger.db"
+        until(lambda: not left(path), "everything that was written down being in the ledger")
+        with closing(sqlite3.connect(path, timeout=30)) as ledger:
             return ledger.execute(what, args).fetchall()
 
 
