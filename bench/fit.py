@@ -47,13 +47,16 @@ SHAPES = {
     "Mixtral 8x7B": Shape("llama", 32, 4096, 32, 8, 128, 14_336, 32_000, 8, 2, kind=Q4_K),
     "Qwen3 30B-A3B": Shape("qwen3moe", 48, 2048, 32, 4, 128, 768, 151_936, 128, 8, kind=Q4_K),
 }
-# (cells, sequences, rows of a batch, flash attention, KV type)
+# (cells, sequences, rows of a batch, flash attention, KV type, each sequence with cells of its own)
 CONTEXTS = [
-    (4096, 1, 512, True, "f16"),
-    (32_768, 40, 512, True, "f16"),
-    (32_768, 40, 512, True, "q8_0"),
-    (32_768, 40, 512, True, "q4_0"),
-    (8192, 4, 256, False, "f16"),
+    (4096, 1, 512, True, "f16", False),
+    (32_768, 40, 512, True, "f16", False),
+    (32_768, 40, 512, True, "q8_0", False),
+    (32_768, 40, 512, True, "q4_0", False),
+    (8192, 4, 256, False, "f16", False),
+    (4096, 4, 128, False, "f16", True),
+    (32_768, 16, 128, False, "f16", True),
+    (32_768, 8, 512, True, "f16", True),
 ]
 # The worker: (slots, context, KV type, flash attention)
 LOADS = [
@@ -89,7 +92,7 @@ class Compared:
 # -- llama.cpp's own word ----------------------------------------------------------------------------------------------
 
 
-def own_words(path: Path, cells: int, sequences: int, ubatch: int, flash: bool, kv_type: str) -> dict[str, float]:
+def own_words(path: Path, made: Plan) -> dict[str, float]:
     """Bytes of each buffer that llama.cpp says it allocates, without weights or cells behind them."""
     from lumen.workers.llamacpp.binding import lib, start_backend
 
@@ -97,15 +100,15 @@ def own_words(path: Path, cells: int, sequences: int, ubatch: int, flash: bool, 
     lines: list[str] = []
     listen = lib.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
     lib.llama_log_set(listen, ctypes.c_void_p(0))
-    made = lib.llama_model_default_params()
-    made.no_alloc, made.load_mode, made.n_gpu_layers = True, lib.LLAMA_LOAD_MODE_NONE, 0
-    model = lib.llama_model_load_from_file(str(path).encode(), made)
+    bare = lib.llama_model_default_params()
+    bare.no_alloc, bare.load_mode, bare.n_gpu_layers = True, lib.LLAMA_LOAD_MODE_NONE, 0
+    model = lib.llama_model_load_from_file(str(path).encode(), bare)
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = cells, 512, ubatch
-    params.n_seq_max = params.n_outputs_max = sequences
-    params.flash_attn_type = 1 if flash else 0
-    params.type_k = params.type_v = {"f16": 1, "q8_0": 8, "q4_0": 2}[kv_type]
-    params.kv_unified, params.swa_full = True, False
+    params.n_ctx, params.n_batch, params.n_ubatch = made.cells, 512, made.ubatch
+    params.n_seq_max = params.n_outputs_max = made.sequences
+    params.flash_attn_type = 1 if made.flash else 0
+    params.type_k = params.type_v = {"f16": 1, "q8_0": 8, "q4_0": 2}[made.kv_type]
+    params.kv_unified, params.swa_full = not made.lanes, False
     context = lib.llama_init_from_model(model, params)
     lib.llama_free(context)
     lib.llama_model_free(model)
@@ -125,15 +128,16 @@ def buffers(folder: Path) -> Iterator[Compared]:
         write(path, shape, weights=False)
         body = examine(path)
         assert isinstance(body, Anatomy)
-        for cells, sequences, ubatch, flash, kv_type in CONTEXTS:
-            made = Plan(cells, cells, sequences, sequences, ubatch, kv_type, flash, 0, 0)
-            said = own_words(path, cells, sequences, ubatch, flash, kv_type)
+        for cells, sequences, ubatch, flash, kv_type, lanes in CONTEXTS:
+            made = Plan(cells, cells, sequences, sequences, ubatch, kv_type, flash, 0, 0, lanes=lanes)
+            said = own_words(path, made)
             guessed = {
                 "KV cache": llamacpp(body, made).of("KV cache"),
                 "compute": compute(body, made),
                 "output": output(body, made),
             }
-            settings = f"{cells:,} cells, {sequences} sequences, batch {ubatch}, {'flash, ' if flash else ''}{kv_type}"
+            settings = f"{cells:,} cells, {sequences} {'lanes' if lanes else 'sequences'}, batch {ubatch}, "
+            settings += f"{'flash, ' if flash else ''}{kv_type}"
             weights = body.weights
             yield Compared(name, settings, weights + sum(guessed.values()), weights + sum(said.values()))
             yield Compared(f"{name}, compute", settings, guessed["compute"], said["compute"])
@@ -236,8 +240,7 @@ def _text(own: list[Compared], real: list[Compared]) -> str:
         "| --- | --- | --- | --- | --- |",
         *(one.row() for one in largest),
         "",
-        "**The worker's resident memory** while prompts fill its context. With several answers at once the largest "
-        "batch does not meet the fullest cache, so less is touched than is reserved for it.",
+        "**The worker's resident memory** while prompts fill its context.",
         "",
         "| model | settings | estimated | resident | off |",
         "| --- | --- | --- | --- | --- |",

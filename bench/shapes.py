@@ -18,9 +18,11 @@ import numpy as np
 from lumen.hub import gguf
 from lumen.hub.ggml import tensor_bytes
 
-F32, F16, Q8_0, Q4_K = 0, 1, 8, 12
+F32, F16, Q4_0, Q8_0, Q4_K = 0, 1, 2, 8, 12
 _ALIGN = 32
 _TINY = Path(__file__).parent.parent / "lumen" / "tiny" / "lumen-tiny.gguf"
+# Bytes of a block of 32 weights, and the standard deviation of its numbers where every bit is chance.
+_BLOCKS = {Q4_0: (18, 4.61), Q8_0: (34, 73.9)}
 _CODES = {4: "I", 5: "i", 6: "f", 7: "?"}
 
 
@@ -41,6 +43,7 @@ class Shape:
     window: int = 0
     kind: int = Q8_0
     context: int = 32_768
+    spread: float = 0.03  # standard deviation of random weights
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
         """(name, shape, type) of every tensor; the output is tied to the embeddings."""
@@ -124,19 +127,20 @@ def write(path: Path, shape: Shape, *, weights: bool = True, seed: int = 0) -> N
         if weights:
             random_numbers = np.random.default_rng(seed)
             for _, extents, kind in tensors:
-                _weights(file, random_numbers, kind, tensor_bytes(kind, extents) or 0)
+                _weights(file, random_numbers, kind, tensor_bytes(kind, extents) or 0, shape.spread)
         else:
             file.truncate(file.tell() + offset)
 
 
-def _weights(file: BinaryIO, numbers: np.random.Generator, kind: int, size: int) -> None:
+def _weights(file: BinaryIO, numbers: np.random.Generator, kind: int, size: int, spread: float) -> None:
     """Norms of one; matrices of small random numbers, so that a network of them stays finite."""
     if kind == F32:
         data = np.ones(size // 4, np.float32).tobytes()
-    elif kind == Q8_0:
-        blocks = np.empty((size // 34, 34), np.uint8)
-        blocks[:, :2] = np.frombuffer(np.float16(0.0004).tobytes(), np.uint8)
-        blocks[:, 2:] = numbers.integers(0, 256, (size // 34, 32), np.uint8)
+    elif kind in _BLOCKS:
+        width, step = _BLOCKS[kind]
+        blocks = np.empty((size // width, width), np.uint8)  # a half-precision scale, then 32 numbers
+        blocks[:, :2] = np.frombuffer(np.float16(spread / step).tobytes(), np.uint8)
+        blocks[:, 2:] = numbers.integers(0, 256, (size // width, width - 2), np.uint8)
         data = blocks.tobytes()
     else:
         raise ValueError(f"no random weights for tensors of type {kind}")

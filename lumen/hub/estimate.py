@@ -21,6 +21,7 @@ MIB = 1024 * 1024
 
 # The worker's own defaults; a test holds them against the worker.
 CONTEXT, CELLS, SLOTS, BATCH, PARKED = 8192, 32768, 8, 512, 32
+SCORES_BATCH = 128
 SCORES_LIMIT = 256 * MIB
 SHELF = 512 * MIB
 
@@ -77,8 +78,9 @@ class Estimate:
 class Plan:
     """How a llama.cpp worker is started, every choice made. Tokens, but for `shelf` (bytes).
 
-    `context`: the most of one prompt and its answer. `cells`: the KV cache, shared by all. `sequences`: that can be
-    kept apart in it, running and parked. `gpu_layers`: layers on cards, the head counted as one; below zero: all.
+    `context`: the most of one prompt and its answer. `cells`: the KV cache, of all sequences together. `sequences`:
+    that can be kept apart in it, running and parked. `gpu_layers`: layers on cards, the head counted as one; below
+    zero: all. `lanes`: each sequence has cells of its own, `cells / sequences` of them; else all share all.
     """
 
     context: int
@@ -91,6 +93,12 @@ class Plan:
     shelf: int
     gpu_layers: int
     embedding: bool = False
+    lanes: bool = False
+
+    @property
+    def reach(self) -> int:
+        """Cells that one token attends over at most."""
+        return self.cells // self.sequences if self.lanes else self.cells
 
 
 def plan(model: Model, body: Anatomy, *, cards: int = 0) -> Plan:
@@ -103,15 +111,20 @@ def plan(model: Model, body: Anatomy, *, cards: int = 0) -> Plan:
         context = min(context, kv)
     slots = model.slots or SLOTS
     batch = int(options.get("batch") or BATCH)
-    ubatch = min(int(options.get("ubatch") or BATCH), batch)
     layers = (model.gpu_layers if model.gpu_layers is not None else 0) if cards else 0
     shelf = int(options.get("shelf_mb", SHELF // MIB)) * MIB
     if model.embedding or body.facts.embedding:
         return Plan(context, _padded(context), 1, 1, min(batch, context), "f16", True, 0, layers, True)
-    cells = _padded(kv or min(context * slots, max(context, CELLS)))
-    sequences = slots + (PARKED if body.rewinds else 0)
-    flash = _flash(str(options.get("flash_attn", "auto")), body, cells * ubatch, layers, model.kv_type)
-    return Plan(context, cells, slots, sequences, ubatch, model.kv_type, flash, shelf, layers)
+    cells = kv or min(context * slots, max(context, CELLS))
+    # Where there are enough for all, each sequence has its own: as many as its longest answer may need.
+    lanes = context * slots <= cells and not body.state_bytes
+    sequences = slots + (PARKED if body.rewinds and not lanes else 0)
+    wanted = int(options.get("ubatch") or 0)
+    scores = (context if lanes else cells) * (wanted or SCORES_BATCH) * body.heads * 4
+    flash = _flash(str(options.get("flash_attn", "auto")), scores, model.gpu_layers or 0, model.kv_type)
+    ubatch = min(wanted or (BATCH if flash else SCORES_BATCH), batch)
+    cells = _padded(context) * slots if lanes else _padded(cells)
+    return Plan(context, cells, slots, sequences, ubatch, model.kv_type, flash, shelf, layers, lanes=lanes)
 
 
 def llamacpp(body: Anatomy, made: Plan, cards: Sequence[str] = (), shares: Sequence[float] = ()) -> Estimate:
@@ -139,6 +152,8 @@ def llamacpp(body: Anatomy, made: Plan, cards: Sequence[str] = (), shares: Seque
     if first > 0 and not (used and first == layers):
         items.append(Item("compute", RAM, compute(body, made) + _work(body, made)))
     items.append(Item("output", RAM, output(body, made)))
+    if made.lanes and made.slots > 1:  # an answer that moves to another lane goes through a copy
+        items.append(Item("copies", RAM, sum(_kv(body, made)) // made.sequences))
     items.append(Item("engine", RAM, _PROCESS + _FOR_TOKEN * (body.facts.vocabulary or 0)))
     if made.shelf:
         items.append(Item("prefixes", RAM, made.shelf))
@@ -175,21 +190,21 @@ def _kv(body: Anatomy, made: Plan) -> list[int]:
     state = body.state_bytes * made.sequences // recurrent if recurrent else 0
     found = []
     for elements, window in zip(facts.kv_elements, facts.windows, strict=True):
-        cells = made.cells if window is None else _windowed(window, made)
-        size = cells * elements * KV_BYTES[made.kv_type]
+        cells = made.reach if window is None else _windowed(window, made)
+        size = cells * (made.sequences if made.lanes else 1) * elements * KV_BYTES[made.kv_type]
         found.append(-(-size.numerator // size.denominator) if elements else state)
     return found
 
 
 def _cells(body: Anatomy, made: Plan) -> list[int]:
-    """The caches of a model, in cells: one for all layers, one more for those with a window."""
+    """The caches of a model, in cells within a token's reach: one for all layers, one more for those with a window."""
     windows = {window for window in body.facts.windows if window is not None}
-    full = [made.cells] if None in body.facts.windows or not windows else []
+    full = [made.reach] if None in body.facts.windows or not windows else []
     return full + [_windowed(window, made) for window in sorted(windows)]
 
 
 def _windowed(window: int, made: Plan) -> int:
-    return min(made.cells, _padded(window * made.sequences + made.ubatch))
+    return min(made.reach, _padded(window * (1 if made.lanes else made.sequences) + made.ubatch))
 
 
 def _masks(body: Anatomy, made: Plan) -> int:
@@ -208,11 +223,11 @@ def _work(body: Anatomy, made: Plan) -> int:
     return products if made.flash else max(products, 2 * rows * max(_cells(body, made)) * body.heads)
 
 
-def _flash(wanted: str, body: Anatomy, entries: int, layers: int, kv_type: str) -> bool:
-    """As the worker decides: on a CPU without it, as long as the scores stay small."""
+def _flash(wanted: str, scores: int, layers: int, kv_type: str) -> bool:
+    """As the worker decides: on a CPU without it, as long as the scores (bytes) stay small."""
     if wanted != "auto" or layers or kv_type != "f16":
         return wanted != "off"
-    return entries * body.heads * 4 > SCORES_LIMIT
+    return scores > SCORES_LIMIT
 
 
 def _spread(count: int, cards: Sequence[str], shares: Sequence[float]) -> list[str]:

@@ -105,6 +105,26 @@ def test_compute_buffers_as_llama_cpp_allocates_them(
     assert compute(shape, made) / MIB == pytest.approx(mib, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("shape", "cells", "sequences", "ubatch", "flash", "cache", "mib"),
+    [
+        (LLAMA_1B, 1024, 4, 128, False, 128.0, 22.0),
+        (LLAMA_1B, 2048, 16, 128, False, 1024.0, 38.5),
+        (LLAMA_1B, 4096, 8, 512, True, 1024.0, 68.01),
+        (QWEN3_06B, 1024, 4, 128, False, 448.0, 13.0),
+        (QWEN3_06B, 2048, 16, 128, False, 3584.0, 21.5),
+        (QWEN3_06B, 4096, 8, 512, True, 3584.0, 30.01),
+        (GEMMA3_4B, 4096, 8, 512, True, 2032.0, 84.52),
+    ],
+)
+def test_lanes_as_llama_cpp_allocates_them(
+    shape: Anatomy, cells: int, sequences: int, ubatch: int, flash: bool, cache: float, mib: float
+) -> None:
+    made = Plan(cells, cells * sequences, sequences, sequences, ubatch, "f16", flash, 0, 0, lanes=True)
+    assert llamacpp(shape, made).of("KV cache") / MIB == pytest.approx(cache, abs=0.01)
+    assert compute(shape, made) / MIB == pytest.approx(mib, rel=0.001)
+
+
 def test_output_buffers_as_llama_cpp_allocates_them() -> None:
     for shape, sequences, mib in ((LLAMA_1B, 40, 19.57), (QWEN3_06B, 8, 4.64), (GEMMA3_4B, 40, 40.0)):
         made = Plan(4096, 4096, sequences, sequences, 512, "f16", True, 0, 0)
@@ -157,10 +177,14 @@ def _of(found: estimate.Estimate, what: str, device: str) -> int:
 def test_what_is_chosen_where_the_configuration_leaves_it_open() -> None:
     made = plan(Model(source="x"), LLAMA_1B)
     assert (made.context, made.cells, made.slots, made.sequences) == (8192, 32_768, 8, 40)
-    assert made.flash and not plan(Model(source="x", context=1024, slots=1), LLAMA_1B).flash
+    assert made.flash and made.ubatch == 512 and not made.lanes
+    small = plan(Model(source="x", context=1000, slots=3), LLAMA_1B)
+    assert (small.lanes, small.cells, small.reach, small.sequences) == (True, 3072, 1024, 3)
+    assert not small.flash and small.ubatch == 128
     assert plan(Model(source="x", gpu_layers=-1, context=512), LLAMA_1B, cards=1).flash
     assert plan(Model(source="x", gpu_layers=-1), LLAMA_1B).gpu_layers == 0
-    assert plan(Model(source="x", slots=4), GEMMA3_4B).sequences == 4  # windows forget: nothing is parked
+    # Windows forget: nothing is parked where cells are shared.
+    assert plan(Model(source="x", slots=8), GEMMA3_4B).sequences == 8
     given_ = plan(Model(source="x", options={"kv": 5000, "ubatch": 64, "flash_attn": "off"}), LLAMA_1B)
     assert (given_.cells, given_.context, given_.ubatch, given_.flash) == (5120, 5000, 64, False)
     embedding = plan(Model(source="x", embedding=True, context=2048), LLAMA_1B)
@@ -188,6 +212,7 @@ def said() -> Iterator[list[str]]:
         (Model(source="x"), {}),
         (Model(source="x", slots=2, context=1024), {"slots": 2, "ctx": 1024}),
         (Model(source="x", slots=3, kv_type="q8_0"), {"slots": 3, "kv_type": "q8_0"}),
+        (Model(source="x", slots=4, context=1024, options={"kv": 2048}), {"slots": 4, "ctx": 1024, "kv": 2048}),
         (
             Model(source="x", slots=1, context=600, options={"kv": 2000, "ubatch": 64, "flash_attn": "on"}),
             {"slots": 1, "ctx": 600, "kv": 2000, "ubatch": 64, "flash_attn": "on"},

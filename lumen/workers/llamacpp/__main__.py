@@ -38,7 +38,7 @@ def parse(argv: list[str]) -> Settings:
     add("--shelf-mb", type=int, default=512, help="MiB of host memory for the prefixes of finished answers")
     add("--slots", type=int, default=8, help="answers generated at once")
     add("--batch", type=int, default=512, help="tokens of one decode")
-    add("--ubatch", type=int, default=512, help="tokens computed in one go")
+    add("--ubatch", type=int, default=0, help="tokens computed in one go (0: choose)")
     add("--threads", type=int, default=0, help="0: one per core this process may use")
     add("--gpu-layers", type=int, default=0, help="layers on the GPU; negative: all")
     add("--flash-attn", choices=FLASH, default="auto")

@@ -104,13 +104,22 @@ class Stream:
         """The server-sent events for one engine event (none for the start of a plain completion)."""
         if event.started:
             return self._role(event.choice)
+        piece = self.piece(event) if not self._first else None
+        return self._slow(event) if piece is None else [piece]
+
+    def piece(self, event: Event) -> bytes | None:
+        """The server-sent event of a piece of content and nothing else, any but the first; None for all others.
+
+        On any thread.
+        """
         deltas = event.deltas
-        if event.finish is None and not event.logprobs and len(deltas) == 1 and event.choice < 16 and not self._first:
-            text = deltas[0].content
-            if text is not None:
-                ids = b',"token_ids":' + _encode(event.tokens) if self._head.token_ids else b""
-                return [self._frames[event.choice] + _encode(text) + self._tail + ids + self._close]
-        return self._slow(event)
+        if event.finish is not None or event.logprobs or len(deltas) != 1 or event.choice >= 16:
+            return None
+        text = deltas[0].content
+        if text is None:
+            return None
+        ids = b',"token_ids":' + _encode(event.tokens) if self._head.token_ids else b""
+        return self._frames[event.choice] + _encode(text) + self._tail + ids + self._close
 
     def _role(self, choice: int) -> list[bytes]:
         if not self._head.chat or self._head.resumed:
@@ -161,9 +170,11 @@ class Stream:
         body, self._offsets[choice] = plain_logprobs(logprobs, self._vocab, self._offsets.get(choice, 0))
         return body
 
-    def usage(self, usage: Usage) -> bytes:
-        """The last chunk of `include_usage`."""
-        return self._open + b',"choices":[],"usage":' + _encode(usage.body()) + b"}\n\n"
+    def end(self, usage: Usage) -> list[bytes]:
+        """What follows the last event of the last choice."""
+        if not self._head.include_usage:
+            return [DONE]
+        return [self._open + b',"choices":[],"usage":' + _encode(usage.body()) + b"}\n\n", DONE]
 
     @staticmethod
     def error(body: bytes) -> bytes:

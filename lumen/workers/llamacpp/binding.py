@@ -54,6 +54,16 @@ _log_callback = lib.llama_log_callback(_on_log)
 _started = False
 
 
+def quick(name: str, restype: Any, *argtypes: Any) -> Any:
+    """A function of the library that keeps the interpreter's lock, for calls much shorter than a change of thread.
+
+    `lib` gives the lock up for each call: a thread that wants it then has it, and may be put aside while holding it.
+    """
+    function = getattr(ctypes.PyDLL(lib._lib._name), name)
+    function.restype, function.argtypes = restype, argtypes
+    return function
+
+
 def start_backend() -> None:
     """Bring up ggml's backends once a process, with its log lines sent to Python's logging (warnings and
     errors only).

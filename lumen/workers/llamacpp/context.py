@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen.workers.llamacpp.binding import lib
+from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.threads import Tuner
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+
+_logits_at = quick("llama_get_logits_ith", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
@@ -26,7 +29,11 @@ State = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a context is made; sizes in tokens. `outputs`: rows of one batch that may ask for logits."""
+    """How a context is made; sizes in tokens. `outputs`: rows of one batch that may ask for logits.
+
+    `lanes`: each sequence has cells of its own, `n_ctx / n_seq` of them, and attends over nobody else's; else all share
+    all `n_ctx`.
+    """
 
     n_ctx: int
     n_batch: int
@@ -37,11 +44,14 @@ class Shape:
     flash_attn: str = "auto"
     kv_type: str = "f16"
     embeddings: bool = False
+    lanes: bool = False
+    tune: bool = False  # find out how many of the threads are best; the numbers must not hang on it
 
 
 _ONE_THREAD = 0.004
-"""Seconds: a decode shorter than this on one thread is not spread over more. Their meeting after every operation then
-costs more than it gains, and takes the cores that the HTTP loop and the client need."""
+"""Seconds: a decode shorter than this on one thread is not spread over more, to begin with where that is tuned. Their
+meeting after every operation then costs more than it gains, and takes the cores that the HTTP loop and the client need.
+"""
 
 
 _ONE_THREAD_BYTES = 40 << 20
@@ -128,7 +138,9 @@ class Context:
         self._threads = shape.threads
         self._weight: int = lib.llama_model_size(model.pointer)
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
+        self._tuner: Tuner | None = None
         self._candidates: NDArray[np.void] | None = None
+        self._views: dict[int, Floats] = {}  # by address: rows of llama.cpp's output buffer
 
     def reopen(self) -> None:
         """Have cells and buffers, empty ones, after `close`. Raises `LoadError`."""
@@ -146,7 +158,7 @@ class Context:
         params.type_k = params.type_v = _TYPES[shape.kv_type]
         params.embeddings = shape.embeddings
         params.pooling_type = 0 if shape.embeddings else -1
-        params.kv_unified = True
+        params.kv_unified = not shape.lanes
         params.swa_full = False
         params.no_perf = True
         # The flag is asked for after every graph node. A Python callback there would take the interpreter's
@@ -175,6 +187,20 @@ class Context:
         self._run(exact=bool(chunks) and chunks[0].sequence.exact)
         return rows
 
+    def again(self, tokens: list[int], *, exact: bool = False) -> None:
+        """Decode the last batch of `decode` once more, each row with its next token, one position further on.
+
+        Only where it was one token a sequence, all with logits. Raises as `decode` does.
+        """
+        batch, n = self.batch, len(tokens)
+        batch.tokens[:n] = tokens
+        batch.positions[:n] += 1
+        try:
+            self._run(exact)
+        except NoRoom:
+            batch.positions[:n] -= 1
+            raise
+
     def measure(self, chunk: Chunk) -> None:
         """Decode `chunk` (one token) and learn from it when one thread will do. Warms everything up on the way."""
         self.decode([chunk])
@@ -189,6 +215,8 @@ class Context:
             if time.perf_counter() - begun > 0.1:
                 break
         self._unit = best
+        if self.shape.tune:
+            self._tuner = Tuner(self.shape.threads, best, _ONE_THREAD)
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -196,8 +224,11 @@ class Context:
             lib.llama_set_n_threads(self.pointer, threads, threads)
 
     def _run(self, exact: bool = False) -> None:
-        if self._unit:
-            n = self.batch.struct.n_tokens
+        n: int = self.batch.struct.n_tokens
+        tuner, begun = None if exact else self._tuner, time.monotonic()
+        if tuner is not None:
+            self._set_threads(tuner.choose(n, begun))
+        elif self._unit:
             small = n * self._weight < _ONE_THREAD_BYTES if exact else n * self._unit < _ONE_THREAD
             self._set_threads(1 if small else self.shape.threads)
         code: int = lib.llama_decode(self.pointer, self.batch.struct)
@@ -207,11 +238,23 @@ class Context:
             raise Aborted
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}")
+        lib.llama_synchronize(self.pointer)  # a GPU may still be at work: wait here, without the interpreter's lock
+        if tuner is not None:
+            now = time.monotonic()
+            tuner.learn(n, now - begun, now)
 
     def logits(self, row: int) -> Floats:
         """The logits of one batch row: a view, shape [vocabulary], good until the next decode."""
-        pointer = lib.llama_get_logits_ith(self.pointer, row)
-        return np.ctypeslib.as_array(pointer, (self.model.vocab.size,))
+        address: int | None = _logits_at(self._pointer, row)
+        if address is None:
+            raise DecodeFailed(f"row {row} of the batch has no logits")
+        view = self._views.get(address)
+        if view is None:
+            if len(self._views) > 2 * self.shape.outputs:  # llama.cpp has moved its buffer
+                self._views.clear()
+            row_of_logits: Any = (ctypes.c_float * self.model.vocab.size).from_address(address)
+            view = self._views[address] = np.frombuffer(row_of_logits, np.float32)
+        return view
 
     def candidates(self, row: int) -> NDArray[np.void]:
         """A `llama_token_data` a token of the vocabulary with the logits of batch row `row`; overwritten by
@@ -247,10 +290,17 @@ class Context:
         if self.memory is not None:
             lib.llama_memory_seq_rm(self.memory, slot, -1, -1)
 
-    def copy(self, source: int, target: int, end: int) -> None:
-        """Let `target`, which is empty, share the first `end` positions of `source`."""
-        if self.memory is not None:
+    def copy(self, source: int, target: int, end: int) -> bool:
+        """Give `target`, which is empty, the first `end` positions of `source`; False where that cannot be done."""
+        if self.memory is None:
+            return False
+        if not self.shape.lanes:  # they share the cells
             lib.llama_memory_seq_cp(self.memory, source, target, 0, end)
+            return True
+        # llama.cpp's own copy moves all cells of a lane, used or not, and then reserves its graphs anew.
+        state = self.save(source)
+        there = state is not None and self.restore(target, state) and self.cut(target, end)
+        return there and self.holds(target, end)  # of sliding windows only what the end looks back at is saved
 
     def holds(self, slot: int, end: int) -> bool:
         """Whether `slot` still holds all that attention at position `end` looks back at (sliding windows

@@ -15,6 +15,7 @@ from typing import Literal
 from lumen.workers.llamacpp.chat.output import Delta
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
+from lumen.workers.llamacpp.lanes import LaneCache
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
@@ -29,6 +30,9 @@ Post = Callable[[list[tuple[Outbox, Event]]], None]
 
 _STALL_TARGET = 0.05
 """Seconds a step may grow by for the sake of prompts while other answers are being streamed."""
+
+_GAP_STEPS = 8
+"""Steps after which an empty lane between running ones is filled: until then the next request may come for it."""
 
 _MAX_FAILURES = 3
 """Decodes that fail one after another before the engine is given up."""
@@ -62,6 +66,7 @@ class Engine:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
         self._events: list[tuple[Outbox, Event]] = []
         self._arrivals = 0
         self._prefill_pace = 0.0  # seconds a prompt token, smoothed
@@ -70,6 +75,8 @@ class Engine:
         self._tight = False  # cells ran out: nobody is admitted until somebody leaves
         self._stopping = False
         self._asleep = False
+        self._lanes = context is not None and context.shape.lanes
+        self._gap = 0  # steps since some lane between running ones is empty
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
             self._cache = self._new_cache(context)
@@ -173,12 +180,13 @@ class Engine:
 
     def _busy(self) -> bool:
         """Whether a step now would get anywhere."""
-        return bool(self._waiting) or any(not self._stalled(sequence) for sequence in self._running)
+        return bool(self._round or self._waiting) or any(not self._stalled(sequence) for sequence in self._running)
 
     def _hear(self, block: bool) -> None:
         if block:
             self._inbox.get()()
         while not self._inbox.empty():
+            self._round = []
             self._inbox.get()()
 
     # One step
@@ -187,17 +195,63 @@ class Engine:
         if self._asleep and self._waiting:
             # Nobody should ask a sleeper, but whoever does is answered.
             self._rouse()
-        self._reap()
-        self._admit()
-        ready = [sequence for sequence in self._running if not self._stalled(sequence)]
-        if ready:
-            for chunks in decodes(ready, self._limits()):
-                if chunks[0].sequence.exact and chunks[0].sequence not in self._running:
-                    continue  # An earlier decode of this step cost it its place.
-                rows = self._decode(chunks)
-                for chunk, row in zip(chunks, rows, strict=False):
-                    self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
+        if not self._round:
+            self._reap()
+            self._admit()
+        if self._running:
+            self._close_ranks()
+        if self._round:
+            self._repeat()
+        else:
+            self._flush()  # an answer can begin while its prompt is computed
+            self._advance_all()
         self._flush()
+
+    def _advance_all(self) -> None:
+        """Decide who gets how many tokens, and compute them."""
+        ready = [sequence for sequence in self._running if not self._stalled(sequence)]
+        if not ready:
+            return
+        batches = list(decodes(ready, self._limits(), self._lanes))
+        for batch in batches:
+            if batch[0].sequence not in self._running:
+                continue  # An earlier decode of this step cost it its place.
+            rows = self._decode(batch)
+            if not rows:
+                break
+            if len(batches) == 1 and all(chunk.sample and chunk.count == 1 for chunk in batch):
+                self._round = [chunk.sequence for chunk in batch]  # type: ignore[misc]
+            for chunk, row in zip(batch, rows, strict=True):
+                self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
+            self._flush()
+
+    def _repeat(self) -> None:
+        """One more token for everyone in the round: as if planned, with nothing left to plan."""
+        context, everyone = self._need(), self._round
+        begun = time.monotonic()
+        try:
+            context.again([sequence.tokens[-1] for sequence in everyone], exact=everyone[0].exact)
+        except NoRoom:
+            self._round = []  # the next step makes room
+            return
+        except (Aborted, DecodeFailed) as error:
+            self._recover(error)
+            return
+        self._account(time.monotonic() - begun, begun, len(everyone), len(everyone))
+        for row, sequence in enumerate(everyone):
+            sequence.computed += 1
+            self._take(sequence, row)
+
+    def _close_ranks(self) -> None:
+        """After a lane has been empty for some steps (else its successor is here at once), close the gap."""
+        if not self._cache.ragged:
+            self._gap = 0
+            return
+        self._gap += 1
+        if self._gap > _GAP_STEPS and (move := self._cache.close_ranks()) is not None:
+            source, target = move
+            self._round = []
+            next(sequence for sequence in self._running if sequence.slot == source).slot = target
 
     def _limits(self) -> Limits:
         batch = self._need().shape.n_batch
@@ -232,7 +286,7 @@ class Engine:
         self._tight = False
         cells = self._need().n_cells - sum(sequence.worst for sequence in self._running)
         for sequence in list(self._waiting):
-            if self._running and (sequence.exact or self._running[-1].exact):
+            if not self._lanes and self._running and (sequence.exact or self._running[-1].exact):
                 break  # They share cells, and sums hang on whose cells lie between one's own.
             if len(self._running) >= self._slots or not self._cache.available() or sequence.worst > cells:
                 break
@@ -268,6 +322,7 @@ class Engine:
             self._counters.prompt_tokens += sequence.prompt_len
             self._counters.cached_tokens += sequence.cached
             self._emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
+        self._round = []
         self._running.append(sequence)
         self._running.sort(key=_arrival)
 
@@ -289,11 +344,11 @@ class Engine:
             except (Aborted, DecodeFailed) as error:
                 self._recover(error)
                 return []
-        self._failures = 0
         self._account(time.monotonic() - begun, begun, fresh, len(chunks))
         return rows
 
     def _account(self, seconds: float, begun: float, tokens: int, chunks: int) -> None:
+        self._failures = 0
         counters = self._counters
         counters.steps += 1
         counters.busy_seconds += seconds
@@ -336,7 +391,10 @@ class Engine:
         elif sequence.answered >= sequence.max_answer:
             self._finish(sequence, "length", deltas)
         elif deltas:
-            self._emit(sequence, self._event(sequence, deltas))
+            if sequence.outbox.whole:
+                sequence.unsent_deltas += deltas
+            else:
+                self._emit(sequence, self._event(sequence, deltas))
 
     def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
         event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
@@ -345,12 +403,13 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
         last, finish = sequence.machine.finish(reason)
-        event = self._event(sequence, (deltas or []) + last)
+        event = self._event(sequence, sequence.unsent_deltas + (deltas or []) + last)
         event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
         self._emit(sequence, event)
         self._leave(sequence, finish)
 
     def _leave(self, sequence: Sequence, how: str) -> None:
+        self._round = []
         self._running.remove(sequence)
         self._tight = False
         self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
@@ -358,15 +417,20 @@ class Engine:
         self._counters.finished[how] = self._counters.finished.get(how, 0) + 1
 
     def _emit(self, sequence: Sequence, event: Event) -> None:
-        sequence.outbox.sent += 1
-        self._events.append((sequence.outbox, event))
+        outbox = sequence.outbox
+        if not outbox.past(event):
+            outbox.sent += 1
+            self._events.append((outbox, event))
+            if outbox.full:
+                self._round = []
 
     def _flush(self) -> None:
         """Hand the step's events to the loop, all at once."""
-        counters = self._counters
-        counters.running, counters.waiting = len(self._running), len(self._waiting)
-        if self._context is not None and not self._asleep:
-            counters.cells_used = self._cells_used()
+        if not self._round:
+            counters = self._counters
+            counters.running, counters.waiting = len(self._running), len(self._waiting)
+            if self._context is not None and not self._asleep:
+                counters.cells_used = self._cells_used()
         if self._events:
             events, self._events = self._events, []
             self._post(events)
@@ -375,6 +439,7 @@ class Engine:
 
     def _preempt(self) -> Sequence:
         """Send the youngest running sequence back to the queue: it will be computed again when there is room."""
+        self._round = []
         youngest = max(self._running, key=_arrival)
         if len(self._running) == 1:
             self._fail_all((500, "The KV cache cannot hold this sequence."), [youngest])
@@ -403,6 +468,7 @@ class Engine:
             raise error
 
     def _fail_all(self, error: tuple[int, str], sequences: Many[Sequence]) -> None:
+        self._round = []
         for sequence in sequences:
             if sequence in self._running:
                 self._running.remove(sequence)
@@ -414,7 +480,8 @@ class Engine:
 
     def _new_cache(self, context: Context) -> PrefixCache:
         cells, shelf = self._park
-        return PrefixCache(context, context.shape.n_seq, cells, Shelf(shelf), divisible=not context.model.recurrent)
+        kind = LaneCache if context.shape.lanes else PrefixCache
+        return kind(context, context.shape.n_seq, cells, Shelf(shelf), divisible=not context.model.recurrent)
 
 
 def _nothing() -> None:

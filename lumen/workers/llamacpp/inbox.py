@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from lumen.workers.llamacpp.answers import Usage
 from lumen.workers.llamacpp.prepare import Prepared
@@ -13,10 +14,11 @@ from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
 class Inbox:
     """The loop's end of an outbox: events in order, awaited one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None], limit: int, whole: bool) -> None:
+        """`wake`, `limit` and `whole` are the outbox's."""
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self.outbox: Outbox | None = None
+        self.outbox = Outbox(self.put, wake, limit, whole)
 
     def put(self, event: Event) -> None:
         self._events.append(event)
@@ -31,8 +33,7 @@ class Inbox:
             finally:
                 self._waiter = None
         event = self._events.popleft()
-        if self.outbox is not None:
-            self.outbox.took()
+        self.outbox.took()
         return event
 
 
@@ -41,6 +42,7 @@ class Events:
 
     def __init__(self, inbox: Inbox, prepared: Prepared, usage: Usage, per_prompt: int) -> None:
         self._inbox = inbox
+        self.outbox = inbox.outbox
         self._left = prepared.choices
         self._per_prompt = per_prompt
         self._sequences: dict[int, Sequence] = {sequence.choice: sequence for sequence in prepared.sequences}

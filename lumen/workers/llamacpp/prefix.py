@@ -1,10 +1,10 @@
 """Which KV sequence a prompt gets, and how much of it is there already.
 
 A slot is a sequence id of the context: free (empty), live (a running answer) or parked (a finished one whose
-cells are still there). Attention walks over every used cell, whoever it belongs to, so as soon as somebody runs,
-parked sequences move to a shelf in host memory (a copy of their cells: about a millisecond a megabyte) and come
-back when a prompt matches. Between live slots cells are shared by `copy`, so a prefix costs nothing to branch.
-Decides over a `Memory` seam of seven calls.
+cells are still there). Here all slots share the cells (`lanes.py`: where each has its own). Attention walks over every
+used cell, whoever it belongs to, so as soon as somebody runs, parked sequences move to a shelf in host memory (a copy
+of their cells: about a millisecond a megabyte) and come back when a prompt matches. Between live slots cells are shared
+by `copy`, so a prefix costs nothing to branch. Decides over a `Memory` seam of seven calls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Memory(Protocol):
 
     def cut(self, slot: int, start: int) -> bool: ...
     def drop(self, slot: int) -> None: ...
-    def copy(self, source: int, target: int, end: int) -> None: ...
+    def copy(self, source: int, target: int, end: int) -> bool: ...
     def holds(self, slot: int, end: int) -> bool: ...
     def save(self, slot: int) -> State | None: ...
     def restore(self, slot: int, state: State) -> bool: ...
@@ -53,7 +53,7 @@ class Shelf:
     """Saved sequences in host memory, the longest unused dropped first. Keys never repeat, and are no slots."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit  # bytes
+        self.limit = limit  # bytes
         self._entries: OrderedDict[int, _Shelved] = OrderedDict()
         self._keys = count(1 << 20)
         self.size = 0
@@ -63,12 +63,12 @@ class Shelf:
 
         Entries it goes on from are among those: their tokens are all in the new one.
         """
-        if state.nbytes > self._limit:
+        if state.nbytes > self.limit:
             return None, []
         gone = [key for key, old in self._entries.items() if old.salt == salt and _begins(tokens, old.tokens)]
         for key in gone:
             self._drop(key)
-        while self._entries and (self.size + state.nbytes > self._limit or len(self._entries) >= _SHELF_ENTRIES):
+        while self._entries and (self.size + state.nbytes > self.limit or len(self._entries) >= _SHELF_ENTRIES):
             gone.append(next(iter(self._entries)))
             self._drop(gone[-1])
         key = next(self._keys)
@@ -102,13 +102,22 @@ class PrefixCache:
         self._shelf = shelf
         self._tree = RadixTree()
         self._free = list(range(slots - 1, -1, -1))
-        self._live: dict[int, tuple[str, int]] = {}  # salt, published tokens
+        self._live: dict[int, tuple[str, list[int]]] = {}  # salt, published tokens
         self._parked: OrderedDict[int, tuple[list[int], str]] = OrderedDict()
 
     @property
     def parked_cells(self) -> int:
         """Cells of parked sequences; a cell shared between two counts twice."""
         return sum(len(tokens) for tokens, _salt in self._parked.values())
+
+    @property
+    def ragged(self) -> bool:
+        """Whether `close_ranks` would help."""
+        return False
+
+    def close_ranks(self) -> tuple[int, int] | None:
+        """Bring live slots closer together; returns the slot that was left and the one taken instead."""
+        return None
 
     def available(self) -> bool:
         """Whether `take` can serve: some slot is free or parked."""
@@ -133,7 +142,7 @@ class PrefixCache:
         reused = length if slot >= 0 else 0
         if slot < 0:
             slot = self._fresh()
-        self._live[slot] = (salt, 0)
+        self._live[slot] = (salt, [])
         if reused:
             self.publish(slot, tokens[:reused])
         self._tidy()
@@ -158,8 +167,9 @@ class PrefixCache:
         source = next((slot for slot in holders if slot in self._live or slot in self._parked), -1)
         if self._divisible and source >= 0 and self._memory.holds(source, length):
             target = self._fresh(keep=source)
-            self._memory.copy(source, target, length)
-            return target
+            if self._memory.copy(source, target, length):
+                return target
+            self._empty(target)
         return next((slot for key in holders if (slot := self._unshelve(key, length)) >= 0), -1)
 
     def _claim(self, slot: int, length: int) -> bool:
@@ -193,7 +203,7 @@ class PrefixCache:
         """`tokens` of a live slot are computed: others may branch from them."""
         if self._divisible:
             salt, _published = self._live[slot]
-            self._live[slot] = (salt, len(tokens))
+            self._live[slot] = (salt, tokens)
             self._tree.insert(slot, tokens, salt)
 
     def park(self, slot: int, tokens: list[int]) -> None:
@@ -224,10 +234,14 @@ class PrefixCache:
             self.evict()
 
     def _shelve(self, slot: int) -> None:
-        tokens, salt = self._parked[slot]
-        state = self._memory.save(slot)
+        self._keep(slot)
         self._unpark(slot)
         self._empty(slot)
+
+    def _keep(self, slot: int) -> None:
+        """Put a copy of a parked sequence on the shelf, if there is room."""
+        tokens, salt = self._parked[slot]
+        state = self._memory.save(slot) if self._shelf.limit else None
         if state is not None:
             key, gone = self._shelf.add(tokens, salt, state)
             for old in gone:

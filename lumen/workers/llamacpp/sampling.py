@@ -10,15 +10,26 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from lumen.workers.llamacpp.binding import lib
+from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.context import Context, Floats
 from lumen.workers.llamacpp.grammar import GrammarGuard
 from lumen.workers.llamacpp.model import Vocab
 
 _MASK = (1 << 64) - 1
+
+_POINTER = ctypes.c_void_p
+_chain_length = quick("llama_sampler_chain_n", ctypes.c_int, _POINTER)
+_chain_remove = quick("llama_sampler_chain_remove", _POINTER, _POINTER, ctypes.c_int32)
+_chain_add = quick("llama_sampler_chain_add", None, _POINTER, _POINTER)
+_new_dist = quick("llama_sampler_init_dist", _POINTER, ctypes.c_uint32)
+_free = quick("llama_sampler_free", None, _POINTER)
+_apply = quick("llama_sampler_apply", None, _POINTER, _POINTER)
+_accept = quick("llama_sampler_accept", None, _POINTER, ctypes.c_int32)
+_sample = quick("llama_sampler_sample", ctypes.c_int32, _POINTER, _POINTER, ctypes.c_int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,12 @@ class Sampler:
         self._choice = choice
         self._stateful = params.penalised
         self._drawn = params.temperature > 0.0
-        self._chain = None if params.bare_greedy else self._build(vocab, params)
+        self._chain: int | None = None
+        self._dist = -1  # the place of the draw in the chain
+        if not params.bare_greedy:
+            chain: Any = self._build(vocab, params)
+            self._chain = ctypes.cast(chain, _POINTER).value
+            self._dist = _chain_length(self._chain) - 1
 
     @staticmethod
     def _build(vocab: Vocab, params: SamplingParams) -> object:
@@ -136,7 +152,7 @@ class Sampler:
         if self._chain is None:
             return int(context.logits(row).argmax())
         self._key(position, 0)
-        token: int = lib.llama_sampler_sample(self._chain, context.pointer, row)
+        token: int = _sample(self._chain, context.pointer, row)
         return token
 
     def _take_bound(self, context: Context, row: int, grammar: GrammarGuard, position: int) -> int:
@@ -161,15 +177,13 @@ class Sampler:
         if self._chain is None:
             return int(candidates["id"][candidates["logit"].argmax()])
         self._key(position, attempt)
-        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        _apply(self._chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
 
     def _key(self, position: int, attempt: int) -> None:
         if self._drawn:
-            chain = self._chain
-            lib.llama_sampler_free(lib.llama_sampler_chain_remove(chain, lib.llama_sampler_chain_n(chain) - 1))
-            key = draw_key(self.params.seed, self._choice, position, attempt)
-            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(key))
+            _free(_chain_remove(self._chain, self._dist))
+            _chain_add(self._chain, _new_dist(draw_key(self.params.seed, self._choice, position, attempt)))
 
     def replay(self, token: int) -> None:
         """Tell penalties and grammar that `token` is part of the answer. Raises `GrammarError` where the
@@ -178,18 +192,18 @@ class Sampler:
         if self.grammar is not None:
             self.grammar.accept(token, self._vocab.piece(token, special=True))
         if self._stateful:
-            lib.llama_sampler_accept(self._chain, token)
+            _accept(self._chain, token)
 
     def prime(self, prompt: Sequence[int]) -> None:
         """Show the end of the prompt to the penalties."""
         if self._stateful:
             for token in prompt[-self.params.repeat_last_n :]:
-                lib.llama_sampler_accept(self._chain, token)
+                _accept(self._chain, token)
 
     def close(self) -> None:
         """Free what llama.cpp holds; safe to call twice."""
         if self._chain is not None:
-            lib.llama_sampler_free(self._chain)
+            _free(self._chain)
             self._chain = None
         if self.grammar is not None:
             self.grammar.close()

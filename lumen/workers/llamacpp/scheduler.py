@@ -72,14 +72,15 @@ def schedule(sequences: Sequence[Schedulable], limits: Limits) -> list[Chunk]:
     return chunks
 
 
-def decodes(sequences: Sequence[Schedulable], limits: Limits) -> Iterator[list[Chunk]]:
+def decodes(sequences: Sequence[Schedulable], limits: Limits, lanes: bool = False) -> Iterator[list[Chunk]]:
     """The decodes of one step: one that all share, and one for each exact sequence, which shares none.
 
     Kernels are chosen by the shape of a batch, and other kernels give other last bits.
     """
     shared = [sequence for sequence in sequences if not sequence.exact]
     if shared:
-        yield schedule(shared, limits)
+        chunks = schedule(shared, limits)
+        yield from in_lanes(chunks, shared) if lanes else [chunks]
     for sequence in sequences:
         if sequence.exact:
             left, start = _prompt_left(sequence), sequence.computed
@@ -105,6 +106,41 @@ def _prefill(prompts: list[Schedulable], budget: int) -> list[Chunk]:
             start = prompt.computed
             chunks.append(Chunk(prompt, start, share, start + share == len(prompt.tokens)))
     return chunks
+
+
+def in_lanes(chunks: Sequence[Chunk], ready: Sequence[Schedulable]) -> list[list[Chunk]]:
+    """`chunks` (of the sequences `ready`) as batches for a context where each sequence has a lane of its own.
+
+    One for all single tokens, the lanes in order; prompts that lie between them give one token too, so that no gap cuts
+    that batch in two. Then one for each prompt: beside others it would be computed in pieces of what all have in
+    common.
+    """
+    singles = [chunk for chunk in chunks if chunk.count == 1]
+    longs = {id(chunk.sequence): chunk for chunk in chunks if chunk.count > 1}
+    if len(singles) > 1:
+        lanes = [chunk.sequence.slot for chunk in singles]
+        first, last = min(lanes), max(lanes)
+        taken = {id(chunk.sequence) for chunk in singles}
+        for sequence in ready:
+            if first < sequence.slot < last and id(sequence) not in taken and _prompt_left(sequence) > 1:
+                start = sequence.computed
+                singles.append(Chunk(sequence, start, 1, False))
+                long = longs.get(id(sequence))
+                if long is not None:
+                    longs[id(sequence)] = _rest(long)
+        singles.sort(key=_lane)
+    return ([singles] if singles else []) + [[chunk] for chunk in longs.values()]
+
+
+def _rest(chunk: Chunk) -> Chunk:
+    """The chunk that follows the first token of `chunk`, of the same length where the prompt is that long."""
+    sequence, start = chunk.sequence, chunk.start + 1
+    count = min(chunk.count, _prompt_left(sequence) - 1)
+    return Chunk(sequence, start, count, start + count == len(sequence.tokens))
+
+
+def _lane(chunk: Chunk) -> int:
+    return chunk.sequence.slot
 
 
 def _prompt_left(sequence: Schedulable) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
 from lumen.workers.llamacpp.sampling import Sampler, TokenLogprob
@@ -17,7 +18,8 @@ class Event:
     """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event
     (held-back text included).
 
-    finish: the last event of its choice. error: (HTTP status, message), the choice ends without an answer.
+    finish: the last event of its choice. rest: bytes of it that are still to be written, the others have been.
+    error: (HTTP status, message), the choice ends without an answer.
     started: the choice was given a slot; `cached` tells how many prompt tokens were there already.
     """
 
@@ -30,6 +32,14 @@ class Event:
     started: bool = False
     cached: int = 0
     completion: int = 0
+    rest: bytes = b""
+
+
+class Line(Protocol):
+    """A way to the client that needs no loop."""
+
+    def send(self, event: Event) -> bool:
+        """Whether `event` has been written; else it must go by way of the loop."""
 
 
 class Outbox:
@@ -38,21 +48,33 @@ class Outbox:
     `sent` is written by the engine thread alone and `taken` by the loop alone, so the difference needs no
     lock. A request whose outbox is full keeps its KV cells and waits; `wake` tells the engine that there is
     room again.
+
+    Where the loop has set a `line`, and `written` (by the loop alone: events that have reached the client) says that it
+    owes the client nothing, an event need not wait for the loop.
     """
 
-    __slots__ = ("_wake", "deliver", "limit", "sent", "stalled", "taken")
+    __slots__ = ("_wake", "deliver", "limit", "line", "sent", "stalled", "taken", "whole", "written")
 
-    def __init__(self, deliver: Callable[[Event], None], wake: Callable[[], None], limit: int) -> None:
+    def __init__(
+        self, deliver: Callable[[Event], None], wake: Callable[[], None], limit: int, whole: bool = False
+    ) -> None:
         self.deliver = deliver  # called on the loop, once an event
         self.limit = limit
+        self.whole = whole  # nobody looks at the answer before it is whole
         self.sent = 0
         self.taken = 0
+        self.written = 0
+        self.line: Line | None = None
         self.stalled = False
         self._wake = wake
 
     @property
     def full(self) -> bool:
         return self.sent - self.taken >= self.limit
+
+    def past(self, event: Event) -> bool:
+        """Send `event` past the loop, if nothing that went by way of it is still under way."""
+        return self.line is not None and self.written == self.sent and self.line.send(event)
 
     def took(self) -> None:
         """The loop has written one event out."""
@@ -86,6 +108,7 @@ class Sequence:
     started: bool = False
     cancelled: bool = False
     ended: bool = False  # the loop has had its last event
+    unsent_deltas: list[Delta] = field(default_factory=list)
     unsent: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
 

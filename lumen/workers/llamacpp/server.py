@@ -11,10 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from lumen.workers.llamacpp import metrics, slumber
-from lumen.workers.llamacpp.answers import DONE, Head, Stream, Usage, Whole
+from lumen.workers.llamacpp.answers import Head, Stream, Usage, Whole
 from lumen.workers.llamacpp.context import Floats
 from lumen.workers.llamacpp.embed import EmbedJob, normalise
 from lumen.workers.llamacpp.engine import Engine
@@ -31,6 +31,7 @@ from lumen.workers.llamacpp.protocol import (
     parse_embedding,
 )
 from lumen.workers.llamacpp.sequence import Event, Outbox
+from lumen.workers.llamacpp.wire import shortcut
 from lumen.workers.llamacpp.worker import Worker
 
 log = logging.getLogger("lumen.worker.server")
@@ -135,13 +136,14 @@ class Server:
         engine = self._engine
         if engine is None or not self._worker.generates:
             raise bad("This model serves embeddings only.", "model")
-        inbox = Inbox()
-        inbox.outbox = Outbox(inbox.put, engine.wake, OUTBOX_LIMIT)
-        prepared = await self._prepare(wanted, inbox.outbox, size)
+        inbox = Inbox(engine.wake, OUTBOX_LIMIT, whole=not wanted.common.stream)
+        outbox = inbox.outbox
+        prepared = await self._prepare(wanted, outbox, size)
         self._check_queue(engine, prepared)
         self.in_flight += 1
         try:
             for event in prepared.done:
+                outbox.sent += 1
                 inbox.put(event)
             engine.submit(prepared.sequences)
             return await self._answer(request, wanted, prepared, inbox)
@@ -183,7 +185,7 @@ class Server:
         usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
         events = Events(inbox, prepared, usage, common.n)
         if common.stream:
-            return await self._stream(request, head, events)
+            return await self._stream(request, Stream(head, self._worker.model.vocab), events)
         whole = Whole(head, self._worker.model.vocab, prepared.choices)
         while (event := await events.next()) is not None:
             if event.error is not None:
@@ -191,24 +193,28 @@ class Server:
             whole.add(event)
         return web.Response(body=whole.body(usage), content_type="application/json")
 
-    async def _stream(self, request: web.Request, head: Head, events: Events) -> web.StreamResponse:
-        stream = Stream(head, self._worker.model.vocab)
+    async def _stream(self, request: web.Request, stream: Stream, events: Events) -> web.StreamResponse:
         event = await events.next()
         if event is not None and event.error is not None:  # nothing was sent yet: an error can still be an error
             raise ApiError(*event.error)
         response = web.StreamResponse(headers=_SSE_HEADERS)
+        if request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
         await response.prepare(request)
-        while event is not None:
-            if event.error is not None:
-                await response.write(stream.error(error_body(*event.error)))
-                response.force_close()
-                return response
-            for chunk in stream.chunks(event):
-                await response.write(chunk)
-            event = await events.next()
-        if head.include_usage:
-            await response.write(stream.usage(events.usage))
-        await response.write(DONE)
+        with shortcut(request, events.outbox, stream.piece) as debt:
+            while event is not None:
+                if event.error is not None:
+                    await response.write(stream.error(error_body(*event.error)))
+                    response.force_close()
+                    return response
+                chunks = [] if event.rest else stream.chunks(event)
+                for chunk in chunks:
+                    await response.write(chunk)
+                if chunks or event.rest:
+                    debt.wrote(event.rest)
+                event = await events.next()
+        for chunk in stream.end(events.usage):
+            await response.write(chunk)
         await response.write_eof()
         return response
 

@@ -26,7 +26,7 @@ class Settings:
     shelf_mb: int = 512  # MiB of host memory for the prefixes of finished answers
     slots: int = 8  # sequences that run at once
     batch: int = 512  # tokens given to one decode
-    ubatch: int = 512
+    ubatch: int = 0
     threads: int = 0
     gpu_layers: int = 0
     flash_attn: str = "auto"
@@ -50,8 +50,8 @@ class Settings:
             raise ValueError("--slots must lie between 1 and 128")
         if self.batch < max(32, self.slots):
             raise ValueError("--batch must be at least 32 and at least --slots")
-        if not 1 <= self.ubatch <= self.batch:
-            raise ValueError("--ubatch must lie between 1 and --batch")
+        if not 0 <= self.ubatch <= self.batch:
+            raise ValueError("--ubatch must lie between 1 and --batch (0: choose)")
         if self.kv and self.ctx and self.kv < self.ctx:
             raise ValueError("--kv must be at least --ctx: one sequence must fit")
         for value, allowed, flag in (

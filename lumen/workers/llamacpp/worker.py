@@ -24,6 +24,7 @@ Phase = Callable[..., None]
 _DEFAULT_CTX = 8192
 _DEFAULT_KV = 32768
 _SCORES_LIMIT = 256 << 20  # bytes
+_CPU_UBATCH = 128
 _PARKED_SLOTS = 32
 """KV sequence ids beyond the running ones, for parked prefixes."""
 
@@ -115,17 +116,22 @@ def load(settings: Settings, phase: Phase) -> Worker:
 
 def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Context | None:
     cells = settings.kv or min(n_ctx * settings.slots, max(n_ctx, _DEFAULT_KV))
+    # Where the cells are enough for all, each sequence has its own: it then attends over no others.
+    lanes = n_ctx * settings.slots <= cells and not model.recurrent
     rewinds = not model.recurrent and model.n_swa == 0  # others pay memory for each sequence id, and reuse little
-    slots = settings.slots + (_PARKED_SLOTS if rewinds else 0)
+    slots = settings.slots + (_PARKED_SLOTS if rewinds and not lanes else 0)
+    flash_attn = _flash_attn(settings, model, n_ctx if lanes else cells)
     shape = Shape(
-        n_ctx=cells,
+        n_ctx=n_ctx * settings.slots if lanes else cells,
         n_batch=settings.batch,
-        n_ubatch=settings.ubatch,
+        n_ubatch=_ubatch(settings, flash_attn),
         n_seq=slots,
         threads=threads,
         outputs=slots,  # llama.cpp reserves one for each sequence id
-        flash_attn=_flash_attn(settings, model, cells),
+        flash_attn=flash_attn,
         kv_type=settings.kv_type,
+        lanes=lanes,
+        tune=flash_attn == "off" and settings.gpu_layers == 0,  # flash attention sums in as many parts as threads
     )
     context = Context(model, shape)
     if context.memory is None:  # an encoder: there is nothing to generate with
@@ -141,10 +147,15 @@ def _flash_attn(settings: Settings, model: Model, cells: int) -> str:
     against 8 ms without). Without it the scores of a whole batch need memory, so only where that stays small; quantised
     values cannot do without it.
     """
-    scores = cells * settings.ubatch * model.n_head * 4
+    scores = cells * (settings.ubatch or _CPU_UBATCH) * model.n_head * 4
     if settings.flash_attn != "auto" or settings.gpu_layers != 0 or settings.kv_type != "f16":
         return settings.flash_attn
     return "off" if scores <= _SCORES_LIMIT else "auto"
+
+
+def _ubatch(settings: Settings, flash_attn: str) -> int:
+    """Without flash attention all rows compute scores for all cells of the longest: small batches waste less."""
+    return min(settings.ubatch or (_CPU_UBATCH if flash_attn == "off" else 512), settings.batch)
 
 
 @dataclass(slots=True)

@@ -55,11 +55,11 @@ class Answer:
 class Worker:
     """A running worker. Use as a context manager."""
 
-    def __init__(self, *flags: str, parent: int | None = None) -> None:
+    def __init__(self, *flags: str, parent: int | None = None, model: Path = TINY) -> None:
         # Not tmp_path: a UNIX socket's path must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="lumen-"))
         self.socket = self.folder / "w.sock"
-        command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", str(TINY), "--name", NAME]
+        command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", str(model), "--name", NAME]
         command += ["--socket", str(self.socket), "--threads", "1", *flags]
         command += ["--parent-pid", str(parent or os.getpid())]
         self.log = (self.folder / "log").open("w+")

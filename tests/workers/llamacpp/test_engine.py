@@ -31,14 +31,15 @@ class Vocab:
 class Context:
     """KV cells as lists of tokens. It says it has `n_cells`, and has `room`."""
 
-    def __init__(self, n_cells: int, room: int) -> None:
+    def __init__(self, n_cells: int, room: int, lanes: bool = False) -> None:
         self.n_cells = n_cells
         self.room = room
-        self.shape = SimpleNamespace(n_batch=64, n_seq=8)
+        self.shape = SimpleNamespace(n_batch=64, n_seq=8, lanes=lanes)
         self.model = SimpleNamespace(vocab=Vocab(), recurrent=False)
         self.held: dict[int, list[int]] = {slot: [] for slot in range(8)}
         self.failures = 0
         self.batches: list[list[tuple[int, int]]] = []
+        self.slots: list[int] = []  # of the last batch
 
     def decode(self, chunks: list[Chunk]) -> list[int]:
         if self.failures:
@@ -47,10 +48,21 @@ class Context:
         if sum(map(len, self.held.values())) + sum(chunk.count for chunk in chunks) > self.room:
             raise NoRoom
         self.batches.append([(chunk.start, chunk.count) for chunk in chunks])
+        self.slots = [chunk.sequence.slot for chunk in chunks]
         for chunk in chunks:
             assert len(self.held[chunk.sequence.slot]) == chunk.start
             self.held[chunk.sequence.slot] += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
         return [i if chunk.sample else -1 for i, chunk in enumerate(chunks)]
+
+    def again(self, tokens: list[int], *, exact: bool = False) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise DecodeFailed("broken")
+        if sum(map(len, self.held.values())) + len(tokens) > self.room:
+            raise NoRoom
+        self.batches.append([(len(self.held[slot]), 1) for slot in self.slots])
+        for slot, token in zip(self.slots, tokens, strict=True):
+            self.held[slot].append(token)
 
     def cut(self, slot: int, start: int) -> bool:
         del self.held[slot][start:]
@@ -59,8 +71,9 @@ class Context:
     def drop(self, slot: int) -> None:
         self.held[slot] = []
 
-    def copy(self, source: int, target: int, end: int) -> None:
+    def copy(self, source: int, target: int, end: int) -> bool:
         self.held[target] = self.held[source][:end]
+        return True
 
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
@@ -239,6 +252,50 @@ def test_requests_that_share_a_prompt_being_computed_wait_for_it() -> None:
     computed = sum(count for batch in context.batches for _start, count in batch)
     assert computed < 250
     assert bench.counters.cached_tokens == 3 * 200
+
+
+def test_a_round_that_repeats_computes_what_a_planned_one_does() -> None:
+    """Whatever interrupts it: someone coming, leaving, being cancelled or stalled, or cells that run out."""
+    context = Context(1000, 1000)
+    bench = Bench(context)
+    first, second = bench.sequence(0, prompt(0), 30), bench.sequence(1, prompt(1), 10)
+    bench.steps(6)
+    assert context.batches[-1] == [(24, 1), (24, 1)]
+    third = bench.sequence(2, prompt(2), 5)
+    bench.steps(2)
+    bench.engine.cancel([second])
+    bench.steps(1)
+    context.room = sum(map(len, context.held.values())) + 1
+    bench.steps(1)
+    context.room = 1000
+    bench.steps(60)
+    assert bench.finished() == {0: "length", 2: "length"}
+    for sequence in (first, third):
+        assert sequence.tokens[20:] == [100 + p for p in range(sequence.answered)]
+        assert context.held[sequence.slot] == sequence.tokens[:-1] or not context.held[sequence.slot]
+
+
+def test_in_lanes_a_stream_goes_on_beside_prompts_and_a_gap_is_closed() -> None:
+    context = Context(4000, 4000, lanes=True)
+    bench = Bench(context, slots=6)
+    streams = [bench.sequence(i, prompt(i), 60) for i in range(5)]
+    bench.steps(3)
+    assert [sequence.slot for sequence in streams] == [0, 1, 2, 3, 4]
+    bench.engine.cancel([streams[1]])
+    bench.steps(2)
+    late = bench.sequence(5, prompt(5, 200), 60)
+    bench.steps(1)
+    assert late.slot == 1
+    single = next(batch for batch in reversed(context.batches) if len(batch) > 1)
+    assert [count for _start, count in single] == [1] * 5  # the prompt in the gap gives a token too
+    bench.steps(10)
+    bench.engine.cancel([streams[0]])
+    bench.steps(20)
+    assert sorted(sequence.slot for sequence in [*streams[2:], late]) == [0, 1, 2, 3]
+    bench.steps(100)
+    assert bench.finished() == {i: "length" for i in (2, 3, 4, 5)}
+    for sequence in [*streams[2:], late]:
+        assert sequence.tokens[sequence.prompt_len :] == [100 + p for p in range(60)]
 
 
 @pytest.mark.parametrize("now", [0.0, 5.0, 100.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -63,6 +64,28 @@ def test_a_slow_reader_pauses_alone_and_loses_nothing(worker: Worker) -> None:
         data = rest_of(slow)
         assert b"[DONE]" in data
         assert worker.metric("generated_tokens_total") == base + 140 + 2000
+
+
+def test_a_slow_reader_of_plain_text_reads_what_a_fast_one_does(worker: Worker) -> None:
+    body = {**LONG, "max_tokens": 2500, "seed": 7, "return_token_ids": True, "cache_prompt": False}
+    with closing(worker.open(PATH, **body)) as slow:
+        until(lambda: worker.metric("requests_running") == 1)
+        base = worker.metric("generated_tokens_total")
+        seen, data = -1.0, b""
+        while seen != base and not data.endswith(b"0\r\n\r\n"):  # until it is paused, or whole
+            seen, base = base, worker.metric("generated_tokens_total")
+            data += slow.recv(50)
+        data += rest_of(slow)
+    with closing(worker.open(PATH, **body)) as fast:
+        whole = rest_of(fast)
+
+    def ids(raw: bytes) -> list[int]:
+        lines = [line[6:] for line in raw.split(b"\n") if line.startswith(b"data: {")]
+        return [token for line in lines for choice in json.loads(line)["choices"] for token in choice["token_ids"]]
+
+    assert b"[DONE]" in data
+    assert len(ids(data)) == 2500
+    assert ids(data) == ids(whole)
 
 
 def test_sigterm_lets_running_answers_finish() -> None:

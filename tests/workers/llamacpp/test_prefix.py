@@ -28,10 +28,11 @@ class Tape:
     def drop(self, slot: int) -> None:
         self.held[slot] = []
 
-    def copy(self, source: int, target: int, end: int) -> None:
+    def copy(self, source: int, target: int, end: int) -> bool:
         assert not self.held[target], "a copy must go to an empty slot"
         assert self.divisible
         self.held[target] = self.held[source][:end]
+        return True
 
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
@@ -59,8 +60,11 @@ class CacheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tape = Tape(self.divisible)
-        self.cache = PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
+        self.cache = self.make()
         self.live: dict[int, list[int]] = {}
+
+    def make(self) -> PrefixCache:
+        return PrefixCache(self.tape, SLOTS, 60, Shelf(self.shelf), self.divisible)
 
     @precondition(lambda self: self.cache.available())
     @rule(

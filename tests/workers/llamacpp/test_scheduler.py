@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.workers.llamacpp.scheduler import EXACT_CHUNK, Chunk, Limits, decodes, mixed_budget, schedule
+from lumen.workers.llamacpp.scheduler import EXACT_CHUNK, Chunk, Limits, decodes, in_lanes, mixed_budget, schedule
 
 NEVER = 1 << 62
 
@@ -146,6 +146,35 @@ def test_the_others_share_one_decode_as_if_there_were_no_exact_ones(all_: list[F
         assert len(rest) == 1
     else:
         assert [chunk.sequence for chunk in first] == [exact]
+
+
+def runs(batch: list[Chunk]) -> int:
+    """Pieces that llama.cpp computes a batch of single tokens in: one for each run of neighbouring lanes."""
+    lanes = [chunk.sequence.slot for chunk in batch]
+    return sum(lane != before + 1 for lane, before in zip(lanes, [-2, *lanes], strict=False))
+
+
+@given(fakes(), limits())
+def test_in_lanes_everybody_gets_what_was_decided_and_gaps_are_bridged(all_: list[Fake], limit: Limits) -> None:
+    chunks = schedule(all_, limit)
+    before = {id(chunk.sequence): chunk.count for chunk in chunks}
+    batches = in_lanes(chunks, all_)
+    at = {id(one): one.computed for one in all_}
+    for batch in batches:
+        for chunk in batch:
+            assert chunk.start == at[id(chunk.sequence)]
+            assert chunk.count >= 1
+            at[id(chunk.sequence)] += chunk.count
+            assert chunk.sample == (at[id(chunk.sequence)] == len(chunk.sequence.tokens))
+    for one in all_:
+        got = at[id(one)] - one.computed
+        assert before.get(id(one), 0) <= got <= before.get(id(one), 0) + 1
+        if one.computed < one.single_from:
+            assert at[id(one)] <= max(one.single_from, one.computed + 1)
+    assert all(len(batch) == 1 for batch in batches[1:])
+    single = [chunk for chunk in chunks if chunk.count == 1]
+    if single and all(one.single_from == NEVER for one in all_) and len(all_) <= limit.batch:
+        assert runs(batches[0]) == 1
 
 
 def test_the_mixed_budget_follows_the_measured_pace() -> None:

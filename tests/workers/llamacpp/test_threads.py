@@ -1,0 +1,62 @@
+"""The tuner finds the best number of threads, also after that changes, and spends little on looking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumen.workers.llamacpp.threads import Tuner
+
+
+def drive(
+    tuner: Tuner, cost: Callable[[int], float], seconds: float, now: float = 0.0
+) -> tuple[float, dict[int, float]]:
+    """Decodes of 16 rows until `seconds` have gone by; the time at the end, and the time spent on each number."""
+    spent: dict[int, float] = {}
+    end = now + seconds
+    while now < end:
+        threads = tuner.choose(16, now)
+        took = cost(threads)
+        now += took
+        tuner.learn(16, took, now)
+        spent[threads] = spent.get(threads, 0.0) + took
+    return now, spent
+
+
+@given(st.lists(st.floats(0.5, 20), min_size=4, max_size=4), st.sampled_from([1e-4, 1e-2]))
+def test_it_settles_where_neither_neighbour_is_better(factors: list[float], unit: float) -> None:
+    costs = dict(zip([1, 2, 4, 8], [factor * unit for factor in factors], strict=True))
+    tuner = Tuner(8, unit, 0.004)
+    now, _ = drive(tuner, costs.__getitem__, 400 * max(costs.values()) + 60)
+    _, spent = drive(tuner, costs.__getitem__, 200 * max(costs.values()) + 200, now)
+    settled = max(spent, key=lambda threads: spent[threads] / costs[threads])
+    ladder = [1, 2, 4, 8]
+    at = ladder.index(settled)
+    for other in ladder[max(0, at - 1) : at + 2]:
+        assert costs[other] >= 0.9 * costs[settled]
+
+
+def test_looking_costs_little_where_more_threads_are_a_disaster() -> None:
+    tuner = Tuner(2, 0.0004, 0.004)
+    _, spent = drive(tuner, {1: 0.006, 2: 0.6}.__getitem__, 300)
+    assert spent[2] < 0.03 * spent[1]
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_it_notices_when_the_other_becomes_better(before: int) -> None:
+    tuner = Tuner(2, 0.0004, 0.004)
+    now, spent = drive(tuner, {1: 0.006, 2: 0.004 if before == 2 else 0.5}.__getitem__, 30)
+    assert max(spent, key=spent.__getitem__) == before
+    _, spent = drive(tuner, {1: 0.006, 2: 0.5 if before == 2 else 0.004}.__getitem__, 120, now)
+    assert max(spent, key=spent.__getitem__) != before
+    assert before == 1 or spent[2] < 3  # a disaster is left at once
+
+
+def test_short_decodes_begin_on_one_thread_and_long_ones_on_all() -> None:
+    tuner = Tuner(6, 0.001, 0.004)
+    assert tuner.choose(1, 0.0) == 1
+    assert tuner.choose(512, 0.0) == 6
+    assert Tuner(1, 0.001, 0.004).choose(512, 5.0) == 1
