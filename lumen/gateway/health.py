@@ -18,7 +18,7 @@ from typing import Any
 from lumen.config.schema import Timeouts
 from lumen.core.breaker import Breaker, State, Verdict, judge
 from lumen.core.errors import LumenError, RefusedError, SilentError
-from lumen.core.latency import Histogram, Latency, limits, stretch
+from lumen.core.latency import ENOUGH, Histogram, Latency, limits, stretch
 from lumen.core.retrybudget import RetryBudget
 from lumen.gateway.upstream import Limits
 
@@ -189,6 +189,13 @@ class Health:
         """The time to the first token that this target usually takes now; `None` while too little is known."""
         target = self._targets.get(name)
         return target.latency.pace.usual() if target is not None else None
+
+    def usual_token(self, name: str) -> float | None:
+        """The seconds that a token of this target usually takes; `None` while too little is known."""
+        target = self._targets.get(name)
+        if target is None or target.latency.per_token.weight < ENOUGH:
+            return None
+        return target.latency.per_token.quantiles()[0]
 
     # -- one attempt -----------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def routes(table: Table, declared: Mapping[str, Route], late: Callable[[str, flo
             "name": entry.name,
             "declared": entry.declared,
             "targets": [{"model": c.name, "weight": c.weight} for c in entry.candidates],
-            "policy": entry.order.__module__.rpartition(".")[2],
+            "policy": entry.policy,
             "defaults": dict(entry.defaults),
             "timeouts": asdict(entry.limits),
             "budget": asdict(declared[entry.name].budget) if entry.name in declared else None,

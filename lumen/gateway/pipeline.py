@@ -13,19 +13,18 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.core.errors import LumenError, UnavailableError
 from lumen.core.trace import Trace
-from lumen.gateway import timing
+from lumen.gateway import planning, timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
 from lumen.gateway.auth import authenticate
 from lumen.gateway.course import Course
 from lumen.gateway.http import read_body
 from lumen.gateway.live import Active
-from lumen.gateway.objective import punctual
 from lumen.gateway.reply import EventStream, Fold, stream_reply
 from lumen.gateway.settled import Settled
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
-from lumen.gateway.table import Entry, Target, not_found
+from lumen.gateway.table import Entry, not_found
 from lumen.keys import Key
 from lumen.wire.call import Call, Request
 from lumen.wire.continued import asked
@@ -67,7 +66,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         dress.begin(request_id)
     entry = resolve(state, key, parsed.model)
     call = operation.call(fill(parsed, entry, state))
-    plan, fresh = punctual(state.health, entry, order(state, entry), loop.time(), stream=call.stream)
+    plan, fresh = planning.plan(state, entry, call, request_id, key, len(body), headers, loop.time())
     asks = asked(call)
     journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
     course = Course(
@@ -87,6 +86,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             "x-request-id": request_id,
             "x-lumen-route": entry.name,
             "x-lumen-target": journey.target,
+            "x-lumen-reason": planning.reason(plan, journey.attempts),
             "openai-processing-ms": str(round((loop.time() - started) * 1000)),
             **timing.headers(journey.attempts, started, stream=call.stream),
         }
@@ -165,12 +165,6 @@ def resolve(state: State, key: Key | None, model: str) -> Entry:
     if key is not None and not key.allows(model, route=entry.declared):
         raise not_found(model)
     return entry
-
-
-def order(state: State, entry: Entry) -> list[tuple[Target, str]]:
-    """The plan: targets in the order the route's policy gives, each with its reason."""
-    steps = entry.order(entry.candidates, state.draw.random)
-    return [(entry.targets[step.key], step.reason) for step in steps]
 
 
 def settle(state: State, settled: Settled) -> None:

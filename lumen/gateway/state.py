@@ -14,6 +14,7 @@ from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
+from lumen.gateway.planning import Planner
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
 from lumen.keys import KeyRing
@@ -58,3 +59,8 @@ class State:
     active: dict[str, Active] = field(default_factory=dict)
     draining: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    planner: Planner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.planner = Planner(self.health, asyncio.get_running_loop().time)
+        self.observers = (self.planner, *self.observers)

@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from msgspec import structs
+
 from lumen.config.schema import Config, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
+from lumen.core.expression import condition
 from lumen.gateway.tab import Offer
 from lumen.gateway.upstream import Limits, Upstream
 from lumen.providers.base import Capabilities, Dialect
-from lumen.routing.base import Candidate, Policy, policy
+from lumen.routing.base import Candidate, Policy, policy, stateless
+from lumen.routing.plan.view import Goal, Ruling
 
 _MAX_DYNAMIC = 1024
+_AUTO = "lumen/auto"
 # What goes on with an answer can equal it byte for byte only if the answer itself was made so.
 _EXACT = (("resume_exact", True),)
 
@@ -39,7 +44,9 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `hedge`, `around_filter`, `ttft`: as the route says.
+    seed. `hedge`, `around_filter`, `ttft`: as the route says. `policy`: the name of `order`. `goal`: what it is to
+    reach. `remembers`: it looks at what became of earlier requests. `least_context`: the smallest window of its targets
+    where that is known. `unable`: some target takes no tools, no images, or cannot be held to JSON.
     """
 
     name: str
@@ -47,6 +54,11 @@ class Entry:
     targets: tuple[Target, ...]
     candidates: tuple[Candidate, ...]
     order: Policy
+    policy: str
+    goal: Goal
+    remembers: bool
+    least_context: int | None
+    unable: bool
     limits: Limits
     own: Timeouts
     defaults: tuple[tuple[str, Any], ...]
@@ -77,8 +89,12 @@ class Origins:
 class Table:
     """Names to entries. Immutable but for a bounded memo of `provider/model` names asked for."""
 
-    def __init__(self, config: Config, origins: Origins, loaded: int) -> None:
+    def __init__(
+        self, config: Config, origins: Origins, loaded: int, policies: Mapping[str, Policy] | None = None
+    ) -> None:
+        """`policies`: those in the operator's own files, by the name the configuration gives them."""
         self._config = config
+        self._policies = policies or {}
         self._origins = origins
         self._dynamic: dict[str, Entry] = {}
         self.loaded = loaded
@@ -88,8 +104,8 @@ class Table:
         for name in origins.local:
             if name not in self._entries:
                 self._entries[name] = self._entry(name, Route(targets=(TargetConfig(name),)), declared=False)
-        if "lumen/auto" not in self._entries and self._entries:
-            self._entries["lumen/auto"] = self._auto()
+        if _AUTO not in self._entries and self._entries:
+            self._entries[_AUTO] = self._auto()
 
     def find(self, name: str) -> Entry:
         """The entry of a public model name.
@@ -116,18 +132,31 @@ class Table:
         return list(self._entries.values())
 
     def _auto(self) -> Entry:
-        """`lumen/auto` where no route of that name is configured: the first configured route, else model."""
+        """`lumen/auto` where no route of that name is configured: the targets of the first route, else model."""
         name = next(iter(self._config.routes), None) or next(iter(self._origins.local))
-        return replace(self._entries[name], name="lumen/auto", declared=True)
+        first = self._entries[name]
+        goal = structs.replace(first.goal, route=_AUTO)
+        return replace(first, name=_AUTO, declared=True, policy="auto", order=policy("auto"), goal=goal, remembers=True)
 
     def _entry(self, name: str, route: Route, *, declared: bool) -> Entry:
         targets = tuple(self._target(target.model) for target in route.targets)
+        candidates = tuple(
+            _candidate(i, one, target.weight)
+            for i, (one, target) in enumerate(zip(targets, route.targets, strict=True))
+        )
+        order = self._policies.get(route.policy) or policy(route.policy)
+        contexts = [target.offer.context for target in targets if target.offer.context is not None]
         return Entry(
             name=name,
             account=name,
             targets=targets,
-            candidates=tuple(Candidate(i, target.model, target.weight) for i, target in enumerate(route.targets)),
-            order=policy(route.policy),
+            candidates=candidates,
+            order=order,
+            policy=route.policy,
+            goal=_goal(name, route),
+            remembers=not stateless(order),
+            least_context=min(contexts, default=None),
+            unable=not all(c.tools and c.images and c.structured for c in candidates),
             limits=_limits(self._config.timeouts, route.timeouts),
             own=route.timeouts,
             defaults=(*route.defaults.items(), *_EXACT) if route.exact else tuple(route.defaults.items()),
@@ -146,6 +175,34 @@ class Table:
             origin = self._origins.remote[provider]
         dialect, can, offer = origin.of(model)
         return Target(name, model, dialect, origin.upstream, can, offer)
+
+
+def _candidate(key: int, target: Target, weight: float) -> Candidate:
+    can, offer = target.can, target.offer
+    return Candidate(
+        key,
+        target.name,
+        weight,
+        price=offer.price,
+        context=offer.context,
+        tools=can.tools,
+        images=can.images,
+        structured=can.json_schema,
+        local=can.local,
+    )
+
+
+def _goal(name: str, route: Route) -> Goal:
+    names = tuple(target.model for target in route.targets)
+    return Goal(
+        name,
+        names,
+        strong=0 if route.strong is None else names.index(route.strong),
+        quality=route.quality,
+        max_loss=route.max_loss,
+        confidence=route.confidence,
+        rules=tuple(Ruling(rule.when, condition(rule.when), names.index(rule.target)) for rule in route.rules),
+    )
 
 
 def not_found(name: str) -> RequestError:

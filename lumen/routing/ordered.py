@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from lumen.routing.base import Candidate, Step
+from lumen.routing.base import Candidate, Step, View
+
+STATELESS = True
 
 
-def order(candidates: Sequence[Candidate], draw: Callable[[], float]) -> list[Step]:
+def order(candidates: Sequence[Candidate], view: View) -> list[Step]:
     """The configured order."""
-    return [Step(c.key, "first in order" if i == 0 else f"fallback {i}") for i, c in enumerate(candidates)]
+    return [Step(c.key, f"fallback {i}" if i else "first in order") for i, c in enumerate(candidates)]

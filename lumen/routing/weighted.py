@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lumen.routing.base import Candidate, Step
+from lumen.routing.base import Candidate, Step, View
+
+STATELESS = True
 
 
-def order(candidates: Sequence[Candidate], draw: Callable[[], float]) -> list[Step]:
+def order(candidates: Sequence[Candidate], view: View) -> list[Step]:
     """A random order in which a target comes first with probability weight / sum; weight 0 stands last."""
     if len(candidates) == 1:
         return [Step(candidates[0].key, "only target")]
+    draw = view.draw
     ranked = sorted(candidates, key=lambda c: _rank(c.weight, draw), reverse=True)
     total = sum(c.weight for c in candidates)
     return [

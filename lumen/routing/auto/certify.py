@@ -11,11 +11,13 @@ function, at the least favourable share of discordant rows within a bound of its
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen.routing.auto.model import Promise
+from lumen.routing.auto.learner import Learnt
+from lumen.routing.auto.model import Model, Promise
 
 F64 = NDArray[np.float64]
 
@@ -55,6 +57,31 @@ def certify(scores: F64, losses: F64, limit: float, confidence: float) -> Promis
     bound = _bound(away, rows, limit, confidence)
     why = f"{count} of {rows} labelled requests could leave the strong target"
     return Promise(score, count / rows, float(away.sum()) / rows, bound, limit, confidence, rows, why)
+
+
+def promised(learnt: Learnt, ok: F64, limit: float, confidence: float) -> Model:
+    """The learnt model with a threshold for each target but the strong one; all of them together keep the promise.
+
+    `ok` (n × targets): the labels it was learnt from, NaN where unknown. Where there are several others, each may lose
+    its part of `limit`, tested at its part of the chance of error (Bonferroni), and what the strong target got wrong
+    counts nothing in its favour: that holds for whatever part of its requests another one takes.
+    """
+    model = learnt.model
+    best = model.targets.index(model.strong)
+    others = [i for i in range(len(model.targets)) if i != best]
+    alone = len(others) == 1
+    promises: dict[str, Promise] = {}
+    for other in others:
+        known = ~np.isnan(ok[:, [best, other]]).any(axis=1)
+        losses = ok[known, best] - ok[known, other]
+        if not alone:
+            losses = np.maximum(losses, 0.0)
+        level = (1.0 - confidence) / len(others)
+        found = certify(learnt.loss[known, other], losses, limit / len(others), 1.0 - level)
+        promises[model.targets[other]] = replace(found, limit=limit, confidence=confidence)
+    if alone:
+        return model.certified(promises[model.targets[others[0]]])
+    return replace(model, promises=promises)
 
 
 def chance(away: F64, rows: int, limit: float, level: float) -> float:

@@ -51,7 +51,7 @@ class Model:
     """`targets`: all targets in the order of the arrays' columns. `strong`: the one the others are measured against.
 
     `labels`: requests it was learnt from. `scalars` and `arrays` belong to the scorer. `promise`: `None` until
-    certified.
+    certified; it is about the other target where there are two. `promises`: target → its own, where there are more.
     """
 
     targets: tuple[str, ...]
@@ -62,6 +62,7 @@ class Model:
     lines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     promise: Promise | None = None
     version: str = ""
+    promises: Mapping[str, Promise] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The file. The same model gives the same bytes."""
@@ -74,6 +75,7 @@ class Model:
             "scalars": dict(self.scalars),
             "lines": dict(self.lines),
             "promise": asdict(self.promise) if self.promise else None,
+            "promises": {target: asdict(promise) for target, promise in self.promises.items()},
             "arrays": [[name, str(self.arrays[name].dtype), list(self.arrays[name].shape)] for name in names],
         }
         text = json.dumps(header, sort_keys=True, allow_nan=True).encode()
@@ -104,6 +106,12 @@ class Model:
         """The same model with its threshold."""
         return replace(self, promise=promise)
 
+    def promise_of(self, target: str) -> Promise | None:
+        """What is certified for sending requests to `target` in place of the strong one."""
+        if target in self.promises:
+            return self.promises[target]
+        return self.promise if len(self.targets) == 2 and target != self.strong else None
+
 
 def _read(header: dict[str, Any], rest: memoryview, version: str) -> Model:
     if header["format"] != FORMAT:
@@ -117,7 +125,6 @@ def _read(header: dict[str, Any], rest: memoryview, version: str) -> Model:
     if len(rest):
         raise ValueError("there is more in it than its header says")
     promise = header["promise"]
-    known = {item.name for item in fields(Promise)}
     return Model(
         targets=tuple(header["targets"]),
         strong=header["strong"],
@@ -125,6 +132,11 @@ def _read(header: dict[str, Any], rest: memoryview, version: str) -> Model:
         scalars=header["scalars"],
         arrays=arrays,
         lines={name: (float(pair[0]), float(pair[1])) for name, pair in header["lines"].items()},
-        promise=Promise(**{key: promise[key] for key in known}) if promise else None,
+        promise=_promise(promise) if promise else None,
         version=version,
+        promises={target: _promise(each) for target, each in header.get("promises", {}).items()},
     )
+
+
+def _promise(kept: dict[str, Any]) -> Promise:
+    return Promise(**{item.name: kept[item.name] for item in fields(Promise)})

@@ -1,0 +1,188 @@
+"""A request as policies and rules see it; every part is made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from lumen.core.meter import estimate_input
+from lumen.routing.auto.ask import ASIDE, HEAD, TAIL, Ask
+from lumen.wire.call import Call
+from lumen.wire.prompt import parts
+from lumen.wire.requests import (
+    AudioPart,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    FilePart,
+    ImagePart,
+    TextFormat,
+)
+
+TAGS_HEADER = "x-lumen-tags"
+_MOST_TAGS = 32
+_SYSTEM = ("system", "developer")
+
+
+class Facts:
+    """One request. `size`: bytes of its body. `key`: its key's name, empty without one.
+
+    `headers`: the client's, looked up by lower-case names. Tags come from the request's `metadata` and from the header
+    `x-lumen-tags: app=batch, team=blue`; what the header says counts more.
+    """
+
+    def __init__(self, call: Call, size: int, key: str, headers: Mapping[str, str]) -> None:
+        self.call = call
+        self.size = size
+        self.key = key
+        self.headers = headers
+
+    def read(self, field: str) -> Any:
+        """A field of `lumen.core.expression`, or the tags or headers."""
+        return _READ[field](self)
+
+    @cached_property
+    def chat(self) -> ChatRequest | None:
+        request = self.call.request
+        return request if isinstance(request, ChatRequest) else None
+
+    @cached_property
+    def tools(self) -> int:
+        """Functions offered."""
+        return len(self.chat.tools or ()) if self.chat is not None else 0
+
+    @cached_property
+    def structured(self) -> bool:
+        """Whether the answer must be JSON."""
+        wanted = self.chat.response_format if self.chat is not None else None
+        return wanted is not None and not isinstance(wanted, TextFormat)
+
+    @cached_property
+    def images(self) -> int:
+        """Pictures, files and audio in the request."""
+        return sum(1 for _ in self._attached())
+
+    @cached_property
+    def tokens(self) -> int:
+        """Input tokens, estimated; pictures count as a thousand each."""
+        data = sum(size for size in self._attached())
+        return estimate_input(max(self.size - data, 0)) + 1000 * self.images
+
+    @cached_property
+    def limit(self) -> int:
+        """The most tokens of an answer that the client takes; 0 where it names none."""
+        request = self.call.request
+        if isinstance(request, EmbeddingRequest):
+            return 0
+        most = request.max_completion_tokens if isinstance(request, ChatRequest) else None
+        return most or request.max_tokens or 0
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """What is known of the request beside its words."""
+        given = dict(self.chat.metadata or ()) if self.chat is not None else {}
+        return given | self.marks
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """The tags of the header alone."""
+        found: dict[str, str] = {}
+        for item in self.headers.get(TAGS_HEADER, "").split(",")[:_MOST_TAGS]:
+            name, equals, value = item.partition("=")
+            if equals:
+                found[name.strip()] = value.strip()
+        return found
+
+    @cached_property
+    def turns(self) -> int:
+        """User turns, this one included."""
+        return max(sum(1 for role, _ in self._texts if role in ("user", "prompt")), 1)
+
+    @cached_property
+    def text(self) -> str:
+        """What the user asks now: the last user turn."""
+        return next((text for role, text in reversed(self._texts) if role in ("user", "prompt")), "")
+
+    @cached_property
+    def system(self) -> str:
+        """The system prompt."""
+        return "\n".join(text for role, text in self._texts if role in _SYSTEM)
+
+    @cached_property
+    def conversation(self) -> bytes:
+        """The same for all requests of one conversation: a hash of the key, the system prompt, the first user turn."""
+        first = next((text for role, text in self._texts if role in ("user", "prompt")), "")
+        digest = blake2b(digest_size=16)
+        for part in (self.key, self.system, first):
+            data = part.encode()
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
+        return digest.digest()
+
+    @cached_property
+    def ask(self) -> Ask:
+        """The request as the scorer sees it. Of the tags it takes the header's: metadata may be new each time."""
+        return Ask(
+            text=self.text,
+            system=self.system,
+            context=self._context(),
+            turns=self.turns,
+            tools=self.tools,
+            images=self.images,
+            structured=self.structured,
+            limit=self.limit,
+            tags=tuple(f"{name}={value}" for name, value in sorted(self.marks.items())),
+        )
+
+    def _context(self) -> str:
+        """The turns before the last user turn, oldest first, as much of their end as is read."""
+        last = next((i for i in range(len(self._texts) - 1, -1, -1) if self._texts[i][0] in ("user", "prompt")), 0)
+        before = [text for role, text in self._texts[:last] if role not in _SYSTEM]
+        kept: list[str] = []
+        size = 0
+        for text in reversed(before):
+            kept.append(text)
+            size += len(text)
+            if size > HEAD + TAIL + ASIDE:
+                break
+        return "\n".join(reversed(kept))
+
+    @cached_property
+    def _texts(self) -> list[tuple[str, str]]:
+        return list(parts(self.call.request))
+
+    def _attached(self) -> Iterator[int]:
+        """Bytes of each picture, file and sound in the request."""
+        for message in self.chat.messages if self.chat is not None else ():
+            for part in message.content if isinstance(message.content, list) else ():
+                if isinstance(part, ImagePart):
+                    yield len(part.image_url.url)
+                elif isinstance(part, FilePart):
+                    yield len(part.file.file_data or "")
+                elif isinstance(part, AudioPart):
+                    yield len(part.input_audio.data)
+
+
+def asks_text(call: Call) -> bool:
+    """Whether the request is one that a scorer knows: a chat or a completion."""
+    return isinstance(call.request, ChatRequest | CompletionRequest)
+
+
+_READ: Mapping[str, Any] = {
+    "text": lambda facts: facts.text,
+    "system": lambda facts: facts.system,
+    "turns": lambda facts: facts.turns,
+    "characters": lambda facts: len(facts.text),
+    "tokens": lambda facts: facts.tokens,
+    "tools": lambda facts: facts.tools,
+    "images": lambda facts: facts.images,
+    "json": lambda facts: facts.structured,
+    "stream": lambda facts: facts.call.stream,
+    "limit": lambda facts: facts.limit,
+    "key": lambda facts: facts.key or None,
+    "operation": lambda facts: facts.call.operation.value,
+    "tags": lambda facts: facts.tags,
+    "headers": lambda facts: facts.headers,
+}
