@@ -14,12 +14,13 @@ def main() -> int:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--profile")
+    parser.add_argument("--succeed", action="store_true", help="take over from the gateway that runs")
     given = parser.parse_args()
 
     from lumen.runtime import serve
     from lumen.service import Options
 
-    return serve(Options(given.config, given.host, given.port, given.profile))
+    return serve(Options(given.config, given.host, given.port, given.profile, given.succeed))
 
 
 if __name__ == "__main__":

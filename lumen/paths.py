@@ -77,6 +77,11 @@ class Paths:
         return self.run_dir / "admin.sock"
 
     @property
+    def handover_socket(self) -> Path:
+        """Where a gateway that is to take over asks for the sockets of the running one; see `lumen/handover.py`."""
+        return self.run_dir / "handover.sock"
+
+    @property
     def gateway_file(self) -> Path:
         """What runs: {"pid", "started", "url", "argv"} as JSON, written by the gateway when it listens."""
         return self.run_dir / "gateway.json"

@@ -19,11 +19,15 @@ from aiohttp.web import ServerRunner, SockSite, UnixSite
 from lumen.core.errors import ConfigError
 from lumen.files import write_atomic
 from lumen.gateway import admin, app
-from lumen.gateway.http import Ingress
+from lumen.gateway.http import Connection, Ingress
 from lumen.gateway.tls import Certificates
+from lumen.handover import Predecessor, Successor, Taken
 from lumen.operator import Operator
 from lumen.paths import Paths, paths
 from lumen.service import AlreadyRunning, Options, Service, say
+
+# Seconds between two looks for connections that a successor can have.
+_PASS_ON = 0.01
 
 
 class Runtime:
@@ -35,6 +39,12 @@ class Runtime:
         self._hurry = asyncio.Event()
         self._lock: IO[str] | None = None
         self._watching: asyncio.Future[None] | None = None
+        self._options = options
+        # Whom this gateway took over from and with what; where another may take over from it; whether one does.
+        self._before: tuple[Successor, Taken] | None = None
+        self._handover: Predecessor | None = None
+        self._given = False
+        self._inheriting: asyncio.Future[None] | None = None
         self._service = Service(options, where, self._signalled)
 
     async def run(self) -> None:
@@ -42,10 +52,15 @@ class Runtime:
 
         Raises:
             AlreadyRunning: another gateway holds this run folder.
-            ConfigError: the port cannot be bound, or the configuration cannot be used.
+            ConfigError: the port cannot be bound, the configuration cannot be used, or a running gateway does not
+                hand over.
         """
         self._paths.make()
-        self._lock = _take_lock(self._paths.run_dir / "gateway.lock")
+        if self._options.succeed:
+            self._before = await Successor.begin(self._paths.handover_socket)
+            self._lock = os.fdopen(self._before[1].lock, "a")
+        else:
+            self._lock = _take_lock(self._paths.run_dir / "gateway.lock")
         self._handle_signals()
         service = self._service
         server = service.config.server
@@ -61,26 +76,52 @@ class Runtime:
             # first request finds everything in place.
             certificates = self._certificates()
             listening = self._bind("http" if certificates is None else "https")
-            await self._listen_admin(private)
-            await service.start()
+            if self._before is None:
+                await self._listen_admin(private)
+                await service.start()
+            else:
+                await service.start_beside()
+                await self._before[0].go()
+                service.take_over()
+                await self._listen_admin(private)
             secured = None if certificates is None else certificates.context
             await SockSite(public, listening, backlog=1024, ssl_context=secured).start()
             self._announce()
+            if self._before is not None:
+                self._inheriting = asyncio.ensure_future(self._inherit(self._before[0], public))
+            self._handover = Predecessor(
+                self._paths.handover_socket, self._lock.fileno(), listening.fileno(), self._signalled_to_give
+            )
             gc.collect()
             # What lives from here on is the program itself: keep it out of every later collection.
             gc.freeze()
             # Requests make no cycles to speak of; looking for them every 700 objects costs more than it finds.
             gc.set_threshold(20_000, 20, 50)
             await self._stopping.wait()
+            if self._given:
+                await self._give(self._handover, public, private)
             await self._drain(public)
         finally:
+            await self._end(public, private)
+
+    async def _end(self, public: ServerRunner, private: ServerRunner) -> None:
+        service = self._service
+        # A successor has its own; one that never got so far has none.
+        if not self._given and (self._before is None or service.serving):
             self._paths.gateway_file.unlink(missing_ok=True)
             self._paths.admin_socket.unlink(missing_ok=True)
-            if self._watching is not None:
-                self._watching.cancel()
-            await public.cleanup()
-            await private.cleanup()
-            await service.close(0.0 if self._hurry.is_set() else service.config.server.drain)
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._inheriting is not None:
+            self._inheriting.cancel()
+        await public.cleanup()
+        await private.cleanup()
+        await service.close(0.0 if self._hurry.is_set() else service.config.server.drain)
+        if self._before is not None:
+            self._before[0].close()
+        if self._handover is not None:
+            # Last: it tells a successor that the ledger is closed.
+            self._handover.close()
 
     def _certificates(self) -> Certificates | None:
         """TLS of the endpoint, watched from now on; `None` where it has none."""
@@ -93,6 +134,13 @@ class Runtime:
 
     def _bind(self, scheme: str) -> socket.socket:
         server = self._service.config.server
+        if self._before is not None:
+            listening = self._before[1].listener
+            host, port = listening.getsockname()[:2]
+            # Configured to be elsewhere by now, it listens there, and nobody where it was.
+            if server.port in (0, port) and _same_host(server.host, host):
+                return self._named(listening, scheme)
+            listening.close()
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         try:
             made = socket.create_server((server.host, server.port), family=family, backlog=1024)
@@ -100,6 +148,9 @@ class Runtime:
             raise ConfigError(
                 f"cannot listen on {server.host}:{server.port} ({error.strerror or error}); choose another with --port"
             ) from None
+        return self._named(made, scheme)
+
+    def _named(self, made: socket.socket, scheme: str) -> socket.socket:
         host, port = made.getsockname()[:2]
         self._service.url = f"{scheme}://{'[' + host + ']' if ':' in host else host}:{port}/v1"
         return made
@@ -128,6 +179,53 @@ class Runtime:
             self._hurry.set()
         self._stopping.set()
 
+    def _signalled_to_give(self) -> None:
+        self._given = True
+        self._stopping.set()
+
+    async def _inherit(self, before: Successor, public: ServerRunner) -> None:
+        """Take over the clients of the gateway before this one, and its ledger when it has ended."""
+        loop = asyncio.get_running_loop()
+
+        async def adopt(client: socket.socket) -> None:
+            client.setblocking(False)
+            try:
+                assert public.server is not None
+                await loop.connect_accepted_socket(public.server, client)
+            except OSError:
+                # Its client left on the way.
+                client.close()
+
+        await before.connections(adopt)
+        await self._service.inherit()
+        say("the gateway before this one has ended; its ledger is taken over")
+
+    async def _give(self, handover: Predecessor | None, public: ServerRunner, private: ServerRunner) -> None:
+        """Let a successor have the sockets, and each connection once nothing is under way on it."""
+        assert handover is not None
+        for site in [*public.sites, *private.sites]:
+            await site.stop()
+        self._paths.admin_socket.unlink(missing_ok=True)
+        self._service.save()
+        if not handover.gone():
+            say("the gateway that was to take over is gone; this one ends")
+            return
+        state, loop = self._service.state, asyncio.get_running_loop()
+        say(f"another gateway takes over; {state.counters.in_flight} requests are finished here")
+        until = loop.time() + state.config.server.drain
+        waiting: list[socket.socket] = []
+        while loop.time() < until and not self._hurry.is_set():
+            assert public.server is not None
+            clients = [one for one in public.server.connections if isinstance(one, Connection)]
+            waiting += [freed for one in clients if (freed := one.release()) is not None]
+            while waiting and handover.give(waiting[-1]):
+                waiting.pop()
+            if not waiting and not state.counters.in_flight and all(one.secured for one in clients):
+                break
+            await asyncio.sleep(_PASS_ON)
+        for client in waiting:
+            client.close()
+
     async def _drain(self, public: ServerRunner) -> None:
         """Stop accepting, let running answers finish within the configured time; a second signal ends it now."""
         state = self._service.state
@@ -141,6 +239,10 @@ class Runtime:
             await asyncio.wait(waits, timeout=state.config.server.drain, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
+
+
+def _same_host(configured: str, bound: str) -> bool:
+    return configured == bound or (configured == "localhost" and bound in ("127.0.0.1", "::1"))
 
 
 def _take_lock(path: Path) -> IO[str]:

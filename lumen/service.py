@@ -53,12 +53,13 @@ TINY_NOTICE = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line may override."""
+    """What the command line may override. `succeed`: take over from the gateway that runs, see `handover.py`."""
 
     config: Path | None = None
     host: str | None = None
     port: int | None = None
     profile: str | None = None
+    succeed: bool = False
 
 
 class Service:
@@ -94,6 +95,8 @@ class Service:
         self.upstreams = Upstreams(self.supervisor)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._applying = asyncio.Lock()
+        # Set whenever a replica has come to another state.
+        self._moved = asyncio.Event()
         draw = random.Random()
         health = Health(draw.random, loop.time(), self.started)
         self._access = AccessLog(
@@ -133,6 +136,55 @@ class Service:
         await self.state.billing.start()
         await self.supervisor.start()
         await self.apply(self.served.config)
+        self._serve()
+
+    async def start_beside(self) -> None:
+        """The same while another gateway still serves: without the ledger, and its engines are left alone.
+
+        Returns when every model has answered, or waits for memory that the other gateway holds.
+
+        Raises:
+            ConfigError: a model does not start, or not within its time.
+        """
+        self.state.released = asyncio.Event()
+        await self.supervisor.start(beside=True)
+        await self.apply(self.served.config)
+        limit = max((model.start_timeout for model in self.served.config.models.values()), default=600.0)
+        try:
+            async with asyncio.timeout(limit):
+                while not self._settled_beside():
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            raise ConfigError("the engines were not ready in time; the gateway that runs goes on") from None
+
+    def _settled_beside(self) -> bool:
+        states = self.supervisor.states()
+        ready = self.served.ready(states, self.supervisor.standings())
+        waiting = {state.model for state in states if state.state == "waiting"}
+        for state in states:
+            if state.state == "crashed" and not ready.get(state.model):
+                raise ConfigError(f"model {state.model} does not start ({state.why}); the gateway that runs goes on")
+        return all(ok or name in waiting or name in self.served.missing for name, ok in ready.items())
+
+    def take_over(self) -> None:
+        """The other gateway listens no more and has written down what it learned of the targets."""
+        self._keeper.load(asyncio.get_running_loop().time())
+        self._serve()
+
+    async def inherit(self) -> None:
+        """The other gateway has ended: its ledger is this one's now, and what is left of its engines goes."""
+        await self.state.billing.start()
+        if self.state.released is not None:
+            self.state.released.set()
+            self.state.released = None
+        await self.supervisor.alone()
+
+    def save(self) -> None:
+        """Write down what was learned of the targets."""
+        self._keeper.save()
+
+    def _serve(self) -> None:
         self.serving = True
         self._own(self._keeper.run())
         self._own(self.memory.watch())
@@ -236,6 +288,7 @@ class Service:
         return self.profile.apply(Model(source=TINY_SOURCE)), replace(files, name=TINY)
 
     def _replica_changed(self, state: ReplicaState) -> None:
+        self._moved.set()
         # It waits for its turn, which it usually has at once.
         if state.state != "waiting":
             say(f"model {state.model} replica {state.index}: {state.state}" + (f" ({state.why})" if state.why else ""))

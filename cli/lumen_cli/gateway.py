@@ -34,10 +34,13 @@ class Options:
     host: str | None = None
     port: int | None = None
     profile: str | None = None
+    # Of one start alone: take over from the gateway that runs.
+    succeed: bool = False
 
     def arguments(self) -> list[str]:
         given = [(f"--{name}", getattr(self, name)) for name in ("config", "host", "port", "profile")]
-        return [part for name, value in given if value is not None for part in (name, str(value))]
+        succeed = ["--succeed"] if self.succeed else []
+        return [part for name, value in given if value is not None for part in (name, str(value))] + succeed
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> Options:

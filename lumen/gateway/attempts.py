@@ -85,9 +85,7 @@ async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
     extra = len(trace.text) * 4 + 1024 if leg.rung is not None else 0
     try:
         delivered, slack = taken_off(leg.rung, trace.tokens) if leg.rung is not None else (0, 0)
-        line = errand.tab.begin(
-            target.offer, carried=carried, extra_bytes=extra, delivered=delivered, slack=slack
-        )
+        line = errand.tab.begin(target.offer, carried=carried, extra_bytes=extra, delivered=delivered, slack=slack)
     except LumenError as error:
         health.ended(given, loop.time(), None)
         course.refused(error)

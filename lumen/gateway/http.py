@@ -9,6 +9,8 @@ and tests/gateway/test_http.py drives each through a real socket.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,6 +44,28 @@ class Connection(RequestHandler):
                 self._close = True
         elif self._waiter is not None and self._header_timer is None:
             self._header_timer = self._loop.call_later(self._header_timeout, self._header_stalled)
+
+    @property
+    def secured(self) -> bool:
+        """What TLS knows of it lives in this process alone."""
+        return self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
+
+    def release(self) -> socket.socket | None:
+        """Its socket, for another process to go on with; `None` while something is under way on it.
+
+        What a client sends from now on waits in the socket for that process. One that sent the half of a request behind
+        a whole one, which no known client does, would be misunderstood there.
+        """
+        transport, waiter = self.transport, self._waiter
+        idle = waiter is not None and not waiter.done() and not self._messages and self._header_timer is None
+        if not idle or transport is None or self.secured or transport.is_closing():
+            return None
+        if transport.get_write_buffer_size():
+            return None
+        taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        # Closes our descriptor, not the connection, which the other one still has.
+        self.force_close()
+        return taken
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._disarm()

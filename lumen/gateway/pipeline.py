@@ -31,6 +31,9 @@ from lumen.wire.continued import asked
 from lumen.wire.ingress.dress import Dress
 from lumen.wire.requests import EmbeddingRequest
 
+# Seconds beyond the time to drain in which a gateway that hands over ends its engines and closes its ledger.
+_HANDED_OVER = 20.0
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -66,6 +69,8 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         dress.begin(request_id)
     entry = resolve(state, key, parsed.model)
     call = operation.call(fill(parsed, entry, state))
+    if state.released is not None:
+        await accountable(state, entry)
     plan, fresh = planning.plan(state, entry, call, request_id, key, len(body), headers, loop.time())
     asks = asked(call)
     journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
@@ -157,6 +162,24 @@ def admit(state: State) -> None:
         raise UnavailableError("Lumen is shutting down; try again shortly.", code="draining", retry_after=5)
     if state.counters.in_flight >= state.config.server.max_in_flight:
         raise UnavailableError("Too many requests are under way.", code="overloaded", retry_after=1)
+
+
+async def accountable(state: State, entry: Entry) -> None:
+    """What may cost money waits until the gateway before this one has closed the ledger; it drains no longer than this.
+
+    Raises:
+        UnavailableError: it did not.
+    """
+    free = all(target.offer.price is None or target.offer.price.free for target in entry.targets)
+    if free or state.released is None:
+        return
+    try:
+        async with asyncio.timeout(state.config.server.drain + _HANDED_OVER):
+            await state.released.wait()
+    except TimeoutError:
+        raise UnavailableError(
+            "Another gateway still keeps the accounts; try again shortly.", code="draining", retry_after=5
+        ) from None
 
 
 def resolve(state: State, key: Key | None, model: str) -> Entry:

@@ -58,6 +58,8 @@ class State:
     hosts: Hosts = field(default_factory=Hosts)
     active: dict[str, Active] = field(default_factory=dict)
     draining: bool = False
+    # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
+    released: asyncio.Event | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     planner: Planner = field(init=False)
 

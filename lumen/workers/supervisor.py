@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from lumen.workers.sweep import Marks, home_of, of_others, of_run, sweep
 __all__ = ["Lease", "Prompt", "ReplicaState", "Standing", "Supervisor", "Timing"]
 
 _logger = logging.getLogger(__name__)
+# Starts that a gateway beside this one may still make before it hands over.
+_FURTHER = 1000
 # What does not change the process that runs: how many there are, how long they stay, who may wait for them.
 _ANY = Model("", min_residency=0.0)
 _OUTSIDE = (
@@ -75,19 +78,40 @@ class Supervisor:
         self._remembered = Remembered(kept)
         self._pool = Pool(self._home, memory or Boundless(), self._remembered.models, self._changed)
         self._stopped = False
+        # Sockets of a gateway beside this one.
+        self._theirs: list[Path] = []
 
-    async def start(self) -> None:
-        """Kill what an earlier gateway in this run folder left behind. The caller holds the folder's lock."""
+    async def start(self, *, beside: bool = False) -> None:
+        """Kill what an earlier gateway in this run folder left behind. The caller holds the folder's lock.
+
+        Args:
+            beside: that gateway still runs and is handing over; its engines are left alone until `alone` is called.
+        """
         home = self._home
         home.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if beside:
+            self._theirs = list(home.run_dir.glob(SOCKETS))
+            # No socket of ours may have the name of one of theirs, which ends in the number of its start.
+            last = max((int(path.stem.rpartition("-")[2]) for path in self._theirs), default=0)
+            deque(itertools.islice(home.numbers, last + _FURTHER), maxlen=0)
+        else:
+            await self._sweep(home.run_dir.glob(SOCKETS))
+        await self._remembered.start()
+
+    async def alone(self) -> None:
+        """The gateway that this one was started beside has ended: what it left is killed."""
+        await self._sweep(self._theirs)
+        self._theirs = []
+
+    async def _sweep(self, stale: Iterable[Path]) -> None:
+        home = self._home
         killed, gone = await asyncio.to_thread(sweep, of_others(home.marks), home.timing.sweep)
         if killed:
             _logger.warning("killed %d engine processes that an earlier run left behind", len(killed))
         if not gone:
             _logger.error("some engine processes of an earlier run cannot be killed")
-        for stale in home.run_dir.glob(SOCKETS):
-            stale.unlink(missing_ok=True)
-        await self._remembered.start()
+        for path in stale:
+            path.unlink(missing_ok=True)
 
     async def apply(self, models: Mapping[str, tuple[Model, ModelFiles]]) -> None:
         """Make it so: start, stop or replace what differs by value; never waits for readiness.
