@@ -20,6 +20,7 @@ from lumen.core.errors import ConfigError
 from lumen.files import write_atomic
 from lumen.gateway import admin, app
 from lumen.gateway.http import Connection, Ingress
+from lumen.gateway.remote import Remote
 from lumen.gateway.tls import Certificates
 from lumen.handover import Predecessor, Successor, Taken
 from lumen.operator import Operator
@@ -66,8 +67,10 @@ class Runtime:
         server = service.config.server
         timeouts = {"header_timeout": server.header_timeout, "idle_timeout": server.idle_timeout}
         public = ServerRunner(Ingress(app.handler(service.state), **timeouts), shutdown_timeout=0.5)
+        operator = Operator(service)
+        service.state.remote = Remote(operator, service.state).handle
         private = ServerRunner(
-            Ingress(admin.handler(Operator(service)), header_timeout=5, idle_timeout=60), shutdown_timeout=0.5
+            Ingress(admin.handler(operator), header_timeout=5, idle_timeout=60), shutdown_timeout=0.5
         )
         try:
             await public.setup()

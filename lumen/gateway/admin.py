@@ -65,10 +65,11 @@ class Operator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, by a name for the audit log, and what they may do."""
+    """Who asks, by a name for the audit log, what they may do, and the address they ask from."""
 
     name: str
     role: Role
+    address: str | None = None
 
 
 # Says who a request comes from, or refuses it.
@@ -150,7 +151,7 @@ async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> Strea
     caller = await admit(request)
     call, rest = find(request.method, request.path)
     if not covers(caller.role, call.role):
-        await operator.note("gateway.refused", call.name, *rest, who=caller.name, needs=call.role, has=caller.role)
+        await operator.note("gateway.refused", call.name, *rest, needs=call.role, has=caller.role, **_who(caller))
         raise RequestError(
             f"This needs the role {call.role}; {caller.name} has the role {caller.role}.",
             status=403,
@@ -162,8 +163,12 @@ async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> Strea
     done = call.do(operator, *given)
     answer = await done if isawaitable(done) else done
     if call.method != "GET":
-        await operator.note(f"gateway.{call.name}", *given, who=caller.name)
+        await operator.note(f"gateway.{call.name}", *given, **_who(caller))
     return _json(answer, call.status)
+
+
+def _who(caller: Caller) -> dict[str, str]:
+    return {"who": caller.name} if caller.address is None else {"who": caller.name, "address": caller.address}
 
 
 def find(method: str, path: str) -> tuple[Call, list[str]]:

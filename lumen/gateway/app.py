@@ -99,6 +99,13 @@ async def metrics(state: State, request: BaseRequest, request_id: str) -> Stream
     return Response(body=text, headers=SERVER | {"x-request-id": request_id, "Content-Type": CONTENT_TYPE})
 
 
+async def remote(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """The admin API, where the configuration lets it be asked from afar."""
+    if state.remote is None:
+        raise not_here()
+    return await state.remote(request)
+
+
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", inference(parse_chat, chat_call)),
     Endpoint("POST", "/v1/completions", inference(parse_completion, completion_call)),
@@ -110,6 +117,8 @@ ENDPOINTS = (
     Endpoint("GET", "/health", health),
     Endpoint("GET", "/ready", ready),
     Endpoint("GET", "/metrics", metrics),
+    Endpoint("GET", "/admin/", remote, prefix=True),
+    Endpoint("POST", "/admin/", remote, prefix=True),
 )
 _EXACT = {(e.method, e.path): e for e in ENDPOINTS if not e.prefix}
 _PREFIXED = tuple(e for e in ENDPOINTS if e.prefix)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.config.schema import Config
 from lumen.gateway.billing import Billing
@@ -56,6 +58,9 @@ class State:
     counters: Counters = field(default_factory=Counters)
     # Requests under way, by their id.
     hosts: Hosts = field(default_factory=Hosts)
+    # Serves the admin API on the endpoint, see `remote.py`.
+    remote: Callable[[BaseRequest], Awaitable[StreamResponse]] | None = None
+    # Requests under way, by their id.
     active: dict[str, Active] = field(default_factory=dict)
     draining: bool = False
     # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
