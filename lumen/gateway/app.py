@@ -112,6 +112,7 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/embeddings", inference(parse_embedding, embedding_call)),
     Endpoint("POST", "/v1/messages", _served(MESSAGES), error=messages_error),
     Endpoint("POST", "/v1/responses", _served(RESPONSES)),
+    Endpoint("POST", "/v1/feedback", feedback),
     Endpoint("GET", "/v1/models", list_models),
     Endpoint("GET", "/v1/models/", show_model, prefix=True),
     Endpoint("GET", "/health", health),

@@ -25,6 +25,7 @@ from lumen.gateway.settled import Settled
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
 from lumen.gateway.table import Entry, not_found
+from lumen.gateway.trial import Asked
 from lumen.keys import Key
 from lumen.wire.call import Call, Request
 from lumen.wire.continued import asked
@@ -72,6 +73,10 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     if state.released is not None:
         await accountable(state, entry)
     plan, fresh = planning.plan(state, entry, call, request_id, key, len(body), headers, loop.time())
+    trial = state.trials.get(entry.account)
+    part = None if trial is None else trial.begin(Asked(request_id, entry, key, call, len(body), headers))
+    if part is not None:
+        plan, fresh = part.steer(plan, fresh)
     asks = asked(call)
     journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
     course = Course(
@@ -96,7 +101,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             **timing.headers(journey.attempts, started, stream=call.stream),
         }
 
-    outcome, cost = "cancelled", 0
+    outcome, cost, whole = "cancelled", 0, b""
     tab: Tab | None = None
     response: StreamResponse
     state.counters.in_flight += 1
@@ -116,6 +121,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         else:
             fold = Fold(dress)
             await run(errand(fold), course)
+            whole = fold.body
             response = await fold.reply(request, told())
         outcome = journey.attempts[-1].outcome
         return response
@@ -127,22 +133,22 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         if tab is not None:
             tab.close(outcome)
             cost = tab.cost
-        settle(
-            state,
-            Settled(
-                request_id,
-                call.operation.value,
-                entry.name,
-                who,
-                time.time(),
-                started,
-                loop.time(),
-                outcome,
-                call.stream,
-                journey.attempts,
-                cost,
-            ),
+        settled = Settled(
+            request_id,
+            call.operation.value,
+            entry.name,
+            who,
+            time.time(),
+            started,
+            loop.time(),
+            outcome,
+            call.stream,
+            journey.attempts,
+            cost,
         )
+        settle(state, settled)
+        if part is not None:
+            part.over(settled, journey, whole)
 
 
 def fill(parsed: Request, entry: Entry, state: State) -> Request:

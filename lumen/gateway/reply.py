@@ -195,6 +195,11 @@ class Fold:
     async def ready(self) -> None:
         """See `Outlet`. There is always room: the decoder bounds the answer."""
 
+    @property
+    def body(self) -> bytes:
+        """The answer in the dialect it was decoded to."""
+        return self._body
+
     async def reply(self, request: BaseRequest, headers: Mapping[str, str]) -> StreamResponse:
         """Send the answer.
 

@@ -19,6 +19,7 @@ from lumen.gateway.metrics import Snapshot
 from lumen.gateway.planning import Planner
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
+from lumen.gateway.trial import Feedback, Trial
 from lumen.keys import KeyRing
 
 
@@ -56,12 +57,15 @@ class State:
     billing: Billing
     expose: Callable[[], Snapshot] = Snapshot
     counters: Counters = field(default_factory=Counters)
-    # Requests under way, by their id.
     hosts: Hosts = field(default_factory=Hosts)
     # Serves the admin API on the endpoint, see `remote.py`.
     remote: Callable[[BaseRequest], Awaitable[StreamResponse]] | None = None
     # Requests under way, by their id.
     active: dict[str, Active] = field(default_factory=dict)
+    # What is tried on a route beside serving it, by its name.
+    trials: dict[str, Trial] = field(default_factory=dict)
+    # Takes what clients say of answers; `None`: nothing does.
+    feedback: Feedback | None = None
     draining: bool = False
     # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
     released: asyncio.Event | None = None
