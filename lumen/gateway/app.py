@@ -16,6 +16,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.auth import authenticate, identify
+from lumen.gateway.feedback import feedback
 from lumen.gateway.metrics import CONTENT_TYPE, exposition
 from lumen.gateway.pipeline import Operation, resolve, serve
 from lumen.gateway.reply import SERVER, error_reply
