@@ -51,6 +51,11 @@ class Paths:
         return self.state_dir / "pool.json"
 
     @property
+    def scorers_dir(self) -> Path:
+        """What routes have learnt: versions of their scorers."""
+        return self.state_dir / "scorers"
+
+    @property
     def audit_file(self) -> Path:
         """Who changed what, line by line; see `lumen/audit.py`."""
         return self.state_dir / "audit.jsonl"

@@ -23,7 +23,7 @@ from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, LumenError
 from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
-from lumen.gateway import overview
+from lumen.gateway import overview, policyfile, scorers
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
@@ -32,13 +32,14 @@ from lumen.gateway.live import Live
 from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
 from lumen.gateway.state import State
-from lumen.gateway.table import Table
+from lumen.gateway.table import Table, learning
 from lumen.gateway.upkeep import Keeper, prober
 from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hardware.readings import Monitor
 from lumen.hub import resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
+from lumen.learning.shelf import Shelf
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
 from lumen.tiny import NAME as TINY
@@ -118,6 +119,8 @@ class Service:
             billing=Billing(where.ledger_file, told=_ledger_told),
             expose=self._expose,
         )
+        self.state.planner.wakes = self._wakes
+        self.shelf = Shelf(where.scorers_dir)
 
     @property
     def config(self) -> Config:
@@ -238,7 +241,11 @@ class Service:
             await asyncio.to_thread(catalogue.load)
             names = list(dict.fromkeys((*wanted, *config.models)))
             settled = replace(config, models={**config.models, **{name: model for name, (model, _) in wanted.items()}})
-            table = Table(config, self.upstreams.of(settled, names, opened), int(time.time()))
+            own = await asyncio.to_thread(
+                policyfile.read_all, [route.policy for route in config.routes.values()], self.config_file.parent, say
+            )
+            table = Table(config, self.upstreams.of(settled, names, opened), int(time.time()), own)
+            learnt = await asyncio.to_thread(scorers.read, self.shelf, learning(table))
             table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             # What a model costs is not what a process runs.
@@ -252,6 +259,20 @@ class Service:
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
             self.state.billing.configure(config, ring)
+            self.state.planner.learn(learnt)
+
+    async def learnt(self) -> None:
+        """Put the live versions of all scorers in force: call it when one of them was learnt, chosen or taken back."""
+        async with self._applying:
+            found = await asyncio.to_thread(scorers.read, self.shelf, learning(self.state.table))
+            self.state.planner.learn(found)
+
+    def _wakes(self, name: str) -> float:
+        """Seconds until a local model would serve; 0: it does, or nobody knows."""
+        standing = self.supervisor.standings().get(name)
+        if standing is None or standing.residency == "resident":
+            return 0.0
+        return standing.wakes.get("asleep" if standing.residency == "asleep" else "off", 0.0)
 
     async def _files(self, config: Config) -> tuple[dict[str, tuple[Model, ModelFiles]], dict[str, str]]:
         """The models whose files are here, and what to do about the others."""

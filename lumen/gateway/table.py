@@ -177,6 +177,11 @@ class Table:
         return Target(name, model, dialect, origin.upstream, can, offer)
 
 
+def learning(table: Table) -> list[str]:
+    """The routes whose policy asks a scorer, so that one is read for them."""
+    return [entry.name for entry in table.entries() if entry.remembers and len(entry.targets) > 1]
+
+
 def _candidate(key: int, target: Target, weight: float) -> Candidate:
     can, offer = target.can, target.offer
     return Candidate(

@@ -1,0 +1,299 @@
+"""Plans over real sockets: pins, rules, reasons, what a route learnt, and the operator's own policies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from lumen.config.schema import Config, Route, Rule, Server, Target
+from lumen.core.errors import ConfigError
+from lumen.core.money import Price
+from lumen.gateway import app, policyfile, scorers
+from lumen.gateway.billing import Billing
+from lumen.gateway.health import Health
+from lumen.gateway.http import Ingress
+from lumen.gateway.live import Live
+from lumen.gateway.planning import REMEMBERED, Planner
+from lumen.gateway.settled import Settled
+from lumen.gateway.state import State
+from lumen.gateway.tab import Offer
+from lumen.gateway.table import Origin, Origins, Table, learning
+from lumen.gateway.upstream import Remote
+from lumen.learning.shelf import Shelf
+from lumen.providers.base import Capabilities, Dialect, module
+from lumen.routing.auto.ask import Ask
+from lumen.routing.auto.certify import promised
+from lumen.routing.auto.learner import Row, fit
+from tests.emulator.server import Emulator
+from tests.gateway.conftest import TIMEOUTS, AllReady
+
+pytestmark = pytest.mark.anyio
+PRICES = {"words-3": Price(100_000, 400_000), "words-5": Price(2_500_000, 10_000_000, 250_000)}
+CHEAP, STRONG = "one/words-3", "two/words-5"
+TWO = (Target(CHEAP), Target(STRONG))
+OWN = """
+def order(candidates, view):
+    if view.facts.tags.get("app") == "broken":
+        raise ValueError("no")
+    return sorted(candidates, key=lambda c: -view.cost(c))
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Box:
+    """A gateway before two emulated providers."""
+
+    url: str
+    state: State
+    live: Live
+    session: aiohttp.ClientSession
+    told: list[str]
+
+    async def ask(self, model: str, text: str = "hi", headers: dict[str, str] | None = None, **body: Any) -> Any:
+        sent = {"model": model, "messages": [{"role": "user", "content": text}], **body}
+        async with self.session.post(f"{self.url}/v1/chat/completions", json=sent, headers=headers) as answer:
+            return answer.status, await answer.read(), answer.headers
+
+
+def of(name: str) -> Any:
+    def one(model: str) -> tuple[Dialect, Capabilities, Offer]:
+        can = Capabilities(tools=name != "one")
+        context = 2000 if name == "one" else 100_000
+        return module("openai").make(can), can, Offer(f"{name}/{model}", name, model, PRICES.get(model), context)
+
+    return one
+
+
+@pytest.fixture
+async def box(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Box]:
+    runners, origins = [], {}
+    for name in ("one", "two"):
+        provider = web.AppRunner(Emulator().app(), shutdown_timeout=0.1, handler_cancellation=True)
+        await provider.setup()
+        await web.TCPSite(provider, "127.0.0.1", 0).start()
+        remote = Remote(f"http://127.0.0.1:{provider.addresses[0][1]}/v1", {})
+        runners.append(provider)
+        origins[name] = Origin(remote, of(name))
+    (tmp_path / "mine.py").write_text(OWN)
+    batch = Rule("tags.app == 'batch' and turns == 1", STRONG)
+    routes = {
+        "first": Route(TWO, policy="ordered"),
+        "ruled": Route(TWO, policy="ordered", rules=(batch,)),
+        "mine": Route(TWO, policy="mine.py"),
+        "learnt": Route(TWO, policy="auto", strong=STRONG, max_loss=0.05),
+        "failing": Route((Target("one/status-503"), Target(STRONG)), policy="cheapest"),
+    }
+    config = Config(server=Server(), routes=routes, timeouts=TIMEOUTS)
+    told: list[str] = []
+    own = policyfile.read_all([route.policy for route in routes.values()], tmp_path, told.append)
+    billing = Billing(tmp_path / "ledger.db")
+    await billing.start()
+    billing.configure(config, None)
+    live = Live()
+    state = State(
+        config=config,
+        table=Table(config, Origins({}, origins), 1, own),
+        ring=None,
+        readiness=AllReady(),
+        observers=(live,),
+        draw=random.Random(1),
+        health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
+        billing=billing,
+    )
+    runner = web.ServerRunner(Ingress(app.handler(state), header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession() as session:
+        yield Box(f"http://127.0.0.1:{runner.addresses[0][1]}", state, live, session, told)
+    await runner.cleanup()
+    for origin in origins.values():
+        origin.upstream.close()
+    await billing.stop()
+    for one in runners:
+        await one.cleanup()
+
+
+async def test_a_pin_is_obeyed_or_refused(box: Box) -> None:
+    for stream in (False, True):
+        status, _, headers = await box.ask("first", headers={"x-lumen-pin": STRONG}, stream=stream)
+        assert (status, headers["x-lumen-target"]) == (200, STRONG)
+        assert headers["x-lumen-reason"] == "pinned by the client"
+    status, body, _ = await box.ask("first", headers={"x-lumen-pin": "two/other"})
+    assert status == 400
+    assert b"invalid_pin" in body
+
+
+async def test_a_rule_comes_before_the_policy(box: Box) -> None:
+    _, _, headers = await box.ask("ruled", headers={"x-lumen-tags": "app=batch"})
+    assert headers["x-lumen-target"] == STRONG
+    assert headers["x-lumen-reason"] == "rule: tags.app == 'batch' and turns == 1"
+    _, _, headers = await box.ask("ruled", metadata={"app": "live"})
+    assert (headers["x-lumen-target"], headers["x-lumen-reason"]) == (CHEAP, "first in order")
+
+
+async def test_what_a_target_cannot_do_is_not_asked_of_it(box: Box) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    _, _, headers = await box.ask("first", tools=[tool])
+    assert headers["x-lumen-target"] == STRONG
+    _, _, headers = await box.ask("first", "x" * 30_000)
+    assert headers["x-lumen-target"] == STRONG
+    _, _, headers = await box.ask("first", "x" * 300)
+    assert headers["x-lumen-target"] == CHEAP
+
+
+async def test_the_reason_is_that_of_who_answered_and_whoever_watches_sees_it(box: Box) -> None:
+    _, _, headers = await box.ask("failing")
+    assert headers["x-lumen-target"] == STRONG
+    # The first has no price, so it stood last anyway.
+    assert headers["x-lumen-reason"].startswith("cheapest, about $0.00")
+    assert box.live.since(0, 1)[1][0]["reason"] == headers["x-lumen-reason"]
+
+
+async def test_an_operators_own_policy_orders_and_never_fails_a_request(box: Box) -> None:
+    _, _, headers = await box.ask("mine")
+    assert (headers["x-lumen-target"], headers["x-lumen-reason"]) == (STRONG, "mine.py")
+    for _ in range(2):
+        status, _, headers = await box.ask("mine", headers={"x-lumen-tags": "app=broken"})
+        assert (status, headers["x-lumen-target"]) == (200, CHEAP)
+        assert headers["x-lumen-reason"] == "mine.py failed; first in order"
+    assert len(box.told) == 1
+    assert "mine.py:4 failed: ValueError: no" in box.told[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "message"),
+    [
+        ("x = 1\n\ndef order(:\n", 3, "invalid syntax"),
+        ("x = 1\n", 1, "needs a function"),
+        ("a = 1\nb = 1 / 0\n", 2, "ZeroDivision"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_told_with_its_line(
+    tmp_path: Path, source: str, line: int, message: str
+) -> None:
+    (tmp_path / "p.py").write_text(source)
+    with pytest.raises(ConfigError, match=message) as caught:
+        policyfile.read_all(["p.py", "ordered"], tmp_path, print)
+    assert f"p.py:{line}" in caught.value.message
+
+
+THINGS = [
+    "rainbow",
+    "sunset",
+    "meadow",
+    "ocean",
+    "flower",
+    "candle",
+    "forest",
+    "marble",
+    "canyon",
+    "feather",
+    "lantern",
+    "harbour",
+    "orchard",
+]
+TELL = ("name a colour of", "which colour has", "what colour would you paint", "describe the shade of")
+
+
+def asked(draw: random.Random, *, sums: bool) -> str:
+    """A sum, or a question about colours; no two are quite alike."""
+    if sums:
+        return f"what is {draw.randint(1, 9999)} times {draw.randint(1, 999)} plus {draw.randint(1, 99)}"
+    return f"{draw.choice(TELL)} a {draw.choice(THINGS)} beside a {draw.choice(THINGS)}"
+
+
+def toy(shelf: Shelf, route: str) -> None:
+    """A scorer that learnt that the cheap target is good at colours and bad at sums, put on the shelf."""
+    draw = random.Random(5)
+    rows = []
+    for i in range(600):
+        words, sums = asked(draw, sums=i % 2 == 0), i % 2 == 0
+        cheap = float(not sums) if draw.random() < 0.97 else float(sums)
+        rows.append(Row(Ask(words), {CHEAP: cheap, STRONG: 1.0}, {}))
+    learnt = fit(rows, (CHEAP, STRONG), STRONG)
+    import numpy as np
+
+    ok = np.array([[row.ok[CHEAP], row.ok[STRONG]] for row in rows])
+    shelf.use(route, shelf.put(route, promised(learnt, ok, 0.05, 0.95).to_bytes(), "toy"))
+
+
+async def test_auto_stays_strong_until_it_learnt_and_then_saves(box: Box, tmp_path: Path) -> None:
+    _, _, headers = await box.ask("learnt", "name colour 37 of a rainbow")
+    assert (headers["x-lumen-target"], headers["x-lumen-reason"]) == (STRONG, "strong: nothing is learnt yet")
+    shelf = Shelf(tmp_path / "scorers")
+    await asyncio.to_thread(toy, shelf, "learnt")
+    found = await asyncio.to_thread(scorers.read, shelf, learning(box.state.table))
+    box.state.planner.learn(found)
+    draw, went = random.Random(77), {True: [0, 0], False: [0, 0]}
+    for i in range(40):
+        sums = i % 2 == 0
+        _, _, headers = await box.ask("learnt", asked(draw, sums=sums))
+        cheap = headers["x-lumen-target"] == CHEAP
+        assert headers["x-lumen-reason"].startswith("cheapest good enough" if cheap else "strong: no ")
+        went[sums][cheap] += 1
+    assert went[True] == [20, 0]
+    assert went[False][1] >= 6
+    tool = {"type": "function", "function": {"name": "f"}}
+    _, _, headers = await box.ask("learnt", asked(draw, sums=False), tools=[tool])
+    assert headers["x-lumen-target"] == STRONG
+    assert not box.state.planner._open
+
+
+async def test_lumen_auto_is_the_first_routes_targets_where_it_is_not_configured(box: Box) -> None:
+    _, _, headers = await box.ask("lumen/auto")
+    assert (headers["x-lumen-route"], headers["x-lumen-target"]) == ("lumen/auto", CHEAP)
+    assert headers["x-lumen-reason"] == "strong: nothing is learnt yet"
+
+
+def test_a_damaged_scorer_is_told_and_not_used() -> None:
+    scorer, why = scorers.one((3, b"lumen-route-model\nxx"))
+    assert scorer is None
+    assert why.startswith("version 3 cannot be used")
+    assert scorers.one(None) == (None, "nothing is learnt yet")
+
+
+def settled(number: int, target: str, tokens: int) -> Settled:
+    from lumen.gateway.attempt import Record
+    from lumen.wire.answers import Usage
+
+    record = Record(target, "x", 0.0)
+    record.usage = Usage(prompt_tokens=100, completion_tokens=tokens)
+    return Settled(str(number), "chat/completions", "r", None, 0.0, 0.0, 1.0, "ok", False, [record])
+
+
+def test_what_is_remembered_of_conversations_is_bounded_and_grows_old() -> None:
+    now = [0.0]
+    planner = Planner(Health(lambda: 0.5, 0.0, 0.0), lambda: now[0])
+    for i in range(REMEMBERED + 10):
+        planner.opened(str(i), str(i).encode())
+        planner.add(settled(i, "t", 50))
+    assert planner.past(b"0") is None
+    last = planner.past(str(REMEMBERED + 9).encode())
+    assert last is not None
+    assert (last.target, last.tokens, last.since) == ("t", 150, 1)
+    planner.opened("again", b"50")
+    planner.add(replace_id(settled(0, "t", 50), "again"))
+    again = planner.past(b"50")
+    assert again is not None and again.since == 2
+    assert planner.answer("t") == 50.0
+    now[0] = 301.0
+    assert planner.past(b"50") is None
+
+
+def replace_id(one: Settled, request_id: str) -> Settled:
+    one.id = request_id
+    return one
