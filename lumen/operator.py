@@ -13,8 +13,10 @@ import psutil
 
 import lumen
 from lumen.core.errors import RequestError
-from lumen.gateway import overview
+from lumen.gateway import overview, planning
 from lumen.service import Service, say
+from lumen.wire.call import chat_call
+from lumen.wire.parse import parse_chat
 
 # Requests and failovers in one frame of the live view.
 _MOST_SHOWN = 100
@@ -112,6 +114,16 @@ class Operator:
         if found is None:
             raise RequestError("There is no such request among the last ones.", status=404, param="request")
         return found
+
+    def explain(self, route: str, request: str) -> dict[str, Any]:
+        """How a chat request (its JSON) would be routed now, and why.
+
+        Raises:
+            RequestError: there is no such route, or it is no chat request.
+        """
+        state, body = self._service.state, request.encode()
+        entry = state.table.find(route)
+        return planning.explain(state, entry, chat_call(parse_chat(body)), len(body))
 
     def cancel(self, request_id: str) -> dict[str, Any]:
         """End a request under way; its client sees the connection end.

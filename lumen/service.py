@@ -23,7 +23,7 @@ from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, LumenError
 from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
-from lumen.gateway import overview, policyfile, scorers
+from lumen.gateway import overview, policyfile
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
@@ -42,6 +42,7 @@ from lumen.keys import load as load_keys
 from lumen.learning.shelf import Shelf
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
+from lumen.routing.plan import scorers
 from lumen.tiny import NAME as TINY
 from lumen.workers.machine import Machine as Memory
 from lumen.workers.supervisor import ReplicaState, Supervisor

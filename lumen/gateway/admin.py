@@ -45,6 +45,8 @@ class Operator(Protocol):
 
     def request(self, request_id: str) -> dict[str, Any]: ...
 
+    def explain(self, route: str, request: str) -> dict[str, Any]: ...
+
     def cancel(self, request_id: str) -> dict[str, Any]: ...
 
     def steer(self, name: str, action: str) -> dict[str, Any]: ...
@@ -81,7 +83,7 @@ class Call:
     """One admin call: the least `role` that may make it, and what it does.
 
     `fields` of the body are the arguments of `do`; with `prefix`, the rest of the path is its only one. What is not
-    read alone is written to the audit log.
+    read alone is written to the audit log; `reads`: it only reads, although it takes a body.
     """
 
     method: str
@@ -91,6 +93,7 @@ class Call:
     fields: tuple[str, ...] = ()
     status: int = 200
     prefix: bool = False
+    reads: bool = False
 
     @property
     def name(self) -> str:
@@ -108,6 +111,14 @@ CALLS: tuple[Call, ...] = (
     Call("GET", "/admin/requests/", "viewer", lambda operator, request: operator.request(request), prefix=True),
     # A stream, served by `_events`.
     Call("GET", EVENTS, "viewer", lambda operator: None),
+    Call(
+        "POST",
+        "/admin/explain",
+        "viewer",
+        lambda operator, route, request: operator.explain(route, request),
+        ("route", "request"),
+        reads=True,
+    ),
     Call("POST", "/admin/cancel", "operator", lambda operator, request: operator.cancel(request), ("request",)),
     Call(
         "POST",
@@ -162,7 +173,7 @@ async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> Strea
     given = await _named(request, *call.fields) if call.fields else rest
     done = call.do(operator, *given)
     answer = await done if isawaitable(done) else done
-    if call.method != "GET":
+    if call.method != "GET" and not call.reads:
         await operator.note(f"gateway.{call.name}", *given, **_who(caller))
     return _json(answer, call.status)
 

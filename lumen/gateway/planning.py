@@ -14,6 +14,7 @@ from lumen.core.errors import RequestError
 from lumen.gateway.objective import Plan, punctual
 from lumen.gateway.settled import Settled
 from lumen.routing.base import Candidate, Step, View
+from lumen.routing.plan.explain import explained
 from lumen.routing.plan.view import Past
 from lumen.wire.requests import ChatRequest, EmbeddingRequest, Message
 
@@ -135,7 +136,7 @@ def plan(
 
 def decided(entry: Entry, view: View, call: Call, size: int) -> list[Step]:
     """What rules and policy make of a request, of the targets that can serve it."""
-    candidates: Sequence[Candidate] = entry.candidates
+    candidates: Sequence[Candidate] = entry.within
     if len(candidates) > 1 and tight(entry, call, size):
         able = [c for c in candidates if view.lacks(c) is None]
         candidates = able or candidates
@@ -183,6 +184,17 @@ def pinned(entry: Entry, pin: str) -> tuple[Plan, int]:
         if target.name == pin:
             return [(target, "pinned by the client")], 1
     raise RequestError(f"'{pin[:128]}' is no target of '{entry.name}'.", param=PIN_HEADER, code="invalid_pin")
+
+
+def explain(state: State, entry: Entry, call: Call, size: int) -> dict[str, Any]:
+    """How a request would be planned now, and why; see `routing/plan/explain.py`."""
+    view = View(entry.goal, state.planner, state.draw.random, (call, size, "", {}))
+    steps = decided(entry, view, call, size)
+    left_out = {c.name: "a token of it costs more than is allowed" for c in entry.candidates if c not in entry.within}
+    if entry.ttft is not None:
+        late = [c.name for c in entry.candidates if state.health.late(c.name, entry.ttft)]
+        left_out |= dict.fromkeys(late, "its first token usually comes later than is wanted")
+    return explained(entry.candidates, view, steps, entry.policy, left_out)
 
 
 def reason(plan: Plan, tried: Sequence[Any]) -> str:

@@ -12,6 +12,7 @@ from lumen.config.schema import Config, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
 from lumen.core.expression import condition
+from lumen.core.meter import meets
 from lumen.gateway.tab import Offer
 from lumen.gateway.upstream import Limits, Upstream
 from lumen.providers.base import Capabilities, Dialect
@@ -44,7 +45,8 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `hedge`, `around_filter`, `ttft`: as the route says. `policy`: the name of `order`. `goal`: what it is to
+    seed. `hedge`, `around_filter`, `ttft`: as the route says. `within`: the candidates that
+    meet the price ceilings, all where none does. `policy`: the name of `order`. `goal`: what it is to
     reach. `remembers`: it looks at what became of earlier requests. `least_context`: the smallest window of its targets
     where that is known. `unable`: some target takes no tools, no images, or cannot be held to JSON.
     """
@@ -53,6 +55,7 @@ class Entry:
     account: str
     targets: tuple[Target, ...]
     candidates: tuple[Candidate, ...]
+    within: tuple[Candidate, ...]
     order: Policy
     policy: str
     goal: Goal
@@ -151,6 +154,7 @@ class Table:
             account=name,
             targets=targets,
             candidates=candidates,
+            within=self._within(route, candidates),
             order=order,
             policy=route.policy,
             goal=_goal(name, route),
@@ -167,6 +171,11 @@ class Table:
             ttft=route.ttft,
             cover=route.cover,
         )
+
+    def _within(self, route: Route, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        ceilings = [c for c in (route.budget.max_cost, self._config.server.budget.max_cost) if c is not None]
+        met = candidates if not ceilings else tuple(c for c in candidates if meets(c.price, min(ceilings)))
+        return met or candidates
 
     def _target(self, name: str) -> Target:
         origin, model = self._origins.local.get(name), name

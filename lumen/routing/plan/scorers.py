@@ -1,4 +1,4 @@
-"""Scorers of learning routes, read from the shelf into memory: when a configuration loads, and when told. Blocking."""
+"""Scorers of learning routes, made ready when a configuration loads and when a new version is told. Blocking."""
 
 from __future__ import annotations
 
