@@ -31,6 +31,7 @@ from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Live
 from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
+from lumen.gateway.retention import Retention, no_dumps
 from lumen.gateway.state import State
 from lumen.gateway.table import Table, learning
 from lumen.gateway.upkeep import Keeper, prober
@@ -249,6 +250,10 @@ class Service:
             learnt = await asyncio.to_thread(scorers.read, self.shelf, learning(table))
             table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
+            retention = Retention(config, ring)
+            if retention.any and not no_dumps():
+                # Before an engine starts, which inherits it.
+                say("this system cannot be told to keep memory out of crash dumps; see to it that it writes none")
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
             reserved = {target.model for route in config.routes.values() if route.reserve for target in route.targets}
@@ -259,6 +264,7 @@ class Service:
             self.served = Served(config, sources, missing, notice, TINY_SOURCE)
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
+            self.state.retention = retention
             self.state.billing.configure(config, ring)
             self.state.planner.learn(learnt)
 

@@ -17,6 +17,20 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+# Codes and types of errors that targets tell, as their documentation has them.
+_WORDS = (
+    "upstream_error upstream_timeout rate_limit_exceeded rate_limit_error context_length_exceeded "
+    "content_filter unsupported_by_target locked_out model_not_found model_not_ready "
+    "invalid_request_error invalid_api_key insufficient_quota invalid_value invalid_type invalid_json "
+    "missing_required_parameter unsupported_parameter unsupported_value unknown_parameter "
+    "string_above_max_length array_above_max_length integer_above_max_value integer_below_min_value "
+    "invalid_prompt invalid_image not_found_error not_found request_too_large overloaded_error overloaded "
+    "api_error authentication_error permission_error billing_error timeout_error server_error busy "
+    "bad_request internal_error unavailable INVALID_ARGUMENT NOT_FOUND RESOURCE_EXHAUSTED "
+    "FAILED_PRECONDITION OUT_OF_RANGE "
+)
+_KNOWN = frozenset(_WORDS.split())
+
 
 class Retry(Enum):
     """What may be tried after an error."""
@@ -55,6 +69,11 @@ class LumenError(Exception):
             self.type = type
         if code is not None:
             self.code = code
+
+    @property
+    def outcome(self) -> str:
+        """What it is counted and written down as: a word of Lumen's own, never one that somebody made up."""
+        return self.code or self.type
 
     def body(self) -> dict[str, Any]:
         """The OpenAI error object: all four keys, `code` a string or null."""
@@ -105,6 +124,11 @@ class RefusedError(UpstreamError):
     def __init__(self, message: str, *, upstream_status: int, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.upstream_status = upstream_status
+
+    @property
+    def outcome(self) -> str:
+        """The target chose the words: those not known here may hold anything, what it was asked included."""
+        return next((word for word in (self.code, self.type) if word in _KNOWN), "upstream_refused")
 
 
 class MalformedError(UpstreamError):

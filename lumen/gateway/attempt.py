@@ -145,7 +145,7 @@ class Attempt:
             return self._note(held + self._finished(decoder, exchange))
         except LumenError as error:
             self._error = error
-            self.record.outcome = error.code or error.type
+            self.record.outcome = error.outcome
             # What the target refused as nonsense, a text that does not fit, and a model that wakes while another one
             # covers for it, say nothing about its health.
             told = isinstance(error, UpstreamError | UnavailableError) and not isinstance(error, Diverged)

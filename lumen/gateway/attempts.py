@@ -63,7 +63,7 @@ async def run(errand: Errand, course: Course) -> None:
                     await errand.outlet.send(closing)
                 errand.tab.close()
                 return
-            broke = broke or _Break(leg.target.name, error.code or error.type, loop.time())
+            broke = broke or _Break(leg.target.name, error.outcome, loop.time())
             if pause := course.failed(leg, error, progressed=attempt.progressed):
                 await asyncio.sleep(pause)
         finally:

@@ -465,7 +465,7 @@ def _told(error: LumenError) -> str:
         return f"status {error.upstream_status}{wait}" if error.upstream_status != 200 else "an error in its answer"
     if isinstance(error, SilentError):
         return f"silent ({error.phase.replace('_', ' ')})"
-    return error.code or error.type
+    return error.outcome
 
 
 def _until(breaker: Breaker) -> float:

@@ -126,7 +126,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         outcome = journey.attempts[-1].outcome
         return response
     except LumenError as error:
-        outcome = error.code or error.type
+        outcome = error.outcome
         error.headers |= told()
         raise
     finally:

@@ -16,6 +16,7 @@ from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
+from lumen.gateway.retention import Retention
 from lumen.gateway.planning import Planner
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
@@ -66,6 +67,8 @@ class State:
     trials: dict[str, Trial] = field(default_factory=dict)
     # Takes what clients say of answers; `None`: nothing does.
     feedback: Feedback | None = None
+    # What may be kept of what requests say.
+    retention: Retention = field(default_factory=lambda: Retention(Config()))
     draining: bool = False
     # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
     released: asyncio.Event | None = None

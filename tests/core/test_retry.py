@@ -66,3 +66,13 @@ def test_one_delivered_part_without_ids_spoils_exactness() -> None:
     trace.add(True, (), None, None)
     assert not trace.exact
     assert trace.token_ids == [1, 2]
+
+
+def test_what_a_target_calls_its_refusal_is_counted_only_under_words_that_are_known() -> None:
+    def outcome(code: str | None, type: str | None = None) -> str:
+        return RefusedError("x", phase="headers", upstream_status=400, code=code, type=type).outcome
+
+    assert outcome("context_length_exceeded") == "context_length_exceeded"
+    assert outcome("I was asked about bees") == "upstream_error"
+    assert outcome("bees", "bees") == "upstream_refused"
+    assert outcome("bees", "invalid_request_error") == "invalid_request_error"

@@ -50,6 +50,9 @@ def add(
     rpm: str | None = RPM,
     tpm: str | None = TPM,
     concurrency: str | None = CONCURRENCY,
+    retention: bool = typer.Option(
+        True, "--retention/--no-retention", help="Whether anything of what its requests say may be kept."
+    ),
     json_output: bool = JSON,
 ) -> None:
     """Add a key and show it, this once."""
@@ -68,11 +71,13 @@ def add(
                  "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})
     )  # fmt: skip
     key, secret = mint(
-        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits, role=role
-    )
+        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits, role=role,
+        retains=retention,
+    )  # fmt: skip
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
-    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires, role=role)
+    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires, role=role,
+            retains=retention)  # fmt: skip
     force = _tell_gateway(paths)
     if json_output:
         print_json(
@@ -82,6 +87,7 @@ def add(
                 "key": secret,
                 "expires": key.expires,
                 "role": role,
+                "retention": "usual" if retention else "none",
                 "limits": written(asdict(key.limits)),
                 "reload": force,
             }
