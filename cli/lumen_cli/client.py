@@ -1,15 +1,23 @@
-"""The admin API of a running gateway, over its UNIX socket. The only way a command reaches the gateway."""
+"""The admin API of a running gateway: over its UNIX socket, or over TLS where `--url` names one elsewhere.
+
+The only way a command reaches the gateway.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lumen_cli import remote
 from lumen_cli.errors import CliError, NotRunning
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LARGEST_ANSWER = 16 * 1024 * 1024
 
@@ -25,11 +33,47 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class _Here:
+    """The way to this machine's own gateway."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path, timeout)
+
+    async def open(self, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        import asyncio
+
+        return await asyncio.open_unix_connection(str(self._path), limit=limit)
+
+    def headers(self) -> dict[str, str]:
+        return {"Host": "lumen"}
+
+    def renew(self) -> bool:
+        return False
+
+    def gone(self) -> CliError:
+        return NotRunning()
+
+    def unknown(self) -> CliError:
+        return CliError("the gateway does not let you in", "its admin socket belongs to another user")
+
+
 class Admin:
-    """One gateway's admin API. Each call is a connection, ended by `timeout` seconds of silence."""
+    """One gateway's admin API. Each call is a connection, ended by `timeout` seconds of silence.
+
+    `path`: the socket of this machine's gateway, which it is unless the command line chose another.
+
+    Raises:
+        CliError: nobody signed on at the one that was chosen.
+    """
 
     def __init__(self, path: Path, timeout: float = 10.0) -> None:
-        self._path = path
+        afar = remote.door()
+        # Whether it is the gateway of another machine, whose files and processes are not here.
+        self.afar = afar is not None
+        self._door = afar or _Here(path)
         self._timeout = timeout
 
     def get(self, path: str) -> Any:
@@ -59,37 +103,56 @@ class Admin:
         """
         import asyncio
 
+        # A token that is about to end is renewed, which may take a moment.
+        headers = await asyncio.to_thread(self._door.headers)
         try:
-            reader, writer = await asyncio.open_unix_connection(str(self._path), limit=_LARGEST_ANSWER)
+            reader, writer = await asyncio.wait_for(self._door.open(_LARGEST_ANSWER), self._timeout)
         except OSError:
-            raise NotRunning from None
+            raise self._door.gone() from None
         try:
-            writer.write(b"GET /admin/events HTTP/1.1\r\nHost: lumen\r\n\r\n")
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._timeout)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            writer.write(f"GET /admin/events HTTP/1.1\r\n{lines}\r\n".encode())
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._timeout)
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise self._door.unknown()
             held = b""
             # The body comes in chunks of HTTP, and its lines need not end where they do.
             while size := int(await asyncio.wait_for(reader.readline(), self._timeout), 16):
                 held += (await asyncio.wait_for(reader.readexactly(size + 2), self._timeout))[:-2]
-                *lines, held = held.split(b"\n")
-                for line in lines:
+                *frames, held = held.split(b"\n")
+                for line in frames:
                     yield json.loads(line)
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            raise NotRunning from None
+            raise self._door.gone() from None
         finally:
             writer.close()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        connection = _UnixConnection(self._path, self._timeout)
+        status, raw = self._answer(method, path, body)
+        if status == 401 and self._door.renew():
+            status, raw = self._answer(method, path, body)
+        if status == 401:
+            raise self._door.unknown()
+        return _read(status, raw)
+
+    def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        headers = self._door.headers()
+        connection = self._door.connection(self._timeout)
         try:
             sent = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"} if sent is not None else {}
+            if sent is not None:
+                headers["Content-Type"] = "application/json"
             connection.request(method, path, body=sent, headers=headers)
             answer = connection.getresponse()
             raw = answer.read(_LARGEST_ANSWER)
             if answer.length:
                 raise http.client.IncompleteRead(raw)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning from None
+        except (FileNotFoundError, ConnectionRefusedError, socket.gaierror):
+            raise self._door.gone() from None
+        except ssl.SSLError as error:
+            raise CliError(
+                f"TLS with the gateway failed: {error.reason or error}", "see `lumen login --help`"
+            ) from None
         except TimeoutError:
             raise CliError(
                 f"the gateway did not answer within {self._timeout:g} s",
@@ -97,10 +160,10 @@ class Admin:
             ) from None
         except (http.client.HTTPException, ConnectionError):
             # The process ended between accepting the call and answering it.
-            raise NotRunning from None
+            raise self._door.gone() from None
         finally:
             connection.close()
-        return _read(answer.status, raw)
+        return answer.status, raw
 
 
 def _read(status: int, raw: bytes) -> Any:

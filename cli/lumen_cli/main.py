@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from lumen_cli.errors import FAILED, CliError, debugging, tell
+from lumen_cli import choice
+from lumen_cli.errors import FAILED, USAGE, CliError, debugging, tell
 
 # name → (module in lumen_cli.commands, help in one line); the order is the order of `lumen --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -37,10 +38,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "key": ("key", "Add, change, list and revoke keys."),
     "usage": ("usage", "What was used and what it cost, by key, route, model, provider or day."),
     "invoice": ("invoice", "A month's statement over all providers and this machine."),
+    "login": ("login", "Sign on at a gateway elsewhere."),
+    "logout": ("logout", "Forget a gateway elsewhere, and end the sign-on there."),
+    "whoami": ("whoami", "Who you are at a gateway elsewhere, and what you may do there."),
     "audit": ("audit", "Who changed what, and whether that record is whole."),
     "config": ("config", "Check, show and locate the configuration."),
     "doctor": ("doctor", "Find what is wrong on this machine and how to mend it."),
 }
+
+# What is asked of a running gateway alone; everything else is about this machine.
+AFAR = frozenset({"status", "top", "target", "sleep", "wake", "restart", "login", "logout", "whoami"})
 
 
 class LazyGroup(TyperGroup):
@@ -95,8 +102,19 @@ app = typer.Typer(
 def root(
     ctx: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show version."),
+    url: str | None = typer.Option(
+        None,
+        envvar="LUMEN_URL",
+        show_envvar=False,
+        help="A gateway elsewhere, once you signed on there (`lumen login`).",
+    ),
 ) -> None:
     """One OpenAI-compatible endpoint over local engines and remote providers."""
+    choice.choose(url)
+    if url and ctx.invoked_subcommand is not None and ctx.invoked_subcommand not in AFAR:
+        raise CliError(
+            f"`lumen {ctx.invoked_subcommand}` is about this machine", "leave --url and LUMEN_URL out", code=USAGE
+        )
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 

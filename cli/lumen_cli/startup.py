@@ -172,7 +172,7 @@ def follow(
             if status is not None:
                 view.show(status)
                 # One that only just listens has no models yet and seems ready; its record comes after them.
-                if until(status) and paths.gateway_file.exists():
+                if until(status) and (admin.afar or paths.gateway_file.exists()):
                     return status
                 _give_up_on(status, paths)
             if child is not None and child.poll() is not None:

@@ -30,6 +30,8 @@ def restart(
     if model is not None:
         _model(model, admin, paths)
         return
+    if admin.afar:
+        raise CliError("a gateway elsewhere is restarted there", "name a model to restart that alone")
     recorded = gateway.record(paths)
     if recorded is None:
         raise NotRunning

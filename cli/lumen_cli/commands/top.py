@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from shlex import quote
 
 import typer
 
 from lumen.paths import paths as find_paths
+from lumen_cli import choice
 from lumen_cli.client import Admin
 from lumen_cli.errors import CliError, NotRunning
 from lumen_cli.output import JSON, command, print_json, say, table
@@ -78,4 +80,6 @@ def _serve(port: int) -> None:
         from textual_serve.server import Server
     except ImportError:
         raise CliError("the browser needs the package textual-serve", "install it beside Lumen") from None
-    Server("lumen top", host="127.0.0.1", port=port, title="Lumen").serve()
+    url = choice.chosen()
+    command = "lumen top" if url is None else f"lumen --url {quote(url)} top"
+    Server(command, host="127.0.0.1", port=port, title="Lumen").serve()
