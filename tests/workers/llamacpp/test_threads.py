@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen.workers.llamacpp.threads import Tuner
@@ -26,10 +26,11 @@ def drive(
     return now, spent
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.5, 20), min_size=4, max_size=4), st.sampled_from([1e-4, 1e-2]))
-def test_it_settles_where_neither_neighbour_is_better(factors: list[float], unit: float) -> None:
-    costs = dict(zip([1, 2, 4, 8], [factor * unit for factor in factors], strict=True))
-    tuner = Tuner(8, unit, 0.004)
+def test_it_settles_where_neither_neighbour_is_better(factors: list[float], one_row: float) -> None:
+    costs = dict(zip([1, 2, 4, 8], [factor * 0.01 for factor in factors], strict=True))
+    tuner = Tuner(8, one_row, 0.004)
     now, _ = drive(tuner, costs.__getitem__, 400 * max(costs.values()) + 60)
     _, spent = drive(tuner, costs.__getitem__, 200 * max(costs.values()) + 200, now)
     settled = max(spent, key=lambda threads: spent[threads] / costs[threads])
