@@ -288,7 +288,8 @@ class Route:
     kept free for them. `ttft`: targets whose first token usually
     takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no
     limit, where money is limited; without it the route's own answers decide. `retention`: `none` keeps nothing of what
-    its requests say, see `gateway/retention.py`. `payloads`: keep it in files.
+    its requests say, see `gateway/retention.py`. `payloads`: keep it in files. `learn`: `nightly` learns anew each
+    night from the labels there are, see docs/learning.md.
     """
 
     targets: tuple[Target, ...]
@@ -308,6 +309,7 @@ class Route:
     budget: Budget = field(default_factory=Budget)
     ttft: Duration | None = None
     max_output: int | None = None
+    learn: Literal["off", "nightly"] = "off"
     retention: Retention = "usual"
     payloads: Payloads | None = None
 
