@@ -62,10 +62,14 @@ class Authority:
 
     def client(self, shown: Pair | None = None) -> ssl.SSLContext:
         """What a client that trusts this authority connects with; `shown`: the certificate it shows."""
-        context = ssl.create_default_context(cafile=str(self.path))
+        context = self.trusting(self.path)
         if shown is not None:
             context.load_cert_chain(shown.cert, shown.key)
         return context
+
+    @staticmethod
+    def trusting(path: Path) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(path))
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
