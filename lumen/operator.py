@@ -28,6 +28,7 @@ class Operator:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._process = psutil.Process()
+        self.learning = service.learning
 
     def memory(self) -> dict[str, Any]:
         return self._service.memory.describe()
@@ -102,6 +103,7 @@ class Operator:
             "money": state.billing.status(),
             "rss_bytes": self._process.memory_info().rss,
             "draining": state.draining,
+            "trials": self.learning.status(),
         }
 
     def request(self, request_id: str) -> dict[str, Any]:

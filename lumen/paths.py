@@ -51,6 +51,11 @@ class Paths:
         return self.state_dir / "pool.json"
 
     @property
+    def trials_file(self) -> Path:
+        """The shadows and canaries of routes, and how far judges are trusted."""
+        return self.state_dir / "trials.json"
+
+    @property
     def scorers_dir(self) -> Path:
         """What routes have learnt: versions of their scorers."""
         return self.state_dir / "scorers"

@@ -10,7 +10,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from lumen.audit import AuditLog
 from lumen.catalogue import Catalogue
 from lumen.config.checks import check
+from lumen.config.edit import edit, set_route
 from lumen.config.load import load, locate
 from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, LumenError
@@ -40,6 +41,7 @@ from lumen.hardware.readings import Monitor
 from lumen.hub import resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
+from lumen.learning.learning import Learning, Outside
 from lumen.learning.shelf import Shelf
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
@@ -123,6 +125,20 @@ class Service:
         )
         self.state.planner.wakes = self._wakes
         self.shelf = Shelf(where.scorers_dir)
+        self._retention = Retention(config)
+        self.learning = Learning(
+            self.state,
+            Outside(
+                ledger=where.ledger_file,
+                kept=where.trials_file,
+                shelf=self.shelf,
+                retains=lambda route, key: self._retention.retains(route, key),
+                learnt=self.learnt,
+                targets=self._set_targets,
+                note=self._note,
+                say=say,
+            ),
+        )
 
     @property
     def config(self) -> Config:
@@ -142,6 +158,7 @@ class Service:
         await self.supervisor.start()
         await self.apply(self.served.config)
         self._serve()
+        await self.learning.start()
 
     async def start_beside(self) -> None:
         """The same while another gateway still serves: without the ledger, and its engines are left alone.
@@ -184,6 +201,7 @@ class Service:
             self.state.released.set()
             self.state.released = None
         await self.supervisor.alone()
+        await self.learning.start()
 
     def save(self) -> None:
         """Write down what was learned of the targets."""
@@ -200,6 +218,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.learning.close()
         self.upstreams.close()
         await self.supervisor.stop(grace)
         await self.memory.close()
@@ -267,6 +286,20 @@ class Service:
             self.state.retention = retention
             self.state.billing.configure(config, ring)
             self.state.planner.learn(learnt)
+            self._retention = Retention(config, ring)
+            self.learning.configured()
+
+    async def _set_targets(self, route: str, targets: list[Any]) -> None:
+        """Write a route's targets into the configuration, its comments kept, and put it in force."""
+        await asyncio.to_thread(edit, self.config_file, lambda text: set_route(text, route, {"targets": targets}))
+        await self.apply(self.read_config())
+
+    async def _note(self, action: str, subject: str, who: str, details: Mapping[str, Any]) -> None:
+        """Write down what was changed by itself."""
+        try:
+            await asyncio.to_thread(self.audit.add, action, subject, who, **details)
+        except (OSError, TimeoutError) as error:
+            say(f"the audit log cannot be written: {error}")
 
     async def learnt(self) -> None:
         """Put the live versions of all scorers in force: call it when one of them was learnt, chosen or taken back."""

@@ -17,6 +17,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.core.roles import Role, covers
+from lumen.gateway import rollouts
 from lumen.gateway.reply import error_reply
 
 _MAX_BODY = 64 * 1024
@@ -132,6 +133,7 @@ CALLS: tuple[Call, ...] = (
     Call("POST", "/admin/wake", "operator", lambda operator, model: operator.wake(model), ("model",), 202),
     Call("POST", "/admin/reload", "admin", lambda operator: operator.reload()),
     Call("POST", "/admin/stop", "admin", lambda operator: operator.stop(), (), 202),
+    *(Call(*row) for row in rollouts.CALLS),
 )
 _EXACT = {(call.method, call.path): call for call in CALLS if not call.prefix}
 _PREFIXED = tuple(call for call in CALLS if call.prefix)

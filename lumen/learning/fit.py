@@ -1,0 +1,66 @@
+"""The process that learns: `python -m lumen.learning.fit TASK`, where TASK is JSON. Niced, and away from requests.
+
+It reads the labels itself, writes the scorer to a file, and prints its report as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from lumen.files import write_atomic
+
+# Learning takes the square of their number.
+MOST = 5_000
+
+
+class Task(Struct):
+    """What to learn. `ledger`: where the labels are. `live`: the file of the scorer in force, `out`: of the new one."""
+
+    ledger: str
+    route: str
+    targets: list[str]
+    strong: str
+    limit: float
+    confidence: float
+    sources: list[str]
+    out: str
+    live: str | None = None
+
+
+class Report(Struct):
+    """What came of it; see `fitting.Fitted`."""
+
+    labels: int
+    missing: int
+    refused: str
+    made: bool
+    figures: dict[str, object]
+
+
+def main(given: str) -> int:
+    """Do one task."""
+    os.nice(15)
+    task = msgspec.json.decode(given, type=Task)
+    from lumen.learning import fitting
+    from lumen.ledger.labels import Labels
+
+    store = Labels(Path(task.ledger))
+    labels = store.of(task.route, MOST, task.sources)
+    store.close()
+    live = Path(task.live).read_bytes() if task.live else None
+    known = fitting.history(labels, task.targets, task.strong)
+    found = fitting.fit(known, task.targets, task.strong, task.limit, task.confidence, live)
+    if found.data is not None:
+        write_atomic(Path(task.out), found.data, mode=0o600)
+    report = Report(found.labels, found.missing, found.refused, found.data is not None, found.report)
+    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
