@@ -57,6 +57,21 @@ def checked(name: str, text: str, read: Callable[[str], int]) -> int:
         ) from None
 
 
+def share(name: str, text: str) -> str | float:
+    """A share as it is written to the configuration: `1%` as it stands, `0.01` as a number.
+
+    Raises:
+        CliError: it is none.
+    """
+    from lumen.config.units import parse_share
+
+    try:
+        value = parse_share(text)
+    except ValueError as error:
+        raise CliError(f"--{name.replace('_', '-')} {text}: {error}", "write for example 1%", code=USAGE) from None
+    return text.strip() if "%" in text else value
+
+
 def count(text: str) -> int:
     """`60`, `100k` or `1M` as a number.
 

@@ -15,6 +15,7 @@ from lumen.gateway.objective import Plan, punctual
 from lumen.gateway.settled import Settled
 from lumen.routing.base import Candidate, Step, View
 from lumen.routing.plan.explain import explained
+from lumen.routing.plan.rules import ruled
 from lumen.routing.plan.view import Past
 from lumen.wire.requests import ChatRequest, EmbeddingRequest, Message
 
@@ -162,16 +163,6 @@ def tight(entry: Entry, call: Call, size: int) -> bool:
 
 def _in_parts(message: Message) -> bool:
     return isinstance(message.content, list)
-
-
-def ruled(steps: list[Step], view: View) -> list[Step]:
-    """The target of the first rule that holds comes first, where it can serve the request."""
-    for rule in view.goal.rules:
-        if rule.holds(view.read):
-            first = next((step for step in steps if step.key == rule.key), None)
-            if first is not None:
-                return [Step(rule.key, f"rule: {rule.written}"), *(step for step in steps if step is not first)]
-    return steps
 
 
 def pinned(entry: Entry, pin: str) -> tuple[Plan, int]:

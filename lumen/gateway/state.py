@@ -16,8 +16,8 @@ from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
-from lumen.gateway.retention import Retention
 from lumen.gateway.planning import Planner
+from lumen.gateway.retention import Retention
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
 from lumen.gateway.trial import Feedback, Trial

@@ -11,13 +11,13 @@ from msgspec import structs
 from lumen.config.schema import Config, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
-from lumen.core.expression import condition
 from lumen.core.meter import meets
 from lumen.gateway.tab import Offer
 from lumen.gateway.upstream import Limits, Upstream
 from lumen.providers.base import Capabilities, Dialect
 from lumen.routing.base import Candidate, Policy, policy, stateless
-from lumen.routing.plan.view import Goal, Ruling
+from lumen.routing.plan.rules import rulings
+from lumen.routing.plan.view import Goal
 
 _MAX_DYNAMIC = 1024
 _AUTO = "lumen/auto"
@@ -215,7 +215,7 @@ def _goal(name: str, route: Route) -> Goal:
         quality=route.quality,
         max_loss=route.max_loss,
         confidence=route.confidence,
-        rules=tuple(Ruling(rule.when, condition(rule.when), names.index(rule.target)) for rule in route.rules),
+        rules=rulings(route.rules, names),
     )
 
 

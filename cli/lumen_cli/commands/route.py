@@ -13,9 +13,22 @@ import typer
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
-from lumen_cli.limits import CREDIT, DAILY, MAX_REQUEST, MONTHLY, NONE, PER_MINUTE, checked, count, shown, written
+from lumen_cli.limits import (
+    CREDIT,
+    DAILY,
+    MAX_REQUEST,
+    MONTHLY,
+    NONE,
+    PER_MINUTE,
+    checked,
+    count,
+    share,
+    shown,
+    written,
+)
 from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.route_evaluate import evaluate
+from lumen_cli.route_explain import explain
 from lumen_cli.settings import CONFIG, config_file, reload
 from lumen_cli.trail import changed
 
@@ -24,13 +37,26 @@ if TYPE_CHECKING:
 
 app = command("Set, list, show and remove routes.")
 app.command()(evaluate)
+app.command()(explain)
 
 
 @app.command(name="set")
 def set_(
     name: str = typer.Argument(help="The model name that clients will ask for."),
     target: list[str] | None = typer.Option(None, metavar="MODEL[=WEIGHT]", help="A local model or provider/model."),
-    policy: str | None = typer.Option(None, help="How a target is chosen: weighted (default), ordered."),
+    policy: str | None = typer.Option(
+        None,
+        help="How a target is chosen: weighted (default), ordered, cheapest, fastest, quality, sticky, auto, mine.py.",
+    ),
+    strong: str | None = typer.Option(None, metavar="MODEL", help="What the others are measured against."),
+    quality: str | None = typer.Option(
+        None, metavar="SHARE", help="What a target must be expected to keep of its quality, such as 0.98."
+    ),
+    max_loss: str | None = typer.Option(None, metavar="SHARE", help="What all requests together may lose, such as 1%."),
+    confidence: str | None = typer.Option(None, metavar="SHARE", help="How sure that must be, such as 95%."),
+    rule: list[str] | None = typer.Option(
+        None, metavar="'WHEN -> MODEL'", help="Goes before the policy; all rules anew. `none` removes them."
+    ),
     default: list[str] | None = typer.Option(None, metavar="PARAM=VALUE", help="Used where a request gives none."),
     timeout: list[str] | None = typer.Option(None, metavar="LIMIT=TIME", help="Such as first_token=5s; repeat."),
     max_cost: str | None = typer.Option(
@@ -65,6 +91,7 @@ def set_(
         {"max_cost": max_cost, "max_request": max_request, "per_minute": per_minute, "daily": daily,
          "monthly": monthly, "credit": credit}, ttft, max_output
     )  # fmt: skip
+    change |= _wanted(strong, {"quality": quality, "max_loss": max_loss, "confidence": confidence}, rule)
     if not change:
         raise CliError("nothing to set", f"write `lumen route set {name} --target MODEL`", code=USAGE)
     admin = Admin(find_paths().admin_socket)
@@ -118,6 +145,10 @@ def show(
     limits = {key: format_duration(value) for key, value in (found.get("timeouts") or {}).items() if value is not None}
     say(f"route     {found['name']}")
     say(f"policy    {found['policy']}")
+    if found.get("strong") or found["policy"] == "auto":
+        say(f"quality   {_promise(found)}")
+    for one in found.get("rules") or ():
+        say(f"rule      {one['when']} -> {one['target']}")
     say(f"defaults  {_settings(found['defaults']) or 'none'}")
     say(f"limits    {_settings(limits) or 'the usual ones'}")
     say(f"budget    {shown(found.get('budget') or {}) or 'none'}")
@@ -212,10 +243,39 @@ def _money(budget: dict[str, str | None], ttft: str | None, max_output: str | No
     return change
 
 
+def _wanted(strong: str | None, shares: dict[str, str | None], rules: list[str] | None) -> dict[str, Any]:
+    """What the flags of quality and the rules change."""
+    change: dict[str, Any] = {}
+    if strong is not None:
+        change["strong"] = None if strong.strip().lower() == NONE else strong
+    for name, text in shares.items():
+        if text is not None:
+            change[name] = None if name == "quality" and text.strip().lower() == NONE else share(name, text)
+    if rules:
+        change["rules"] = [] if [text.strip().lower() for text in rules] == [NONE] else [_rule(text) for text in rules]
+    return change
+
+
+def _rule(text: str) -> dict[str, str]:
+    when, arrow, target = text.rpartition("->")
+    if not arrow or not when.strip() or not target.strip():
+        raise CliError(f"--rule {text}: no rule", "write --rule \"tags.app == 'batch' -> MODEL\"", code=USAGE)
+    return {"when": when.strip(), "target": target.strip()}
+
+
 def _targets(route: dict[str, Any]) -> str:
     if len(route["targets"]) == 1:
         return str(route["targets"][0]["model"])
     return ", ".join(f"{target['model']}={target['weight']:g}" for target in route["targets"])
+
+
+def _promise(found: dict[str, Any]) -> str:
+    from lumen.config.units import format_share
+
+    strong = found.get("strong") or found["targets"][0]["model"]
+    told = f"against {strong}: at most {format_share(found.get('max_loss', 0.01))} lost in all"
+    told += f", at {format_share(found.get('confidence', 0.95))} confidence"
+    return told + (f"; {format_share(found['quality'])} kept each" if found.get("quality") is not None else "")
 
 
 def _settings(values: dict[str, Any]) -> str:
