@@ -114,7 +114,7 @@ class Browser:
                 return str(there)
             form = Form(page)
             if form.action is None:
-                return page
+                return str(page)
             given = {**form.fields, **({"login": "ann", "password": "x"} if "login" in form.fields else {})}
             url, data = urljoin(url, form.action), urlencode(given).encode()
         raise AssertionError("the provider never ends")

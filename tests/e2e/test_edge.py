@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.e2e.conftest import Box
 from tests.gateway.certificates import Authority
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-edge")]
-CONFIG = "server:\n  tls: {cert: tls/server.crt, key: tls/server.key}\n"
+CONFIG = "server:\n  remote_admin: true\n  tls: {cert: tls/server.crt, key: tls/server.key}\n"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,27 @@ def test_plain_http_gets_no_answer_and_harms_nothing(edge: Box, authority: Autho
     log = Path(edge.home / "state" / "logs" / "gateway.log").read_text()
     assert "Traceback" not in log
     assert edge.status()["ready"]
+
+
+def test_a_box_is_looked_at_and_steered_from_another(edge: Box, authority: Authority, fresh: Box) -> None:
+    where = edge.url.removesuffix("/v1")
+    for role, said in (("viewer", "needs the role operator"), ("operator", "")):
+        secret = edge.lumen("key", "add", role, "--role", role).stdout.split()[0]
+        done = fresh.lumen("login", "--url", where, "--ca", str(authority.path), "--key", given=secret)
+        assert f"key:{role} ({role})" in done.stdout
+        assert "is ready" in fresh.lumen("--url", where, "status").stdout
+        frame = json.loads(fresh.lumen("--url", where, "top", "--once", "--json").stdout)
+        assert frame["models"][0]["name"] == "lumen-tiny"
+        steered = fresh.lumen("--url", where, "target", "drain", "lumen-tiny", check=False)
+        assert (steered.returncode == 0) == (not said) and said in steered.stderr
+    fresh.lumen("--url", where, "target", "restore", "lumen-tiny")
+    assert fresh.lumen("--url", where, "down", check=False).returncode == 2
+    entries = json.loads(edge.lumen("audit", "ls", "--action", "gateway", "--json").stdout)
+    told = [(entry["action"], entry["who"], entry["details"].get("address")) for entry in entries]
+    assert ("gateway.refused", "key:viewer", "127.0.0.1") in told
+    assert ("gateway.targets", "key:operator", "127.0.0.1") in told
+    edge.lumen("key", "revoke", "operator")
+    assert "login" in fresh.lumen("--url", where, "status", check=False).stderr
 
 
 def test_a_certificate_that_cannot_be_used_is_a_reason_not_to_start(fresh: Box) -> None:
