@@ -21,6 +21,8 @@ from lumen.wire.prompt import parts
 
 # A judge may think before it says one word.
 MOST_SAID = 2048
+# Bytes of a question to a judge besides what it is about.
+_AROUND = 4_000
 # Anchors that a judge is asked about in one look.
 ANCHORS_AT_ONCE = 50
 
@@ -54,12 +56,15 @@ class Judge:
         return "checker" if self.checker is not None else "judge" if self.judge is not None else ""
 
     def most(self, entry: Entry, size: int) -> int | None:
-        """The most that judging a pair can cost, in pico-dollars; `None` where the judge has no price."""
+        """The most that judging a pair can cost, in pico-dollars; `None` where the judge has no price.
+
+        Args:
+            size: bytes of the request and of both answers.
+        """
         if self.judge is None or self.checker is not None:
             return 0
-        # Both answers come on top of the request.
         question = chat(self.judge, [("user", "")], MOST_SAID)
-        once = self._dark.most(self._dark.target(entry, self.judge), question, size + 2 * 4 * 16_000 + 4_000)
+        once = self._dark.most(self._dark.target(entry, self.judge), question, size + _AROUND)
         return None if once is None else 2 * once
 
     async def compare(self, entry: Entry, call: Call, first: Answer, second: Answer, nonce: str, paid: Paid) -> Found:

@@ -12,7 +12,6 @@ from msgspec import Struct
 from lumen.gateway.attempt import Journey
 from lumen.gateway.settled import Settled
 from lumen.gateway.shadow import Dark, Heard, again
-from lumen.gateway.table import Entry
 from lumen.gateway.trial import Asked
 from lumen.learning.answers import Answer, Compared, Read, facts
 from lumen.learning.ceiling import Ceiling
@@ -105,41 +104,70 @@ def facts_of(asked: Asked) -> Facts:
     return Facts(asked.call, asked.size, asked.key.name if asked.key else "", asked.headers)
 
 
-def needs(ground: Ground, entry: Entry, asked: Asked, other: str, judge: Judge) -> int | None:
-    """The most that comparing can cost; `None` where a price is not known."""
-    call = again(asked.call)
-    once = ground.dark.most(ground.dark.target(entry, other), call, asked.size) if call is not None else 0
-    judged = judge.most(entry, asked.size)
-    return None if once is None or judged is None else once + judged
-
-
 async def compare(ground: Ground, pairing: Pairing, judge: Judge, ceiling: Ceiling) -> Outcome:
-    """Ask the other target, judge both answers, and keep what was found. What it may cost is held, durably, before.
+    """Ask the other target, judge both answers, and keep what was found.
+
+    What it may cost is held, durably, before it is asked, and before the judge is.
 
     Raises:
         RequestError: there is no such target any more.
     """
     asked, entry = pairing.asked, pairing.asked.entry
-    call, amount = again(asked.call), needs(ground, entry, asked, pairing.other, judge)
-    if call is None or amount is None:
-        return Outcome(None, "its price is not known" if amount is None else "it cannot be compared")
-    if not ceiling.hold(amount):
-        return Outcome(None, "the budget is used up")
-    spent: list[int] = []
+    call, target = again(asked.call), ground.dark.target(entry, pairing.other)
+    if call is None:
+        return Outcome(None, "it cannot be compared")
+    most = ground.dark.most(target, call, asked.size)
+    purse = Purse(ceiling, ground.kept)
     try:
-        if not await ground.kept.now():
-            return Outcome(None, "what it costs cannot be written down")
-        target = ground.dark.target(entry, pairing.other)
-        other = await ground.dark.ask(entry, target, call, asked.size, pairing.kind, spent.append)
-        if other is None:
-            return Outcome(None, "it could not be asked")
-        second = heard(other)
-        pair = (second, pairing.given) if pairing.candidate == "given" else (pairing.given, second)
-        found = await judge.compare(entry, asked.call, *pair, nonce=asked.id, paid=spent.append)
+        if (why := await purse.open(most)) is not None:
+            return Outcome(None, why)
+        other = await ground.dark.ask(entry, target, call, asked.size, pairing.kind, purse.pay)
     finally:
-        ceiling.settle(amount, sum(spent))
-        ground.kept.soon()
+        purse.close()
+    if other is None:
+        return Outcome(None, "it could not be asked")
+    second = heard(other)
+    pair = (second, pairing.given) if pairing.candidate == "given" else (pairing.given, second)
+    said = sum(len(answer.said.encode(errors="replace")) for answer in pair)
+    purse = Purse(ceiling, ground.kept)
+    try:
+        if (why := await purse.open(judge.most(entry, asked.size + said))) is not None:
+            found = Found(None, "", "", why)
+        else:
+            found = await judge.compare(entry, asked.call, *pair, nonce=asked.id, paid=purse.pay)
+    finally:
+        purse.close()
     return await _keep(ground, pairing, pair, found)
+
+
+class Purse:
+    """What one step may cost, held under a ceiling and settled when it is over."""
+
+    def __init__(self, ceiling: Ceiling, kept: Kept) -> None:
+        self._ceiling = ceiling
+        self._kept = kept
+        self._held: int | None = None
+        self._spent = 0
+
+    async def open(self, amount: int | None) -> str | None:
+        """Hold so much and have that written down; why not, where that cannot be done."""
+        if amount is None:
+            return "its price is not known"
+        if not self._ceiling.hold(amount):
+            return "the budget is used up" if self._ceiling.exhausted else "what is left of the budget is spoken for"
+        self._held = amount
+        return None if not amount or await self._kept.now() else "what it costs cannot be written down"
+
+    def pay(self, cost: int) -> None:
+        """So much was spent."""
+        self._spent += cost
+
+    def close(self) -> None:
+        """Let go of what was not spent."""
+        if self._held is not None:
+            self._ceiling.settle(self._held, self._spent)
+            self._held = None
+            self._kept.soon()
 
 
 async def _keep(ground: Ground, pairing: Pairing, pair: tuple[Answer, Answer], found: Found) -> Outcome:

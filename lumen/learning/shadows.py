@@ -54,10 +54,12 @@ class Shadow:
         self.drawn: int = kept.get("drawn", 0)
         self.pairs: int = kept.get("pairs", 0)
         self.why: str = kept.get("why", "")
+        # Why those drawn made no pair, or one that nobody judged: how often.
+        self.skipped: dict[str, int] = kept.get("skipped", {})
 
     def dump(self) -> dict[str, Any]:
         """Everything that must outlive the process."""
-        counts = {"seen": self.seen, "drawn": self.drawn, "pairs": self.pairs, "why": self.why}
+        counts = {"seen": self.seen, "drawn": self.drawn, "pairs": self.pairs, "why": self.why, "skipped": self.skipped}
         spent = self.ceiling.dump()["spent"]
         return {"plan": to_builtins(self.plan), "spent": spent, "strata": self.strata.seen, **counts}
 
@@ -71,6 +73,7 @@ class Shadow:
             "seen": self.seen,
             "drawn": self.drawn,
             "pairs": self.pairs,
+            "skipped": self.skipped,
             "running": not ended,
             "why": ended or self.why,
         }
@@ -99,6 +102,8 @@ class Shadow:
         done = await compare(self._ground, pairing, self.judge, self.ceiling)
         self.pairs += done.compared is not None
         self.why = done.why
+        if done.why:
+            self.skipped[done.why] = self.skipped.get(done.why, 0) + 1
         self._ground.kept.soon()
 
     async def _stratified(self, asked: Asked, scorer: Scorer) -> float:

@@ -1,0 +1,102 @@
+"""A shadow in a real gateway before an emulated provider."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.learning.box import Box, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-learning")]
+ALL = {"candidate": "p/wrong", "share": "100%"}
+
+
+def test_a_shadow_compares_in_the_dark_and_the_report_says_how_both_did(box: Box) -> None:
+    started = box.do("shadow", "start", **ALL, judge="p/judge", texts=True)
+    assert started["running"] and started["budget"] == 10**12
+    assert set(box.ask(6)) == {"p/right"} and set(box.ask(6, stream=False, first=6)) == {"p/right"}
+    until(lambda: box.shadow["pairs"] == 12, "twelve pairs")
+    told = box.admin.get("/admin/shadow/chat")
+    report = told["report"]
+    assert (report["pairs"], report["judged"], report["worse"], report["better"]) == (12, 12, 12, 0)
+    assert report["quality_change"] == -1.0 and report["by"] == ["judge"]
+    assert report["candidate"]["cost"] == (10 * 1 + 8 * 2) * 10**6
+    assert report["candidate"]["ttft"] is not None and report["candidate"]["tokens"] == 8
+    assert told["samples"][0]["candidate"].endswith("wrong.")
+    # Two questions to the judge and one to the candidate for each.
+    assert box.provider.asked["judge"] == 24 and box.provider.asked["wrong"] == 12
+    assert told["spent"] == (24 + 12) * 26 * 10**6
+    versions = box.admin.get("/admin/learn/chat")
+    assert versions["labels"] == {"judge": 12} and versions["versions"] == []
+
+
+def test_a_shadow_goes_on_after_a_kill_and_forgets_no_money(box: Box) -> None:
+    box.do("shadow", "start", **ALL)
+    box.ask(5)
+    until(lambda: box.shadow["pairs"] == 5, "five pairs")
+    spent = box.shadow["spent"]
+    run = box.shadow["run"]
+    until(lambda: '"pairs":5' in (box.home / "state" / "trials.json").read_text(), "the count on the disk")
+    box.kill()
+    box.up()
+    assert box.shadow["run"] == run and box.shadow["pairs"] == 5 and box.shadow["spent"] >= spent
+    box.ask(3, first=5)
+    until(lambda: box.shadow["pairs"] == 8, "three more")
+    assert box.do("shadow", "stop")["running"] is False
+    box.ask(2, first=9)
+    assert box.provider.asked["wrong"] == 8
+    assert box.shadow["pairs"] == 8 and not box.shadow["running"]
+
+
+def test_a_budget_that_is_used_up_ends_the_shadow_and_nothing_else(box: Box) -> None:
+    # A request comes to 26 micro-dollars, its worst case to several hundred.
+    box.do("shadow", "start", **ALL, budget="0.001usd")
+    assert box.ask(60, at_once=1, max_tokens=8) == ["p/right"] * 60
+    told = until(lambda: (s := box.shadow)["why"] == "the budget is used up" and s, "the end of the budget")
+    assert not told["running"] and 0 < told["spent"] <= told["budget"] and told["held"] == 0
+    asked = box.provider.asked["wrong"]
+    box.ask(4, first=60, max_tokens=8)
+    assert box.provider.asked["wrong"] == asked
+
+
+def test_a_judge_that_is_down_costs_labels_and_no_answer(box: Box) -> None:
+    box.provider.down.add("judge")
+    box.do("shadow", "start", **ALL, judge="p/judge")
+    assert set(box.ask(3)) == {"p/right"}
+    until(lambda: box.shadow["pairs"] == 3, "three pairs")
+    report = box.admin.get("/admin/shadow/chat")["report"]
+    assert (report["pairs"], report["judged"]) == (3, 0)
+    assert "could not be asked" in box.shadow["why"]
+
+
+def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
+    assert "no target" in box.refused("shadow", "start", candidate="q/none")
+    assert "share" in box.refused("shadow", "start", **{**ALL, "share": "200%"})
+    assert "no checker" in box.refused("shadow", "start", **ALL, checker="nonsense")
+    assert "cannot be read" in box.refused("shadow", "start", **ALL, checker="schema:/nowhere.json")
+    assert "options cannot be read" in box.refused("shadow", "start", **ALL, colour="red")
+    box.do("shadow", "start", **ALL)
+    assert "already" in box.refused("shadow", "start", **ALL)
+
+
+def test_a_checker_of_the_operators_own_rates_both(box: Box) -> None:
+    path = box.home / "check.py"
+    path.write_text("def check(request, answer):\n    return 'is right' in answer\n")
+    box.do("shadow", "start", **ALL, checker=f"python:{path}")
+    box.ask(2)
+    until(lambda: box.shadow["pairs"] == 2, "two pairs")
+    report = box.admin.get("/admin/shadow/chat")["report"]
+    assert report["by"] == ["checker"] and report["worse"] == 2
+
+
+@pytest.mark.parametrize("more", ["retention: none"])
+def test_nothing_is_tried_where_nothing_may_be_kept(box: Box, more: str) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("policy: ordered", f"policy: ordered\n    {more}"))
+    box.admin.post("/admin/reload")
+    box.do("shadow", "start", **ALL, judge="p/judge", texts=True)
+    box.ask(4)
+    box.config.write_text(text)
+    box.admin.post("/admin/reload")
+    box.ask(1, first=9)
+    until(lambda: box.shadow["pairs"] == 1, "the one that may be kept")
+    assert box.provider.asked["wrong"] == 1
