@@ -70,7 +70,7 @@ class Provider:
             return web.json_response({"error": {"message": "down", "code": "overloaded"}}, status=503)
         if self.pause and model not in ("judge", "right"):
             await asyncio.sleep(self.pause)
-        text = SAYS.get(model) or _judged(model, str(body["messages"][-1]["content"]))
+        text = SAYS.get(model.partition("-")[0]) or _judged(model, str(body["messages"][-1]["content"]))
         said: dict[str, Any] = {"role": "assistant", "content": text}
         if model == "tool":
             name = body["tools"][0]["function"]["name"]
