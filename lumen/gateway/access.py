@@ -1,6 +1,7 @@
 """One line a request, written in batches: a system call per request would cost more than the routing does.
 
-A line tells who was served by what and how long it took; never a prompt, a key, a path or an address.
+A line tells who was served by what and how long it took; never a prompt, a key, a path or an address. What may stand in
+it is listed in `FIELDS`: whatever else becomes known of a request stays out until it is added there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from lumen.gateway.settled import Settled
 
 _FLUSH_EVERY = 0.2
 _MAX_HELD = 10_000
+FIELDS = (
+    "id", "op", "route", "target", "key", "outcome", "stream", "attempts", "splices", "prompt_tokens",
+    "completion_tokens", "ttft_ms", "ms", "cost", "reason",
+)  # fmt: skip
 _encode = msgspec.json.Encoder().encode
 _PRETTY = (
     "{clock} {id} {op} {route} → {target} {outcome} {ms} ms, first token {ttft_ms} ms, "
@@ -54,7 +59,8 @@ class AccessLog:
     def _line(self, settled: Settled) -> str:
         record = request(settled)
         if not self._pretty:
-            line: dict[str, Any] = {"time": round(record.pop("at"), 3), "event": "request", **record}
+            line: dict[str, Any] = {"time": round(settled.at, 3), "event": "request"}
+            line |= {name: record[name] for name in FIELDS}
             return _encode(line).decode() + "\n"
         clock = time.strftime("%H:%M:%S", time.localtime(settled.at))
         return _PRETTY.format(clock=clock, spliced=len(record["splices"]), **record)

@@ -121,6 +121,12 @@ class Reader:
             return sorted(found)
         return sorted(found, key=lambda used: (-used.sums.cost, -used.sums.attempts, used.name))
 
+    def attempts(self, request: str) -> list[AttemptRow]:
+        """Every try of one request, in order; none where it is not known, or only its sums are kept."""
+        columns = ", ".join(AttemptRow._fields)
+        found = self._connection.execute(f"SELECT {columns} FROM attempts WHERE request = ? ORDER BY seq", (request,))
+        return [AttemptRow(*row) for row in found]
+
     def total(self, since: int = 0, until: int | None = None) -> Sums:
         """Sums of everything in that time."""
         return self._summed(_ALL, since, until).get("1", _NOTHING)

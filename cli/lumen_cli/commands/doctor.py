@@ -10,7 +10,7 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli.errors import FAILED
-from lumen_cli.output import JSON, command, console, print_json
+from lumen_cli.output import JSON, command, console, note, print_json
 from lumen_cli.settings import CONFIG
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "red")
 
 
 @app.command()
-def doctor(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
+def doctor(
+    config: Path | None = CONFIG,
+    bundle: Path | None = typer.Option(
+        None, metavar="FILE", help="Write an archive for a report of a fault: nothing secret and nothing said is in it."
+    ),
+    json_output: bool = JSON,
+) -> None:
     """Look at everything Lumen needs; ends with status 1 where something is broken."""
     from lumen_cli.health import Patient, examine
 
@@ -33,6 +39,12 @@ def doctor(config: Path | None = CONFIG, json_output: bool = JSON) -> None:
         patient.config_file = Path(used).expanduser().absolute()
     found = examine(patient)
     broken = any(finding.level == "bad" for finding in found)
+    if bundle is not None:
+        from lumen_cli.bundle import write
+
+        into = bundle.expanduser().absolute()
+        names = write(paths, patient.config_file, into, [asdict(finding) for finding in found])
+        note(f"{into}: {', '.join(names)}. Look into it before you send it.")
     if json_output:
         print_json({"ok": not broken, "findings": [asdict(finding) for finding in found]})
     else:

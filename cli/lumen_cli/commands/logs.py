@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -13,7 +14,7 @@ import typer
 from lumen.paths import paths as find_paths
 from lumen_cli import gateway
 from lumen_cli.errors import CliError
-from lumen_cli.output import JSON, command, print_json, say
+from lumen_cli.output import JSON, command, print_json, say, table
 
 app = command()
 
@@ -26,10 +27,14 @@ def logs(
     follow: bool = typer.Option(False, "--follow", "-f", help="Go on with what is written from now on."),
     model: str | None = typer.Option(None, help="The log of this model's engine, not the gateway's."),
     replica: int = typer.Option(0, min=0, help="Which replica of the model."),
+    request: str | None = typer.Option(None, metavar="ID", help="All that is known of one request, tries and times."),
     lines: int = typer.Option(50, "--lines", "-n", min=0, max=100_000, help="How many lines from the end."),
     json_output: bool = JSON,
 ) -> None:
-    """The log of the gateway or of one model."""
+    """The log of the gateway or of one model; or one request put together from log and ledger."""
+    if request is not None:
+        _tell(request, json_output)
+        return
     path = gateway.log_of(find_paths(), model, replica)
     if not path.exists():
         what = "the gateway has" if model is None else f"model {model}, replica {replica}, has"
@@ -45,6 +50,19 @@ def logs(
     if follow:
         for line in written(path, size):
             _out(line, json_output)
+
+
+def _tell(request: str, json_output: bool) -> None:
+    # Imported here: it reads the ledger.
+    from lumen_cli.story import COLUMNS, rows, story, summary
+
+    found = story(request, find_paths())
+    if json_output:
+        print_json(asdict(found))
+        return
+    for line in summary(found):
+        say(line)
+    table(COLUMNS, rows(found))
 
 
 def _out(line: str, json_output: bool) -> None:
