@@ -29,6 +29,7 @@ from lumen_cli.limits import (
 from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.route_evaluate import evaluate
 from lumen_cli.route_explain import explain
+from lumen_cli.route_learn import learn
 from lumen_cli.settings import CONFIG, config_file, reload
 from lumen_cli.trail import changed
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 app = command("Set, list, show and remove routes.")
 app.command()(evaluate)
 app.command()(explain)
+app.command()(learn)
 
 
 @app.command(name="set")
