@@ -12,38 +12,42 @@ from bisect import bisect_left
 _EDGES = tuple(round(2 ** (i / 4)) for i in range(97))
 # Halved beyond this, so that what a route does now outweighs what it once did.
 _MEMORY = 2048
+_SHARE = 99
 _ENOUGH = 20
 FLOOR = 256
 UNKNOWN = 4096
 
 
 class Lengths:
-    """Output tokens of one route's answers, in bounded memory."""
+    """Output tokens of one route's answers, in bounded memory. Its bound is asked for more often than it moves."""
 
-    __slots__ = ("_counts", "_total")
+    __slots__ = ("_at", "_below", "_counts", "_total")
 
     def __init__(self) -> None:
         self._counts = [0] * len(_EDGES)
         self._total = 0
+        # The bucket of the 99th percentile, and how many are in it and those before.
+        self._at = self._below = 0
 
     def add(self, tokens: int) -> None:
         """Take in one answer."""
-        self._counts[min(bisect_left(_EDGES, tokens), len(_EDGES) - 1)] += 1
+        bucket = min(bisect_left(_EDGES, tokens), len(_EDGES) - 1)
+        counts = self._counts
+        counts[bucket] += 1
         self._total += 1
+        self._below += bucket <= self._at
         if self._total > _MEMORY:
-            self._counts = [count // 2 for count in self._counts]
-            self._total = sum(self._counts)
+            self._counts = counts = [count // 2 for count in counts]
+            self._total, self._at, self._below = sum(counts), 0, counts[0]
+        needed = -(-self._total * _SHARE // 100)
+        while self._below < needed:
+            self._at += 1
+            self._below += counts[self._at]
+        while self._below - counts[self._at] >= needed:
+            self._below -= counts[self._at]
+            self._at -= 1
 
     def bound(self, most: int | None = None) -> int:
         """The `max_tokens` of a request that gives none: at least 256, at most `most`; 4,096 while little is known."""
-        bound = UNKNOWN if self._total < _ENOUGH else max(-(-self._percentile(99) * 5 // 4), FLOOR)
+        bound = UNKNOWN if self._total < _ENOUGH else max(-(-_EDGES[self._at] * 5 // 4), FLOOR)
         return bound if most is None else min(bound, most)
-
-    def _percentile(self, share: int) -> int:
-        needed = -(-self._total * share // 100)
-        seen = 0
-        for edge, count in zip(_EDGES, self._counts, strict=True):
-            seen += count
-            if seen >= needed:
-                return edge
-        return _EDGES[-1]

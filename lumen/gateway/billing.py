@@ -31,7 +31,6 @@ from lumen.wire.requests import ChatRequest, EmbeddingRequest, FilePart, ImagePa
 
 # Seconds between checkpoints of what requests under way have cost; also between tries to open a ledger.
 _CHECKPOINT = 1.0
-_UNLIMITED = RateLimits()
 _SET_BACK = "the machine's clock was set back"
 
 
@@ -71,6 +70,7 @@ class Billing:
         self._accounts: dict[Scope, Account] = {BOX: Account(BOX)}
         self._box = _Route(self._accounts[BOX])
         self._routes: dict[str, _Route] = {}
+        self._keys: dict[str, Account] = {}
         self._gates: dict[str, Gate] = {}
         self._held: dict[str, tuple[Tab, int]] = {}
         self._past: dict[str, list[int]] = {}
@@ -146,9 +146,7 @@ class Billing:
             LumenError: 429 `rate_limit_exceeded`, or 400 `budget_unsatisfiable`.
         """
         known = self._routes.get(route) or self._box
-        own = self._account(Scope("key", key.id)) if key is not None else None
-        routed = known.account if known is not self._box else None
-        accounts = tuple(account for account in (own, routed, self._accounts[BOX]) if account is not None)
+        accounts = self._bound(key, known)
         need = needed(call, body)
         usable = self._within(known, route, accounts, offers)
         if spare:
@@ -161,6 +159,18 @@ class Billing:
             accounts=accounts, lengths=known.lengths, most=known.most, expected=expected, gate=gate,
         )  # fmt: skip
         return tab
+
+    def _bound(self, key: Key | None, route: _Route) -> tuple[Account, ...]:
+        """The accounts that a request counts in."""
+        box = self._box.account
+        assert box is not None
+        counted = (box,) if route is self._box or route.account is None else (route.account, box)
+        if key is None:
+            return counted
+        own = self._keys.get(key.id)
+        if own is None:
+            own = self._keys[key.id] = self._account(Scope("key", key.id))
+        return (own, *counted)
 
     def _ceilings(self, route: _Route) -> list[int]:
         return [c for c in (route.max_cost, self._box.max_cost) if c is not None]
@@ -193,12 +203,11 @@ class Billing:
 
     def _enter(self, key: Key, tokens: int) -> Gate | None:
         """Through the key's gate, if it has one."""
-        limits = key.limits
-        wanted = RateLimits(limits.rpm, limits.tpm, limits.concurrency)
-        gate, now = self._gates.get(key.id), self.mono()
+        limits, gate = key.limits, self._gates.get(key.id)
+        if gate is None and limits.rpm is None and limits.tpm is None and limits.concurrency is None:
+            return None
+        wanted, now = RateLimits(limits.rpm, limits.tpm, limits.concurrency), self.mono()
         if gate is None:
-            if wanted == _UNLIMITED:
-                return None
             gate = self._gates[key.id] = Gate(wanted, now)
         elif gate.limits != wanted:
             gate.change(wanted, now)
@@ -235,8 +244,8 @@ class Billing:
         Raises:
             LedgerError: it cannot be written now, or the machine's clock was set back a moment ago.
         """
-        self._look()
         if left := self._clock.unsettled(self.mono()):
+            self._tell(self._ledger.trouble)
             raise LedgerError(
                 "Requests that cost money are refused for now, because this machine's clock was set back.",
                 retry_after=float(-(-left // 1_000_000)),

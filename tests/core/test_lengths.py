@@ -26,6 +26,19 @@ def test_ninety_nine_of_a_hundred_answers_fit(answers: list[int]) -> None:
     assert bound <= max(FLOOR, p99 * 1.25 * 1.20 + 2)
 
 
+@given(st.lists(st.integers(0, 3_000_000), min_size=20, max_size=300), st.integers(1, 12))
+def test_the_bound_is_that_of_all_that_is_remembered(answers: list[int], times: int) -> None:
+    lengths = Lengths()
+    for answer in answers * times:
+        lengths.add(answer)
+        needed, seen = -(-lengths._total * 99 // 100), 0
+        for bucket, count in enumerate(lengths._counts):
+            seen += count
+            if seen >= needed:
+                break
+        assert lengths._at == bucket
+
+
 def test_short_answers_are_held_at_the_floor() -> None:
     lengths = Lengths()
     for _ in range(100):
