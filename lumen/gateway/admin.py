@@ -18,9 +18,12 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from lumen.core.errors import LumenError, RequestError
 from lumen.core.roles import Role, covers
 from lumen.gateway import rollouts
+from lumen.gateway.http import read_body
 from lumen.gateway.reply import error_reply
 
 _MAX_BODY = 64 * 1024
+# Seconds a body may take.
+_BODY_TIMEOUT = 10.0
 # Seconds between two frames of what goes on.
 _FRAME = 0.25
 # After so many, whether the listener is still let in is looked at again.
@@ -228,12 +231,10 @@ async def _still(request: BaseRequest, admit: Admit) -> bool:
 
 
 async def _named(request: BaseRequest, *fields: str) -> list[str]:
-    body = b""
-    while len(body) < _MAX_BODY and (data := await request.content.readany()):
-        body += data
+    body = await read_body(request, _MAX_BODY, _BODY_TIMEOUT)
     try:
         found = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         found = {}
     for field in fields:
         if not isinstance(found.get(field), str):

@@ -100,6 +100,16 @@ async def metrics(state: State, request: BaseRequest, request_id: str) -> Stream
     return Response(body=text, headers=SERVER | {"x-request-id": request_id, "Content-Type": CONTENT_TYPE})
 
 
+async def openapi(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
+    """What is served here, for programs; the same everywhere."""
+    # Imported when it is asked for: nothing else needs it.
+    from lumen.gateway.openapi import document
+
+    text = await asyncio.to_thread(document)
+    headers = SERVER | {"x-request-id": request_id}
+    return Response(body=text, headers=headers, content_type="application/json")
+
+
 async def remote(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
     """The admin API, where the configuration lets it be asked from afar."""
     if state.remote is None:
@@ -119,6 +129,7 @@ ENDPOINTS = (
     Endpoint("GET", "/health", health),
     Endpoint("GET", "/ready", ready),
     Endpoint("GET", "/metrics", metrics),
+    Endpoint("GET", "/openapi.json", openapi),
     Endpoint("GET", "/admin/", remote, prefix=True),
     Endpoint("POST", "/admin/", remote, prefix=True),
 )
@@ -143,7 +154,9 @@ def find(method: str, path: str) -> Endpoint:
             known.add(endpoint.method)
     if known:
         allowed = ", ".join(sorted(known))
-        raise RequestError(f"Use {allowed} on this path.", status=405, code="method_not_allowed")
+        wrong = RequestError(f"Use {allowed} on this path.", status=405, code="method_not_allowed")
+        wrong.headers["Allow"] = allowed
+        raise wrong
     raise not_here()
 
 

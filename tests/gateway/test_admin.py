@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.core.roles import ROLES, Role, covers, greatest
-from lumen.gateway import admin
+from lumen.gateway import admin, rollouts
 from lumen.gateway.auth import authenticate
 from lumen.gateway.http import Ingress
 from lumen.gateway.reply import error_reply
 from lumen.keys import KeyRing, load, mint, save
 
 pytestmark = pytest.mark.anyio
-READING = {"status", "routes", "models", "targets", "failovers", "memory", "requests", "events"}
 STEERING = {"cancel", "targets", "restart", "sleep", "wake"}
+# Those that the operator itself answers in one step.
+OWN = [call for call in admin.CALLS[: -len(rollouts.CALLS)] if call.path != admin.EVENTS]
 
 
 @pytest.fixture
@@ -106,34 +107,42 @@ def test_the_greatest_of_some_roles_covers_them_all(held: set[Role]) -> None:
 
 
 def test_every_call_needs_the_role_of_its_kind() -> None:
-    for call in admin.CALLS:
+    for call in OWN:
         kind = "viewer" if call.method == "GET" or call.reads else "operator" if call.name in STEERING else "admin"
         assert call.role == kind, call.path
-        assert call.method != "GET" or call.name in READING
+    for call in admin.CALLS:
+        assert call.method == "GET" or call.reads or covers(call.role, "operator"), call.path
 
 
-@pytest.mark.parametrize("call", [c for c in admin.CALLS if c.path != admin.EVENTS], ids=lambda c: c.method + c.path)
+@pytest.mark.parametrize("call", OWN, ids=lambda c: c.method + c.path)
 @pytest.mark.parametrize("role", ROLES)
-async def test_a_call_is_done_for_its_role_and_above_and_refused_below(
-    door: Door, call: admin.Call, role: Role
-) -> None:
+async def test_a_call_is_done_for_its_role(door: Door, call: admin.Call, role: Role) -> None:
     door.caller = admin.Caller("ann", role)
     path = call.path + "req_1" if call.prefix else call.path
-    status, body = await door.ask(call.method, path, {name: "x" for name in call.fields} if call.fields else None)
+    status, _ = await door.ask(call.method, path, {name: "x" for name in call.fields} if call.fields else None)
     if covers(role, call.role):
         assert (status, len(door.operator.done)) == (call.status, 1)
-        told: list[Any] = (
-            []
-            if call.method == "GET" or call.reads
-            else [(f"gateway.{call.name}", ("x",) * len(call.fields), "ann", {})]
-        )
+        changed = call.method != "GET" and not call.reads
+        told: list[Any] = [(f"gateway.{call.name}", ("x",) * len(call.fields), "ann", {})] if changed else []
         assert door.operator.noted == told
     else:
-        assert (status, body["error"]["code"]) == (403, "role_required")
-        assert call.role in body["error"]["message"] and role in body["error"]["message"]
-        assert door.operator.done == []
-        noted = ("gateway.refused", (call.name,), "ann", {"needs": call.role, "has": role})
-        assert door.operator.noted == [noted]
+        assert (status, door.operator.done) == (403, [])
+
+
+LESSER = [(call, role) for call in admin.CALLS for role in ROLES if not covers(role, call.role)]
+
+
+@pytest.mark.parametrize(("call", "role"), LESSER, ids=lambda one: getattr(one, "path", one))
+async def test_a_call_is_refused_below_its_role_and_that_is_on_record(door: Door, call: admin.Call, role: Role) -> None:
+    door.caller = admin.Caller("ann", role, "192.0.2.1")
+    path = call.path + "x/y" if call.prefix else call.path
+    status, body = await door.ask(call.method, path, {name: "x" for name in call.fields})
+    assert (status, body["error"]["code"]) == (403, "role_required")
+    assert call.role in body["error"]["message"] and role in body["error"]["message"]
+    assert door.operator.done == []
+    ((action, given, who, details),) = door.operator.noted
+    assert (action, given[0], who) == ("gateway.refused", call.name, "ann")
+    assert details == {"needs": call.role, "has": role, "address": "192.0.2.1"}
 
 
 async def test_who_is_not_let_in_is_not_told_which_calls_there_are(door: Door) -> None:
@@ -174,3 +183,42 @@ def test_a_file_with_a_role_that_is_none_is_refused(tmp_path: Any) -> None:
     path.write_text(path.read_text().replace('"viewer"', '"root"'))
     with pytest.raises(LumenError, match="not a file of keys"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"request": 7}',
+        b'{"request": "\xff"}',
+        b"\xff\xfe",
+        b"[" * 60_000,
+        b'"x"',
+        b"1e999",
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+async def test_whatever_is_sent_is_refused_in_order(door: Door, body: bytes) -> None:
+    door.caller = admin.Caller("ann", "admin")
+    headers = {"Content-Type": "application/json"}
+    async with door.session.post(door.url + "/admin/cancel", data=body, headers=headers) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]["param"] == "request"
+    assert door.operator.done == []
+
+
+async def test_a_body_that_is_too_large_or_never_ends_is_refused(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    door.caller = admin.Caller("ann", "admin")
+    status, _ = await door.ask("POST", "/admin/cancel", {"request": "x" * 70_000})
+    assert status == 413
+    monkeypatch.setattr(admin, "_BODY_TIMEOUT", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rpartition(":")[2]))
+    writer.write(
+        b"POST /admin/cancel HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+    writer.close()
