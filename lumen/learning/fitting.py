@@ -25,6 +25,8 @@ from lumen.routing.auto.scorer import Scorer
 from lumen.routing.rollout.assign import place
 
 F64 = NDArray[np.float64]
+# Standard deviation of log(1 + tokens) below which answers are all of one length.
+_LEAST_SPREAD = 0.02
 # Of several words on one request the first of these counts.
 _RANK = ("anchor", "feedback", "checker", "judge")
 # The share of the labels, the newest, that a replay judges on.
@@ -99,7 +101,7 @@ def fit(
     judged = _judged(known.ok)
     names = [name for name, there in zip(targets, judged, strict=True) if there]
     columns = np.flatnonzero(judged)
-    ok, tokens = known.ok[:, columns], known.tokens[:, columns]
+    ok, tokens = known.ok[:, columns], _varied(known.tokens[:, columns])
     everything = np.arange(count)
     model = _learn(known, ok, tokens, everything, names, strong, limit, confidence)
     cut = count - max(int(count * _NEWEST), 1)
@@ -129,6 +131,17 @@ def _judged(ok: F64) -> NDArray[np.bool_]:
     """Targets with judged answers enough to learn from; the others are left as they are."""
     found: NDArray[np.bool_] = np.count_nonzero(~np.isnan(ok), axis=0) >= max(20, len(ok) // 20)
     return found
+
+
+def _varied(tokens: F64) -> F64:
+    """The lengths, or none of them where a target's answers are all of one length: that teaches nothing, and scaled to
+    an even spread it would be noise."""
+    logs = np.log1p(tokens)
+    for column in logs.T:
+        there = column[~np.isnan(column)]
+        if len(there) and float(there.std()) < _LEAST_SPREAD:
+            return np.full_like(tokens, np.nan)
+    return tokens
 
 
 def _learn(
