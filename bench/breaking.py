@@ -147,7 +147,7 @@ async def ask(port: int, body: dict[str, Any], on_text: Callable[[int], None] | 
         SystemExit: the gateway refused it.
     """
     data = json.dumps({**body, "stream": True}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     async with asyncio.timeout(_LIMIT):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         answer = Answer(time.perf_counter())

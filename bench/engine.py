@@ -1,10 +1,12 @@
 """Lumen's llama.cpp worker beside llama.cpp's own server, on the same GGUF, in one run.
 
-    python -m bench.engine [--model GGUF] [--rounds N] [--streams 1,4,16] [--no-peer] [--write]
+    python -m bench.engine [--half | --model GGUF] [--rounds N] [--streams 1,4,16,32] [--no-peer] [--write]
 
-Tokens a second and time to first token of 1, 4 and 16 chat streams, the two servers taking turns within each
+Tokens a second and time to first token of 1, 4, 16 and 32 chat streams, the two servers taking turns within each
 round; then the time to first token of a 1,000-token prompt that misses and that hits the prefix cache.
-Medians over the rounds. The client runs on the same cores, raw sockets, the same for both.
+Medians over the rounds. The client runs on the same cores, raw sockets, the same for both. Both servers have as many
+slots as there are streams at most, and as many tokens of context for each. `--half`: a model of the shape of real ones
+with half a billion random weights, whose answers are noise and whose cost is not.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
+from platformdirs import user_cache_path
 
 from bench import report
+from bench.shapes import Q4_0, Shape, write
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "lumen" / "tiny" / "lumen-tiny.gguf"
@@ -52,30 +56,32 @@ class Served:
             self.process.wait()
 
 
-def start_lumen(model: Path, slots: int, threads: int, more: list[str]) -> Served:
-    command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", str(model), "--name", "bench", "--port", "0"]
-    command += [
-        "--slots",
-        str(slots),
-        "--threads",
-        str(threads),
-        "--kv",
-        "32768",
-        "--parent-pid",
-        str(os.getpid()),
-        *more,
-    ]
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What both servers are started with. `context`: tokens of each slot."""
+
+    model: Path
+    slots: int
+    context: int
+    threads: int
+
+
+def start_lumen(given: Setting, more: list[str], name: str = "lumen") -> Served:
+    flags = ["--model", given.model, "--name", "bench", "--port", 0, "--slots", given.slots, "--ctx", given.context]
+    flags += ["--kv", given.slots * given.context, "--threads", given.threads, "--parent-pid", os.getpid(), *more]
+    command = [sys.executable, "-m", "lumen.workers.llamacpp", *map(str, flags)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     assert process.stdout is not None
     for line in process.stdout:
         phase = json.loads(line)
         if phase["phase"] == "ready":
-            return Served("lumen", phase["port"], process)
+            return Served(name, phase["port"], process)
     raise SystemExit("Lumen's worker did not start")
 
 
-def start_peer(model: Path, slots: int, threads: int) -> Served:
-    command = [sys.executable, "-m", "bench.llama_server", str(model), "--slots", str(slots), "--threads", str(threads)]
+def start_peer(given: Setting) -> Served:
+    flags = [given.model, "--slots", given.slots, "--ctx", given.slots * given.context, "--threads", given.threads]
+    command = [sys.executable, "-m", "bench.llama_server", *map(str, flags)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     )
@@ -84,6 +90,17 @@ def start_peer(model: Path, slots: int, threads: int) -> Served:
     if port is None:
         raise SystemExit("llama.cpp's server did not start (is xllamacpp installed?)")
     return Served("llama.cpp", port, process)
+
+
+def half_billion() -> Path:
+    """A GGUF of 0.53 billion random weights in 4 bits (290 MB), made once in the user's cache folder."""
+    path = user_cache_path("lumen") / "bench" / "random-0.5B-q4_0.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        write(partial, Shape("llama", 30, 1024, 16, 8, 64, 4096, 32_000, kind=Q4_0, context=8192))
+        partial.replace(path)
+    return path
 
 
 @dataclass(slots=True)
@@ -96,7 +113,7 @@ async def post(port: int, path: str, body: dict[str, Any]) -> tuple[asyncio.Stre
     """Send one request on a connection of its own; the server closes it after the answer."""
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return reader, writer
 
@@ -142,7 +159,7 @@ class Score:
         return statistics.median(self.firsts)
 
 
-async def load(port: int, streams: int, rng: random.Random, score: Score, max_tokens: int = 128) -> None:
+async def load(port: int, streams: int, rng: random.Random, score: Score, max_tokens: int) -> None:
     """`streams` answers at once, one after another on each stream until it has had two."""
 
     async def one(seed: int) -> list[Answer]:
@@ -174,7 +191,7 @@ async def tokens_of(port: int, text: str) -> int:
     return len(json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])["tokens"])
 
 
-async def run(servers: list[Served], streams: list[int], rounds: int) -> dict[tuple[str, str], Score]:
+async def run(servers: list[Served], streams: list[int], rounds: int, tokens: int) -> dict[tuple[str, str], Score]:
     """Scores by (server, what)."""
     scores: dict[tuple[str, str], Score] = {}
     rng = random.Random(1)
@@ -183,11 +200,11 @@ async def run(servers: list[Served], streams: list[int], rounds: int) -> dict[tu
         return scores.setdefault((server.name, what), Score())
 
     for server in servers:
-        await load(server.port, 2, rng, Score())
+        await load(server.port, 2, rng, Score(), tokens)
     for number in range(rounds):
         for n in streams:
             for server in servers if number % 2 else servers[::-1]:
-                await load(server.port, n, rng, score(server, str(n)))
+                await load(server.port, n, rng, score(server, str(n)), tokens)
         for server in servers:
             await prefix(server.port, rng, score(server, "miss"), score(server, "hit"))
     return scores
@@ -221,28 +238,35 @@ def table(scores: dict[tuple[str, str], Score], names: list[str], streams: list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=TINY)
+    parser.add_argument("--half", action="store_true", help="a model of half a billion random weights")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--streams", default="1,4,16")
+    parser.add_argument("--streams", default="1,4,16,32")
+    parser.add_argument("--ctx", type=int, default=2048, help="tokens of context of each slot")
+    parser.add_argument("--tokens", type=int, default=0, help="of each answer (0: 128, of the large model 32)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--no-peer", action="store_true", help="Lumen alone")
     parser.add_argument("--lumen", default="", help="further flags for Lumen's worker")
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     streams = [int(n) for n in arguments.streams.split(",")]
-    servers = [start_lumen(arguments.model, 16, arguments.threads, arguments.lumen.split())]
+    model = half_billion() if arguments.half else arguments.model
+    tokens = arguments.tokens or (32 if arguments.half else 128)
+    setting = Setting(model, max(streams), arguments.ctx, arguments.threads)
+    servers = [start_lumen(setting, arguments.lumen.split())]
     try:
         if not arguments.no_peer:
-            servers.append(start_peer(arguments.model, 16, arguments.threads))
+            servers.append(start_peer(setting))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            scores = runner.run(run(servers, streams, arguments.rounds))
+            scores = runner.run(run(servers, streams, arguments.rounds, tokens))
     finally:
         for server in servers:
             server.stop()
     markdown = table(scores, [server.name for server in servers], streams)
     print(markdown)
     if arguments.write:
-        text = f"`{arguments.model.name}`, {arguments.rounds} rounds, medians; 128-token answers, HTTP on loopback.\n\n"
-        report.write("llama.cpp engine", text + markdown)
+        text = f"`{model.name}`, {arguments.rounds} rounds, medians; {tokens}-token answers, {setting.slots} slots of "
+        text += f"{setting.context:,} tokens each, HTTP on loopback.\n\n"
+        report.write("llama.cpp engine" + (", half a billion weights" if arguments.half else ""), text + markdown)
 
 
 if __name__ == "__main__":

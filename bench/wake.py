@@ -63,7 +63,7 @@ async def send(where: Where, path: str, body: dict[str, Any] | None = None) -> A
         reader, writer = await asyncio.open_unix_connection(str(where.socket))
     else:
         reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     while chunk := await reader.read(65536):
         yield chunk

@@ -121,7 +121,7 @@ def test_a_client_that_never_reads_costs_bounded_memory(fresh: Box) -> None:
     host, port = status["url"].removeprefix("http://").removesuffix("/v1").split(":")
     body = json.dumps({"model": "lumen-tiny", "messages": HI, "stream": True, "max_tokens": 1500}).encode()
     request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {fresh.key}\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {fresh.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
     sockets = []

@@ -35,13 +35,13 @@ def error_of(answer: bytes) -> tuple[int, dict[str, Any]]:
 
 
 async def test_a_header_that_stalls_is_408(up: Up) -> None:
-    status, error = error_of(await raw(up, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConte"))
+    status, error = error_of(await raw(up, b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConte"))
     assert (status, error["code"]) == (408, "request_timeout")
 
 
 async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
-    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert b"200 OK" in await reader.readuntil(b"}")
     writer.write(b"GET /hea")
     async with asyncio.timeout(3):
@@ -50,7 +50,7 @@ async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:
 
 
 async def test_a_body_that_stalls_is_408(up: Up) -> None:
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {up.secret}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {up.secret}\r\n"
     answer = await raw(up, head.encode() + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
     assert error_of(answer)[0] == 408
 
@@ -60,12 +60,12 @@ async def test_a_body_that_stalls_is_408(up: Up) -> None:
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 30\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: [::]\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: [::]\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: [::]\r\nContent-Length: 4\r\nContent-Length: 30\r\n\r\n"
         b"GET /health HTTP/1.1\r\n\r\n",
-        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: -4\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: [::]\r\nContent-Length: -4\r\n\r\nGET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: [::]\r\nBad Header: 1\r\n\r\nGET /health HTTP/1.1\r\nHost: [::]\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
     ],
     ids=["nonsense", "version", "te-and-cl", "two-lengths", "negative-length", "bad-header", "long-line"],

@@ -26,7 +26,7 @@ def raw(up: Up, model: str, version: str = "1.1") -> bytes:
     """A streamed request as it goes over the wire."""
     body = json.dumps({**HI, "model": f"fake/{model}", "stream": True}).encode()
     return (
-        f"POST /v1/chat/completions HTTP/{version}\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST /v1/chat/completions HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {up.secret}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 
