@@ -66,6 +66,11 @@ class Paths:
         return self.state_dir / "audit.jsonl"
 
     @property
+    def payloads_dir(self) -> Path:
+        """What routes keep of requests and answers; see `gateway/payloads.py`."""
+        return self.state_dir / "payloads"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

@@ -32,6 +32,7 @@ from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Live
 from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
+from lumen.gateway.payloads import Payloads
 from lumen.gateway.retention import Retention, no_dumps
 from lumen.gateway.state import State
 from lumen.gateway.table import Table, learning
@@ -111,6 +112,7 @@ class Service:
         )
         self.metrics, self.live = Metrics(), Live()
         self.audit = AuditLog(where.audit_file)
+        self._payloads = Payloads(where.payloads_dir, draw.random, say)
         self._keeper = Keeper(health, where.state_dir / "targets.json", say)
         self.state = State(
             config=config,
@@ -224,6 +226,7 @@ class Service:
         await self.memory.close()
         await self.state.billing.stop()
         self._keeper.save()
+        await asyncio.to_thread(self._payloads.close)
         self._access.flush()
 
     def _own(self, work: Any) -> None:
@@ -284,6 +287,8 @@ class Service:
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
             self.state.retention = retention
+            self._payloads.configure(config, retention)
+            self.state.payloads = self._payloads if self._payloads.wanted else None
             self.state.billing.configure(config, ring)
             self.state.planner.learn(learnt)
             self._retention = Retention(config, ring)

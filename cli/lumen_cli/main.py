@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logout": ("logout", "Forget a gateway elsewhere, and end the sign-on there."),
     "whoami": ("whoami", "Who you are at a gateway elsewhere, and what you may do there."),
     "audit": ("audit", "Who changed what, and whether that record is whole."),
+    "export": ("export", "Requests and answers that routes keep, as JSON lines or CSV."),
     "backup": ("backup", "Ledger, configuration and keys' hashes in one file, also while it runs."),
     "restore": ("restore", "Put a backup back, while no gateway runs."),
     "config": ("config", "Check, show and locate the configuration."),

@@ -147,6 +147,8 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             cost,
         )
         settle(state, settled)
+        if state.payloads is not None:
+            state.payloads.take(settled, entry.account, key, call, journey.trace, whole)
         if part is not None:
             part.over(settled, journey, whole)
 

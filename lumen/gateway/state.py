@@ -16,6 +16,7 @@ from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
+from lumen.gateway.payloads import Payloads
 from lumen.gateway.planning import Planner
 from lumen.gateway.retention import Retention
 from lumen.gateway.settled import Observer
@@ -69,6 +70,8 @@ class State:
     feedback: Feedback | None = None
     # What may be kept of what requests say.
     retention: Retention = field(default_factory=lambda: Retention(Config()))
+    # Keeps payloads where a route wants that; `None`: none does.
+    payloads: Payloads | None = None
     draining: bool = False
     # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
     released: asyncio.Event | None = None

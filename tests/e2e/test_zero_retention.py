@@ -37,7 +37,7 @@ providers:
 routes:
   mended: {{policy: ordered, targets: [echo/cut, echo/plain], {route}}}
   failing: {{policy: ordered, targets: [echo/err500, echo/html, echo/plain], {route}}}
-  plain: {{targets: [echo/plain], {route}}}
+  plain: {{targets: [echo/plain], {route}{payloads}}}
   bad: {{targets: [echo/err400], {route}}}
   broken: {{targets: [echo/errin], {route}}}
   tool: {{targets: [echo/tool], {route}}}
@@ -177,6 +177,8 @@ def started(home: Path, port: int, of: str) -> Place:
         port=port,
         retention="retention: none" if of == "box" else "",
         route="retention: none" if of == "route" else "retention: usual",
+        # Where a route says otherwise, the box and the key win.
+        payloads="" if of == "route" else ", payloads: {days: 3}",
         format="json" if of == "box" else "pretty",
     )
     (home / "config" / "config.yaml").write_text(text)

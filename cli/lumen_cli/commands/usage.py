@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Literal
 
 import typer
@@ -13,6 +12,7 @@ from lumen.paths import paths as find_paths
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, moment, print_json, say, table
 from lumen_cli.sheets import COLUMNS, cells, notes, plain, print_csv
+from lumen_cli.since import moment_of
 
 app = command()
 
@@ -31,7 +31,7 @@ def usage(
 
     if json_output and csv_output:
         raise CliError("--json and --csv exclude each other", "choose one", code=USAGE)
-    start = _start(since, time.time())
+    start = moment_of(since, time.time())
     paths = find_paths()
     with reading(paths.ledger_file) as ledger:
         rows, total = ledger.usage(by, start), ledger.total(start)
@@ -60,17 +60,3 @@ def _name(by: str, raw: str, keys: dict[str, str]) -> str:
     if by == "key":
         return keys.get(raw, raw) or "(no key)"
     return raw
-
-
-def _start(since: str, now: float) -> int:
-    """The Unix second of a date (UTC), or so long before `now`."""
-    from lumen.config.units import parse_duration
-
-    try:
-        if since.count("-") == 2:
-            return int(datetime.strptime(since.strip(), "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
-        return max(int(now - parse_duration(since)), 0)
-    except ValueError:
-        raise CliError(
-            f"--since {since}: not a time", "write 24h, 7d or a date such as 2026-11-01", code=USAGE
-        ) from None
