@@ -91,8 +91,8 @@ def test_a_ledger_of_every_version_there_was_is_restored_and_brought_up_to_date(
     connection = sqlite3.connect(paths.ledger_file, isolation_level=None)
     migrate(connection, STEPS[:old])
     for i in range(5):
-        connection.execute(opening.ATTEMPT, attempt(f"r{i}", cost=i))
-    connection.execute(opening.HOLD, hold("open", known=7))
+        opening.write(connection, rows=[attempt(f"r{i}", cost=i)])
+    opening.write(connection, [hold("open", known=7)])
     connection.close()
     assert backup(paths, paths.config_file, file).schema == old
     assert rows(paths.ledger_file, "PRAGMA user_version") == [(old,)], "a copy is made, not a change"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from lumen.core.budget import BOX, Scope, Window, index
 from lumen.core.money import MICRO
 from lumen.ledger.journal import Record
-from lumen.ledger.rows import ESTIMATED, LOST, Opening
+from lumen.ledger.rows import ESTIMATED, LOST, AttemptRow, HoldRow, Opening
 from lumen.ledger.schema import migrate
 
 _SECOND = 1_000_000
@@ -29,14 +30,16 @@ _LENGTHS = """
     WHERE outcome = 'ok' AND output IS NOT NULL
 """
 
-HOLD = "INSERT OR REPLACE INTO holds VALUES (?,?,?,?,?,?,?,?,?,?)"
-KNOW = "UPDATE holds SET known = ? WHERE request = ?"
-DROP = "DELETE FROM holds WHERE request = ?"
-ATTEMPT = (
+_HOLD = "INSERT OR REPLACE INTO holds VALUES {}"
+_KNOW = "UPDATE holds SET known = ? WHERE request = ?"
+_DROP = "DELETE FROM holds WHERE request IN (VALUES {})"
+_ATTEMPT = (
     "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
     " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity)"
-    f" VALUES ({','.join('?' * 22)})"
+    " VALUES {}"
 )
+# Rows of one statement. Between two statements a thread takes Python's lock anew, and the event loop waits for it.
+_AT_ONCE = (64, 8, 1)
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
@@ -56,6 +59,38 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     return connection
 
 
+def write(
+    connection: sqlite3.Connection,
+    holds: Iterable[HoldRow] = (),
+    known: Iterable[tuple[int, str]] = (),
+    rows: Iterable[AttemptRow] = (),
+    drops: Iterable[str] = (),
+) -> None:
+    """Holds, then what is known of them, then attempts that are over, then holds that end; no transaction of its own.
+
+    What is in the file already is the same afterwards.
+    """
+    _many(connection, _HOLD, holds)
+    connection.executemany(_KNOW, known)
+    _many(connection, _ATTEMPT, rows)
+    _many(connection, _DROP, [(request,) for request in drops])
+
+
+def _many(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    left = list(rows)
+    for size in _AT_ONCE:
+        while len(left) >= size:
+            group, left = left[:size], left[size:]
+            connection.execute(_filled(statement, len(group[0]), size), [value for row in group for value in row])
+
+
+@cache
+def _filled(statement: str, columns: int, rows: int) -> str:
+    """The statement with places for so many rows."""
+    row = f"({','.join('?' * columns)})"
+    return statement.format(",".join([row] * rows))
+
+
 def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> Opening:
     """Bring the file up to date and read what it remembers.
 
@@ -69,7 +104,8 @@ def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> O
     connection.execute("BEGIN IMMEDIATE")
     try:
         for record in written:
-            _take_over(connection, record)
+            holds = () if record.hold is None else (record.hold,)
+            write(connection, holds, record.known, record.rows, () if record.drop is None else (record.drop,))
         lost = connection.execute(_LOST).rowcount
         connection.execute("DELETE FROM holds")
         latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]
@@ -87,23 +123,14 @@ def lay_in(connection: sqlite3.Connection, written: Sequence[Record]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         for record in written:
-            _take_over(connection, record)
+            holds = () if record.hold is None else (record.hold,)
+            write(connection, holds, record.known, record.rows, () if record.drop is None else (record.drop,))
         # A hold that ended in between came back; whose tries are booked has none.
         connection.execute("DELETE FROM holds WHERE request IN (SELECT request FROM attempts)")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-
-
-def _take_over(connection: sqlite3.Connection, record: Record) -> None:
-    """What was written down and may not have been committed; what was is the same afterwards."""
-    if record.hold is not None:
-        connection.execute(HOLD, record.hold)
-    connection.executemany(KNOW, record.known)
-    connection.executemany(ATTEMPT, record.rows)
-    if record.drop is not None:
-        connection.execute(DROP, (record.drop,))
 
 
 def _totals(connection: sqlite3.Connection, now: int) -> Iterator[tuple[Scope, Window, int, int]]:

@@ -65,14 +65,8 @@ class _Batch:
         """Everything in one transaction."""
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if self.holds:
-                connection.executemany(opening.HOLD, self.holds.values())
-            if self.known:
-                connection.executemany(opening.KNOW, [(known, request) for request, known in self.known.items()])
-            if self.rows:
-                connection.executemany(opening.ATTEMPT, self.rows)
-            if self.drops:
-                connection.executemany(opening.DROP, [(request,) for request in self.drops])
+            known = [(known, request) for request, known in self.known.items()]
+            opening.write(connection, self.holds.values(), known, self.rows, self.drops)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
