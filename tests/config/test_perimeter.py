@@ -47,13 +47,13 @@ def test_what_would_leave_the_edge_open_is_refused_with_its_line(text: str, line
 
 def test_the_settings_are_read() -> None:
     config = parse(
-        "server:\n  tls: {cert: a.pem, key: b.pem, client_ca: ca.pem}\n  hosts: [a.example, '*.b.example', '*', '::1']\n"
+        "server:\n  tls: {cert: a.pem, key: b.pem, client_ca: ca.pem}\n  hosts: [a.example, '*.b.example', '::1']\n"
         "  trusted_proxies: [10.0.0.0/8, 'fd00::/8', 192.0.2.1]\n  remote_admin: true\n  public_url: https://x.example\n"
         + OIDC,
         "f",
     )
     assert config.server.tls == Tls("a.pem", "b.pem", "ca.pem")
-    assert config.server.hosts == ("a.example", "*.b.example", "*", "::1")
+    assert config.server.hosts == ("a.example", "*.b.example", "::1")
     assert config.auth.oidc == Oidc("https://id.example.com", "lumen", roles={"staff": "viewer"})
 
 
