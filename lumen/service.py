@@ -36,6 +36,7 @@ from lumen.gateway.payloads import Payloads
 from lumen.gateway.retention import Retention, no_dumps
 from lumen.gateway.state import State
 from lumen.gateway.table import Table, learning
+from lumen.gateway.traces import Traces
 from lumen.gateway.upkeep import Keeper, prober
 from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hardware.readings import Monitor
@@ -227,6 +228,8 @@ class Service:
         await self.state.billing.stop()
         self._keeper.save()
         await asyncio.to_thread(self._payloads.close)
+        if self.state.traces is not None:
+            await asyncio.to_thread(self.state.traces.close)
         self._access.flush()
 
     def _own(self, work: Any) -> None:
@@ -255,6 +258,7 @@ class Service:
     async def apply(self, config: Config) -> None:
         """Put a configuration in force: models to the supervisor, a new table for the requests to come."""
         async with self._applying:
+            before, traces = self.state.traces, self._traced(config)
             wanted, missing = await self._files(config)
             if TINY not in wanted and await self._stopgap(wanted):
                 # First, so that `lumen/auto` is answered while the real model is on its way.
@@ -287,6 +291,9 @@ class Service:
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
             self.state.retention = retention
+            self.state.traces = traces
+            if before is not None and before is not traces:
+                await asyncio.to_thread(before.close)
             self._payloads.configure(config, retention)
             self.state.payloads = self._payloads if self._payloads.wanted else None
             self.state.billing.configure(config, ring)
@@ -318,6 +325,13 @@ class Service:
         if standing is None or standing.residency == "resident":
             return 0.0
         return standing.wakes.get("asleep" if standing.residency == "asleep" else "off", 0.0)
+
+    def _traced(self, config: Config) -> Traces | None:
+        """Who sends spans, the one that does already where nothing of it changed."""
+        now = self.state.traces
+        if config.traces.endpoint is None:
+            return None
+        return now if now is not None and now.wanted == config.traces else Traces(config.traces, self.state.draw, say)
 
     async def _files(self, config: Config) -> tuple[dict[str, tuple[Model, ModelFiles]], dict[str, str]]:
         """The models whose files are here, and what to do about the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,13 +12,14 @@ from msgspec import Struct, structs
 from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, UpstreamError, WakingError
 from lumen.core.resume import Rung
 from lumen.core.trace import Trace
+from lumen.core.tracecontext import Context
 from lumen.gateway.course import Leg
 from lumen.gateway.health import Health, Pass
 from lumen.gateway.outlet import Outlet
 from lumen.gateway.tab import Line, Tab
 from lumen.gateway.table import Entry
 from lumen.gateway.upstream import Exchange, Limits
-from lumen.providers.base import Decoder, Resume
+from lumen.providers.base import Decoder, HttpCall, Resume
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event
 from lumen.wire.closing import usage_chunk
@@ -64,6 +65,8 @@ class Journey:
 
     trace: Trace
     attempts: list[Record] = field(default_factory=list)
+    # Where it stands in a trace of its client's or of ours; `None`: nowhere.
+    context: Context | None = None
 
     @property
     def target(self) -> str:
@@ -201,6 +204,8 @@ class Attempt:
                 )
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
+        if errand.journey.context is not None:
+            encode = partial(_traced, encode, errand.journey.context.header(len(errand.journey.attempts)))
         line.sent = True
         prompt = partial(_blocks, call)
         exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
@@ -294,6 +299,11 @@ class Attempt:
                 self.progressed = True
             add(e.content, e.finished, e.token_ids, e.identity, e.text, e.actionable, e.reasoning, e.data)
         return events
+
+
+def _traced(encode: Callable[[str], HttpCall], lines: bytes, model: str) -> HttpCall:
+    """The request with the trace that it belongs to."""
+    return structs.replace(encode(model), headers=lines)
 
 
 def _blocks(call: Call) -> Sequence[Block]:

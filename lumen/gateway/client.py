@@ -333,8 +333,8 @@ class Origin:
         )
         return made
 
-    def head(self, path: str, accept: str, length: int, method: str = "POST") -> bytes:
-        """The request's header; all but the length was made when it was first needed."""
+    def head(self, path: str, accept: str, length: int, method: str = "POST", lines: bytes = b"") -> bytes:
+        """The request's header; all but the length and `lines` was made when it was first needed."""
         made = self._heads.get((method, path, accept))
         if made is None:
             line = f"{method} {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n"
@@ -342,7 +342,7 @@ class Origin:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             made = self._heads[method, path, accept] = start + self._headers + b"Content-Length: "
-        return made + str(length).encode() + b"\r\n\r\n"
+        return b"%b%d\r\n%b\r\n" % (made, length, lines)
 
     def give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Keep a connection for the next request where it can serve one, else drop it."""

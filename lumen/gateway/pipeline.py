@@ -25,6 +25,7 @@ from lumen.gateway.settled import Settled
 from lumen.gateway.state import State
 from lumen.gateway.tab import Tab
 from lumen.gateway.table import Entry, not_found
+from lumen.gateway.traces import context_of
 from lumen.gateway.trial import Asked
 from lumen.keys import Key
 from lumen.wire.call import Call, Request
@@ -79,6 +80,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         plan, fresh = part.steer(plan, fresh)
     asks = asked(call)
     journey = Journey(Trace(call.answers, replayable=asks.repeatable and call.stream))
+    journey.context = context_of(state.traces, headers.get("traceparent"), headers.get("tracestate"))
     course = Course(
         plan,
         journey.trace,
@@ -147,6 +149,9 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
             cost,
         )
         settle(state, settled)
+        if state.traces is not None and journey.context is not None and journey.context.sampled:
+            may = state.retention.retains(entry.account, key)
+            state.traces.take(settled, journey.context, call if may else None, journey.trace, whole)
         if state.payloads is not None:
             state.payloads.take(settled, entry.account, key, call, journey.trace, whole)
         if part is not None:

@@ -21,6 +21,7 @@ from lumen.gateway.planning import Planner
 from lumen.gateway.retention import Retention
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table
+from lumen.gateway.traces import Traces
 from lumen.gateway.trial import Feedback, Trial
 from lumen.keys import KeyRing
 
@@ -70,6 +71,8 @@ class State:
     feedback: Feedback | None = None
     # What may be kept of what requests say.
     retention: Retention = field(default_factory=lambda: Retention(Config()))
+    # Sends spans; `None`: nobody wants them.
+    traces: Traces | None = None
     # Keeps payloads where a route wants that; `None`: none does.
     payloads: Payloads | None = None
     draining: bool = False

@@ -99,7 +99,7 @@ class Exchange:
             self._connection = connection
             phase = "headers"
             watch.wait(due)
-            connection.send(origin.head(call.path, call.accept, len(call.body)), call.body)
+            connection.send(origin.head(call.path, call.accept, len(call.body), lines=call.headers), call.body)
             await connection.head()
             watch.rest()
             if connection.headers.get("content-encoding", "identity") != "identity":

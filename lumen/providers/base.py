@@ -19,11 +19,12 @@ MAX_ANSWER = 64 * 1024 * 1024
 
 
 class HttpCall(Struct, frozen=True, gc=False):
-    """One POST, relative to the target's base URL."""
+    """One POST, relative to the target's base URL. `headers`: whole lines of its own header, beside the target's."""
 
     path: str
     body: bytes
     accept: str
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""W3C trace context: what a client's `traceparent` says, and what targets are told. Pure.
+
+Source: https://www.w3.org/TR/trace-context/ (version 00; of later ones what they share with it).
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_STATE = re.compile(r"[\x20-\x7e]{1,512}")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_MASK = (1 << 64) - 1
+_SAMPLED = 1
+
+
+class Context(Struct, frozen=True, gc=False):
+    """Where a request stands in a trace.
+
+    `trace`: 32 hexadecimal digits. `parent`: the span that it belongs to, 16 of them, or empty. `span`: the number of
+    its own span; `None`: it has none, and targets are told what the client said. `state`: the client's `tracestate`.
+    """
+
+    trace: str
+    parent: str
+    span: int | None
+    sampled: bool
+    state: str = ""
+
+    def id(self, number: int) -> int:
+        """The number of the `number`-th span of this request; its own is 0. Never zero."""
+        assert self.span is not None
+        return (self.span + number) & _MASK or _MASK >> 1
+
+    def header(self, number: int) -> bytes:
+        """The lines that the target of the span with this number is sent."""
+        span = self.parent if self.span is None else "%016x" % self.id(number)
+        line = f"traceparent: 00-{self.trace}-{span}-{'01' if self.sampled else '00'}\r\n"
+        return (f"{line}tracestate: {self.state}\r\n" if self.state else line).encode()
+
+
+def passed_on(parent: str, state: str) -> Context | None:
+    """What a client said, for targets as it stands; `None` where it said nothing that can be understood."""
+    found = _PARENT.fullmatch(parent)
+    if found is None:
+        return None
+    version, trace, span, flags, more = found.groups()
+    if version == "ff" or (version == "00" and more) or trace == _NO_TRACE or span == _NO_SPAN:
+        return None
+    told = state if state and _STATE.fullmatch(state) else ""
+    return Context(trace, span, None, bool(int(flags, 16) & _SAMPLED), told)
+
+
+def begun(given: Context | None, numbers: int, sampled: bool) -> Context:
+    """The context of a request that has spans of its own.
+
+    Args:
+        given: what the client said; its decision to sample is followed.
+        numbers: 192 random bits. `sampled`: the decision where there is no client's.
+    """
+    span = numbers & _MASK or 1
+    if given is not None:
+        return Context(given.trace, given.parent, span, given.sampled, given.state)
+    return Context(f"{numbers >> 64 or 1:032x}", "", span, sampled)
