@@ -49,4 +49,6 @@ def identify(ring: KeyRing, authorization: str | None, api_key: str | None, now:
 
 
 def _denied(message: str) -> RequestError:
-    return RequestError(message, status=401, code="invalid_api_key")
+    error = RequestError(message, status=401, code="invalid_api_key")
+    error.headers["WWW-Authenticate"] = "Bearer"
+    return error

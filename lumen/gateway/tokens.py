@@ -37,6 +37,7 @@ class TokenError(RequestError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=401, code="invalid_token")
+        self.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from lumen_cli.errors import CliError
 from lumen.config.schema import Auth, Config, Oidc, Server, Tls
 from lumen.core.errors import LumenError
 from lumen.gateway.http import Ingress
-from lumen.gateway.remote import Remote
+from lumen.gateway.remote import Remote, _private
 from lumen.gateway.reply import error_reply
 from lumen.gateway.tls import Certificates
 from lumen.keys import KeyRing, mint
@@ -60,6 +61,7 @@ class Elsewhere:
     state: Any
     operator: Asked
     now: list[float]
+    served: Any = None
     calls: list[str] = field(default_factory=list)
 
 
@@ -78,7 +80,7 @@ def elsewhere(idp: Provider, tmp_path: Path) -> Iterator[Elsewhere]:
     }  # fmt: skip
     operator.targets = lambda: []  # type: ignore[attr-defined]
     made = Elsewhere("", authority.path, SimpleNamespace(config=config, ring=KeyRing()), operator, now)
-    served = Remote(operator, made.state, lambda: time.time() + now[0])
+    made.served = served = Remote(operator, made.state, lambda: time.time() + now[0])
 
     async def handle(request: BaseRequest) -> StreamResponse:
         made.calls.append(request.path)
@@ -271,6 +273,20 @@ def test_an_issuer_that_is_not_the_expected_one_is_not_signed_on_at(
     done = login(lumen, elsewhere, "--issuer", "https://id.example.com")
     assert done.code == 1 and "another issuer" in done.err
     assert idp.asked["/device"] == 0
+
+
+def test_a_gateway_gets_no_token_that_is_not_for_it(
+    lumen: Run, elsewhere: Elsewhere, idp: Provider, quick: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"issuer": idp.url, "client_id": CLIENT, "scopes": ["openid"], "token": "refresh_token"}
+
+    async def auth(self: Remote, request: BaseRequest) -> StreamResponse:
+        return _private(told)
+
+    monkeypatch.setattr(elsewhere.served, "_own", {("GET", "/admin/auth"): partial(auth, elsewhere.served)})
+    done = login(lumen, elsewhere)
+    assert done.code == 1 and "none of its business" in done.err
+    assert idp.asked["/device"] == idp.asked["/token"] == 0
 
 
 def test_a_file_that_is_damaged_is_told_and_left(lumen: Run, home: Paths) -> None:

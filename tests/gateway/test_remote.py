@@ -133,7 +133,8 @@ async def test_without_tls_nothing_is_answered_whatever_is_claimed(afar: Afar) -
 
 
 async def test_nobody_and_keys_for_inference_are_not_let_in(afar: Afar) -> None:
-    assert (await afar.ask("/admin/status"))[0] == 401
+    status, _, headers = await afar.ask("/admin/status")
+    assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
     assert (await afar.ask("/admin/status", "nonsense"))[0] == 401
     assert (await afar.ask("/admin/status", "lumen-session-nonsense"))[0] == 401
     status, body, _ = await afar.ask("/admin/status", afar.up.secret)
@@ -179,8 +180,9 @@ async def test_a_token_that_is_not_right_is_refused_and_told_why(afar: Afar) -> 
         (afar.idp.token(rs256()), "signature"),
         (afar.idp.token()[:-9] + "AAAAAAAAA", "signature"),
     ):
-        status, body, _ = await afar.ask("/admin/status", token)
+        status, body, headers = await afar.ask("/admin/status", token)
         assert (status, body["error"]["code"]) == (401, "invalid_token")
+        assert headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
         assert said in body["error"]["message"] and token not in body["error"]["message"]
     assert afar.operator.done == []
 

@@ -187,15 +187,14 @@ def test_whatever_comes_as_a_token_is_refused_in_order(text: str) -> None:
         check(text)
 
 
-@given(st.data())
-def test_no_byte_of_a_token_can_be_changed(data: st.DataObject) -> None:
+def test_no_byte_of_a_token_can_be_changed() -> None:
     token = ISSUER.token(ES)
     # The last character of a signature holds bits that stand for nothing.
-    at = data.draw(st.integers(0, len(token) - 2))
-    other = data.draw(st.sampled_from([c for c in "AQgw.-_9" if c != token[at]]))
-    changed = token[:at] + other + token[at + 1 :]
-    with pytest.raises(TokenError):
-        check(changed)
+    for at in range(len(token) - 1):
+        for other in "Ag.":
+            if other != token[at]:
+                with pytest.raises(TokenError):
+                    check(token[:at] + other + token[at + 1 :])
 
 
 ROLES: dict[str, Role] = {"staff": "viewer", "/ops": "operator", "root": "admin"}

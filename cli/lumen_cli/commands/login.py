@@ -63,6 +63,10 @@ def _signed_on(context: remote.Context, issuer: str | None) -> remote.Context:
         raise CliError(f"{context.url} knows no issuer", "sign on with a key that has a role: `lumen login --key`")
     if issuer is not None and issuer != named:
         raise CliError(f"{context.url} names another issuer: {named}", "check both addresses")
+    use = told.get("token")
+    if use not in ("id_token", "access_token"):
+        # Anything else is not for a gateway to see, whatever it asks for.
+        raise CliError(f"{context.url} asks for a token that is none of its business", "check the address")
     ready = remote.Context(
         context.url,
         "",
@@ -71,7 +75,7 @@ def _signed_on(context: remote.Context, issuer: str | None) -> remote.Context:
         context.cert_key,
         issuer=str(named),
         client_id=str(told.get("client_id")),
-        use=str(told.get("token")),
+        use=use,
     )
     endpoints = signon.discover(ready)
     asked = signon.begin(ready, endpoints, [str(scope) for scope in told.get("scopes", ())])
