@@ -156,6 +156,7 @@ def _tokenizer(size: int) -> dict[str, Any]:
     halves = [["".join(pick.choices(letters, k=pick.randint(2, 5))) for _ in range(2)] for _ in range(size)]
     more = max(0, size - tokens.count)
     return {
+        "tokenizer.chat_template": known["tokenizer.chat_template"],
         "tokenizer.ggml.model": known["tokenizer.ggml.model"],
         "tokenizer.ggml.pre": known["tokenizer.ggml.pre"],
         "tokenizer.ggml.tokens": (

@@ -26,6 +26,7 @@ _OPTIONS: Mapping[str, Option] = {
     "ubatch": Option(int, least=1),
     "flash_attn": Option(str, choices=("auto", "on", "off")),
     "repack": Option(str, choices=("auto", "on", "off")),
+    "speculate": Option(str, choices=("auto", "on", "off")),
     "grace": Option(float, least=0, most=3600),
 }
 _POOLING = ("mean", "cls", "last")

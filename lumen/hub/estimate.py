@@ -22,6 +22,7 @@ MIB = 1024 * 1024
 # The worker's own defaults; a test holds them against the worker.
 CONTEXT, CELLS, SLOTS, BATCH, PARKED = 8192, 32768, 8, 512, 32
 SCORES_BATCH = 128
+GUESSES = 16
 SCORES_LIMIT = 256 * MIB
 SHELF = 512 * MIB
 
@@ -80,7 +81,8 @@ class Plan:
 
     `context`: the most of one prompt and its answer. `cells`: the KV cache, of all sequences together. `sequences`:
     that can be kept apart in it, running and parked. `gpu_layers`: layers on cards, the head counted as one; below
-    zero: all. `lanes`: each sequence has cells of its own, `cells / sequences` of them; else all share all.
+    zero: all. `lanes`: each sequence has cells of its own, `cells / sequences` of them; else all share all. `guesses`:
+    rows of one decode that may hold guessed tokens.
     """
 
     context: int
@@ -94,6 +96,7 @@ class Plan:
     gpu_layers: int
     embedding: bool = False
     lanes: bool = False
+    guesses: int = 0
 
     @property
     def reach(self) -> int:
@@ -124,7 +127,10 @@ def plan(model: Model, body: Anatomy, *, cards: int = 0) -> Plan:
     flash = _flash(str(options.get("flash_attn", "auto")), scores, model.gpu_layers or 0, model.kv_type)
     ubatch = min(wanted or (BATCH if flash else SCORES_BATCH), batch)
     cells = _padded(context) * slots if lanes else _padded(cells)
-    return Plan(context, cells, slots, sequences, ubatch, model.kv_type, flash, shelf, layers, lanes=lanes)
+    guesses = GUESSES if body.rewinds and options.get("speculate") != "off" else 0
+    return Plan(
+        context, cells, slots, sequences, ubatch, model.kv_type, flash, shelf, layers, lanes=lanes, guesses=guesses
+    )
 
 
 def llamacpp(body: Anatomy, made: Plan, cards: Sequence[str] = (), shares: Sequence[float] = ()) -> Estimate:
@@ -177,10 +183,10 @@ def compute(body: Anatomy, made: Plan, *, copies: int = 1) -> int:
 
 
 def output(body: Anatomy, made: Plan) -> int:
-    """The buffer of results: logits for each sequence, or a vector for each token."""
+    """The buffer of results: logits for each sequence and guess, or a vector for each token."""
     if made.embedding:
         return 4 * made.ubatch * body.facts.embedding_length
-    return 4 * made.sequences * (body.facts.vocabulary or 0)
+    return 4 * (made.sequences + made.guesses) * (body.facts.vocabulary or 0)
 
 
 def _kv(body: Anatomy, made: Plan) -> list[int]:

@@ -44,6 +44,7 @@ def parse(argv: list[str]) -> Settings:
     add("--flash-attn", choices=FLASH, default="auto")
     add("--kv-type", choices=KV_TYPES, default="f16")
     add("--repack", choices=FLASH, default="auto", help="rearrange weights for this CPU")
+    add("--speculate", choices=FLASH, default="auto", help="guess tokens ahead where that pays")
     add("--embedding", action="store_true", help="serve embeddings only")
     add("--pooling", choices=POOLING, default="auto")
     add("--grace", type=float, default=30.0, help="seconds for running answers after SIGTERM")

@@ -39,22 +39,27 @@ class Usage:
     prompt: int
     completion: int = 0
     cached: int = 0
+    accepted: int = 0
 
     def add(self, event: Event, per_prompt: int) -> None:
         """Count a choice's last event; choices of one prompt share it, so only the first tells what was
         cached.
         """
         self.completion += event.completion
+        self.accepted += event.accepted
         if event.choice % per_prompt == 0:
             self.cached += event.cached
 
     def body(self) -> dict[str, Any]:
-        return {
+        body: dict[str, Any] = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
         }
+        if self.accepted:
+            body["completion_tokens_details"] = {"accepted_prediction_tokens": self.accepted}
+        return body
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterable
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.model import LoadError, Model
-from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.scheduler import Chunk, Schedulable
 from lumen.workers.llamacpp.threads import Tuner
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -117,6 +118,27 @@ class Batch:
         self.struct.n_tokens = n
         return rows
 
+    def fill_guesses(self, sequences: Many[Schedulable], guesses: Many[list[int]]) -> list[int]:
+        """Lay out the last token of each sequence and its guess, all rows with logits; returns the first of each."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        rows: list[int] = []
+        for sequence, guess in zip(sequences, guesses, strict=True):
+            rows.append(len(tokens))
+            tokens.append(sequence.tokens[-1])
+            tokens += guess
+            count = 1 + len(guess)
+            positions += range(sequence.computed, sequence.computed + count)
+            slots += [sequence.slot] * count
+        n = len(tokens)
+        self.tokens[:n] = tokens
+        self.positions[:n] = positions
+        self.sequences[:n] = slots
+        self.wanted[:n] = 1
+        self.struct.n_tokens = n
+        return rows
+
 
 def _pointer(array: NDArray[Any], kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
@@ -200,6 +222,15 @@ class Context:
         except NoRoom:
             batch.positions[:n] -= 1
             raise
+
+    def verify(self, sequences: Many[Schedulable], guesses: Many[list[int]]) -> list[int]:
+        """Decode the last token of each of `sequences` and a guess of what follows it, all rows with logits.
+
+        Returns the row of each one's last token; those of its guess come behind it. Raises as `decode` does.
+        """
+        rows = self.batch.fill_guesses(sequences, guesses)
+        self._run()
+        return rows
 
     def measure(self, chunk: Chunk) -> None:
         """Decode `chunk` (one token) and learn from it when one thread will do. Warms everything up on the way."""

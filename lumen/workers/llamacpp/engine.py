@@ -20,9 +20,11 @@ from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
 from lumen.workers.llamacpp.radix import common_prefix
+from lumen.workers.llamacpp.rounds import Rounds
 from lumen.workers.llamacpp.sampling import top_logprobs
 from lumen.workers.llamacpp.scheduler import Chunk, Limits, decodes, mixed_budget
 from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
+from lumen.workers.llamacpp.speculator import Speculator
 
 log = logging.getLogger("lumen.worker.engine")
 
@@ -50,11 +52,12 @@ class Engine:
         post: Post,
         embedder: Embedder,
         on_death: Callable[[], None],
+        speculator: Speculator | None = None,
     ) -> None:
         """`context` None: embeddings only. `park`: cells, and bytes of host memory, for prefixes of finished answers.
 
-        `post` hears each step's events at once; `on_death` that the
-        thread broke.
+        `post` hears each step's events at once; `on_death` that the thread broke. `speculator` None: nothing is
+        guessed.
         """
         self._context = context
         self._slots = slots
@@ -79,6 +82,7 @@ class Engine:
         self._gap = 0  # steps since some lane between running ones is empty
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
+            self._rounds = Rounds(context, counters, self._take, speculator)
             self._cache = self._new_cache(context)
             counters.cells_total = context.n_cells
 
@@ -220,6 +224,7 @@ class Engine:
             if not rows:
                 break
             if len(batches) == 1 and all(chunk.sample and chunk.count == 1 for chunk in batch):
+                self._rounds.aligned = True
                 self._round = [chunk.sequence for chunk in batch]  # type: ignore[misc]
             for chunk, row in zip(batch, rows, strict=True):
                 self._advance(chunk.sequence, chunk.count, row)  # type: ignore[arg-type]
@@ -227,20 +232,15 @@ class Engine:
 
     def _repeat(self) -> None:
         """One more token for everyone in the round: as if planned, with nothing left to plan."""
-        context, everyone = self._need(), self._round
-        begun = time.monotonic()
+        everyone, begun = self._round, time.monotonic()
         try:
-            context.again([sequence.tokens[-1] for sequence in everyone], exact=everyone[0].exact)
+            seconds = self._rounds.step(everyone)
         except NoRoom:
             self._round = []  # the next step makes room
-            return
         except (Aborted, DecodeFailed) as error:
             self._recover(error)
-            return
-        self._account(time.monotonic() - begun, begun, len(everyone), len(everyone))
-        for row, sequence in enumerate(everyone):
-            sequence.computed += 1
-            self._take(sequence, row)
+        else:
+            self._account(seconds, begun, len(everyone), len(everyone))
 
     def _close_ranks(self) -> None:
         """After a lane has been empty for some steps (else its successor is here at once), close the gap."""
@@ -370,14 +370,14 @@ class Engine:
         if row >= 0:
             self._take(sequence, row)
 
-    def _take(self, sequence: Sequence, row: int) -> None:
-        """Draw the next token of `sequence` and act on it."""
+    def _take(self, sequence: Sequence, row: int) -> bool:
+        """Draw the next token of `sequence` and act on it; False where its answer is done."""
         context = self._need()
         vocab = context.model.vocab
         token = sequence.sampler.take(context, row, sequence.answered)
         if vocab.is_eog(token) and not sequence.ignore_eos:
             self._finish(sequence, "stop")
-            return
+            return False
         self._counters.generated_tokens += 1
         sequence.tokens.append(token)
         sequence.unsent.append(token)
@@ -388,13 +388,16 @@ class Engine:
         deltas = machine.push(vocab.piece(token, token in sequence.special))
         if machine.stopped:
             self._finish(sequence, "stop", deltas)
-        elif sequence.answered >= sequence.max_answer:
+            return False
+        if sequence.answered >= sequence.max_answer:
             self._finish(sequence, "length", deltas)
-        elif deltas:
+            return False
+        if deltas:
             if sequence.outbox.whole:
                 sequence.unsent_deltas += deltas
             else:
                 self._emit(sequence, self._event(sequence, deltas))
+        return True
 
     def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
         event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
@@ -405,6 +408,7 @@ class Engine:
         last, finish = sequence.machine.finish(reason)
         event = self._event(sequence, sequence.unsent_deltas + (deltas or []) + last)
         event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
+        event.accepted = sequence.accepted
         self._emit(sequence, event)
         self._leave(sequence, finish)
 
@@ -412,6 +416,9 @@ class Engine:
         self._round = []
         self._running.remove(sequence)
         self._tight = False
+        if sequence.ahead:
+            self._need().cut(sequence.slot, sequence.computed)
+            sequence.ahead = 0
         self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
         sequence.sampler.close()
         self._counters.finished[how] = self._counters.finished.get(how, 0) + 1

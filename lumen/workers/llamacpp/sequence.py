@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
+from lumen.workers.llamacpp.guess import Lookup, Odds
 from lumen.workers.llamacpp.sampling import Sampler, TokenLogprob
 
 NEVER = 1 << 62
@@ -21,6 +22,7 @@ class Event:
     finish: the last event of its choice. rest: bytes of it that are still to be written, the others have been.
     error: (HTTP status, message), the choice ends without an answer.
     started: the choice was given a slot; `cached` tells how many prompt tokens were there already.
+    completion, accepted: with the last event, tokens of the answer, and those of them that had been guessed.
     """
 
     choice: int
@@ -32,6 +34,7 @@ class Event:
     started: bool = False
     cached: int = 0
     completion: int = 0
+    accepted: int = 0
     rest: bytes = b""
 
 
@@ -108,6 +111,10 @@ class Sequence:
     started: bool = False
     cancelled: bool = False
     ended: bool = False  # the loop has had its last event
+    ahead: int = 0  # cells behind `computed` that hold guesses
+    accepted: int = 0  # guessed tokens that were drawn
+    lookup: Lookup | None = None
+    odds: list[Odds] | None = None  # of guesses of each grade
     unsent_deltas: list[Delta] = field(default_factory=list)
     unsent: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -32,6 +32,7 @@ class Settings:
     flash_attn: str = "auto"
     kv_type: str = "f16"
     repack: str = "auto"
+    speculate: str = "auto"
     embedding: bool = False  # serve embeddings only
     pooling: str = "auto"
     grace: float = 30.0  # seconds for running answers after SIGTERM
@@ -58,6 +59,7 @@ class Settings:
             (self.kv_type, KV_TYPES, "--kv-type"),
             (self.flash_attn, FLASH, "--flash-attn"),
             (self.repack, FLASH, "--repack"),
+            (self.speculate, FLASH, "--speculate"),
             (self.pooling, POOLING, "--pooling"),
         ):
             if value not in allowed:

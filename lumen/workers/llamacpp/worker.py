@@ -12,12 +12,14 @@ from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
 from lumen.workers.llamacpp.context import Context, Shape
 from lumen.workers.llamacpp.embed import Embedder, pooling_of
 from lumen.workers.llamacpp.engine import Engine, Post
+from lumen.workers.llamacpp.guess import ROWS, Always, Wager
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.prepare import Preparer
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import NEVER
 from lumen.workers.llamacpp.settings import Settings
+from lumen.workers.llamacpp.speculator import Speculator
 
 Phase = Callable[..., None]
 
@@ -54,7 +56,10 @@ class Worker:
         """Start the engine thread."""
         context = self._context
         park = (self.settings.park, self.settings.shelf_mb << 20)
-        self.engine = Engine(context, self.settings.slots, park, self.counters, post, self.embedder, on_death)
+        speculator = _speculator(self.settings, self.model)
+        self.engine = Engine(
+            context, self.settings.slots, park, self.counters, post, self.embedder, on_death, speculator
+        )
         self.engine.start()
         return self.engine
 
@@ -127,7 +132,8 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
         n_ubatch=_ubatch(settings, flash_attn),
         n_seq=slots,
         threads=threads,
-        outputs=slots,  # llama.cpp reserves one for each sequence id
+        # llama.cpp reserves one for each sequence id, and takes more when there are more.
+        outputs=slots + (ROWS if _speculates(settings, model) else 0),
         flash_attn=flash_attn,
         kv_type=settings.kv_type,
         lanes=lanes,
@@ -138,6 +144,17 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
         context.close()
         return None
     return context
+
+
+def _speculator(settings: Settings, model: Model) -> Speculator | None:
+    if not _speculates(settings, model):
+        return None
+    return Speculator(Always() if settings.speculate == "on" else Wager())
+
+
+def _speculates(settings: Settings, model: Model) -> bool:
+    """Whether tokens may be guessed: they must be cut off again where they do not hold."""
+    return settings.speculate != "off" and not model.recurrent and model.n_swa == 0
 
 
 def _flash_attn(settings: Settings, model: Model, cells: int) -> str:

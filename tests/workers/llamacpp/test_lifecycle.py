@@ -67,7 +67,7 @@ def test_a_slow_reader_pauses_alone_and_loses_nothing(worker: Worker) -> None:
 
 
 def test_a_slow_reader_of_plain_text_reads_what_a_fast_one_does(worker: Worker) -> None:
-    body = {**LONG, "max_tokens": 2500, "seed": 7, "return_token_ids": True, "cache_prompt": False}
+    body = {**LONG, "max_tokens": 2500, "seed": 7, "return_token_ids": True, "resume_exact": True}
     with closing(worker.open(PATH, **body)) as slow:
         until(lambda: worker.metric("requests_running") == 1)
         base = worker.metric("generated_tokens_total")

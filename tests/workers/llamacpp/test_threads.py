@@ -27,10 +27,10 @@ def drive(
 
 
 @settings(max_examples=30)
-@given(st.lists(st.floats(0.5, 20), min_size=4, max_size=4), st.sampled_from([1e-4, 1e-2]))
-def test_it_settles_where_neither_neighbour_is_better(factors: list[float], one_row: float) -> None:
+@given(st.lists(st.floats(0.5, 20), min_size=4, max_size=4), st.sampled_from([0.004, 1.0]))
+def test_it_settles_where_neither_neighbour_is_better(factors: list[float], short: float) -> None:
     costs = dict(zip([1, 2, 4, 8], [factor * 0.01 for factor in factors], strict=True))
-    tuner = Tuner(8, one_row, 0.004)
+    tuner = Tuner(8, 0.01, short)  # begins with all threads, or with one
     now, _ = drive(tuner, costs.__getitem__, 400 * max(costs.values()) + 60)
     _, spent = drive(tuner, costs.__getitem__, 200 * max(costs.values()) + 200, now)
     settled = max(spent, key=lambda threads: spent[threads] / costs[threads])

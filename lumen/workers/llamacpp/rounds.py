@@ -1,0 +1,81 @@
+"""Steps in which everybody gets the next token, one after another, with nothing to plan; and guesses on top of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+
+from lumen.workers.llamacpp.context import Context
+from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.sequence import Sequence
+from lumen.workers.llamacpp.speculator import Guesses, Speculator
+
+
+class Rounds:
+    """On the engine's thread alone. `take` draws a sequence's next token from a row; False: its answer is done."""
+
+    def __init__(
+        self,
+        context: Context,
+        counters: Counters,
+        take: Callable[[Sequence, int], bool],
+        speculator: Speculator | None,
+    ) -> None:
+        self._context = context
+        self._counters = counters
+        self._take = take
+        self._speculator = speculator
+        self.aligned = False  # whether the context's last batch was one token of each of those of the round
+
+    def step(self, everyone: Many[Sequence]) -> float:
+        """One more token for everyone, more where guesses hold. Returns seconds of the decode; raises as it does.
+
+        `everyone` stands in the order of the last planned batch.
+        """
+        speculator = self._speculator
+        guesses = speculator.guess(everyone) if speculator is not None and not everyone[0].exact else None
+        begun = time.monotonic()
+        rows = self._decode(everyone, guesses)
+        seconds = time.monotonic() - begun
+        if speculator is not None:
+            if guesses is not None:
+                held = [self._accept(*each) for each in zip(everyone, guesses.tokens, rows, strict=True)]
+                self._counters.draft_tokens += sum(map(len, guesses.tokens))
+                self._counters.accepted_draft_tokens += sum(held)
+                speculator.learn(guesses, held, seconds)
+                return seconds
+            speculator.without(len(everyone), seconds)
+        for row, sequence in enumerate(everyone):
+            sequence.computed += 1
+            self._take(sequence, row)
+        return seconds
+
+    def _decode(self, everyone: Many[Sequence], guesses: Guesses | None) -> Many[int]:
+        """The row of each one's last token."""
+        if guesses is not None:
+            self.aligned = False
+            return self._context.verify(everyone, guesses.tokens)
+        if not self.aligned:
+            rows = self._context.decode([Chunk(sequence, sequence.computed, 1, True) for sequence in everyone])
+            self.aligned = True
+            return rows
+        self._context.again([sequence.tokens[-1] for sequence in everyone], exact=everyone[0].exact)
+        return range(len(everyone))
+
+    def _accept(self, sequence: Sequence, guess: list[int], row: int) -> int:
+        """Draw from the rows of a guess as long as the draws are what was guessed; returns how many were."""
+        sequence.ahead, held = len(guess) + 1, 0
+        for guessed in [*guess, None]:
+            sequence.computed += 1
+            sequence.ahead -= 1
+            goes_on = self._take(sequence, row + held)
+            if guessed is None or not goes_on or sequence.tokens[-1] != guessed:
+                break
+            held += 1
+            sequence.accepted += 1
+        if sequence.ahead:
+            self._context.cut(sequence.slot, sequence.computed)
+            sequence.ahead = 0
+        return held
