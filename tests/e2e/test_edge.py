@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
 
-from tests.e2e.conftest import Box
+from tests.e2e.conftest import Box, until
 from tests.gateway.certificates import Authority
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-edge")]
@@ -81,6 +84,31 @@ def test_a_box_is_looked_at_and_steered_from_another(edge: Box, authority: Autho
     assert ("gateway.targets", "key:operator", "127.0.0.1") in told
     edge.lumen("key", "revoke", "operator")
     assert "login" in fresh.lumen("--url", where, "status", check=False).stderr
+
+
+def test_a_renewed_certificate_and_a_restart_are_met_by_the_next_connection(edge: Box, authority: Authority) -> None:
+    def shown() -> str:
+        parts = urlsplit(edge.url)
+        with (
+            socket.create_connection(("127.0.0.1", parts.port or 0), timeout=20) as plain,
+            authority.client().wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            found: Any = secured.getpeercert()
+            return str(dict(pair[0] for pair in found["subject"])["commonName"])
+
+    assert shown() == "server"
+    renewed = authority.issue("renewed")
+    folder = edge.home / "config" / "tls"
+    for path in (renewed.cert, renewed.key):
+        new = folder / f"{path.name}.new"
+        new.write_bytes(path.read_bytes())
+        new.replace(folder / f"server{path.suffix}")
+    until(lambda: shown() == "renewed", "the renewed certificate")
+    before = edge.status()
+    edge.lumen("restart")
+    after = edge.status()
+    assert after["pid"] != before["pid"] and after["url"] == before["url"]
+    assert shown() == "renewed"
 
 
 def test_a_certificate_that_cannot_be_used_is_a_reason_not_to_start(fresh: Box) -> None:
