@@ -5,17 +5,20 @@ The numbers are the scorer's own features: signs and sizes of hashed word counts
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import msgspec
 import numpy as np
 
 from lumen.ledger.labels import Label
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.features import BUCKETS, PLAIN, SUBJECT_NAMES, Features, Table, features
-from lumen.routing.auto.model import FORMAT
 
 # Bytes of a request that is kept as its text: one with a longer system prompt takes less room as numbers.
 _MOST_TEXT = 64 * 1024
-TEXT, NUMBERS = "text", f"features-{FORMAT}"
+# Another Lumen's features may be others: what they are called goes with them.
+_NAMED = blake2b(repr((BUCKETS, PLAIN, SUBJECT_NAMES)).encode(), digest_size=4).hexdigest()
+TEXT, NUMBERS = "text", f"features-{_NAMED}"
 
 
 def text_of(ask: Ask) -> tuple[str, bytes]:

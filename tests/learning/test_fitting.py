@@ -73,8 +73,14 @@ def test_what_is_learnt_sends_the_easy_away_and_keeps_the_hard() -> None:
     promise = model.promise_of("cheap")
     assert promise is not None and promise.score is not None and promise.share > 0.3 and promise.bound <= 0.02
     scorer = Scorer(model)
-    easy, hard = (scorer.score(Ask(text.format(77))).of("cheap").loss for text in (EASY, HARD))
-    assert easy <= promise.score < hard
+    rng = random.Random(8)
+    away = {
+        text: sum(
+            scorer.score(Ask(text.format(rng.randrange(10_000)))).of("cheap").loss <= promise.score for _ in range(50)
+        )
+        for text in (EASY, HARD)
+    }
+    assert away[EASY] >= 35 and away[HARD] <= 2
     assert found.report["replay"]["off_strong"] > 0.3 and found.report["replay"]["loss"] < 0.02
     assert found.report["replayed_on"] == 240
 
