@@ -136,6 +136,8 @@ def _weights(file: BinaryIO, numbers: np.random.Generator, kind: int, size: int,
     """Norms of one; matrices of small random numbers, so that a network of them stays finite."""
     if kind == F32:
         data = np.ones(size // 4, np.float32).tobytes()
+    elif kind == F16:
+        data = (spread * numbers.standard_normal(size // 2, np.float32)).astype(np.float16).tobytes()
     elif kind in _BLOCKS:
         width, step = _BLOCKS[kind]
         blocks = np.empty((size // width, width), np.uint8)  # a half-precision scale, then 32 numbers
