@@ -53,7 +53,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 # What is asked of a running gateway alone; everything else is about this machine.
-AFAR = frozenset({"status", "top", "target", "sleep", "wake", "restart", "login", "logout", "whoami"})
+AFAR = frozenset(
+    {"status", "top", "target", "route", "canary", "feedback", "sleep", "wake", "restart", "login", "logout", "whoami"}
+)
 
 
 class LazyGroup(TyperGroup):

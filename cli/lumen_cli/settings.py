@@ -7,8 +7,9 @@ from pathlib import Path
 import typer
 
 from lumen.paths import Paths
+from lumen_cli import choice
 from lumen_cli.client import Admin
-from lumen_cli.errors import CliError
+from lumen_cli.errors import USAGE, CliError
 
 CONFIG: Path | None = typer.Option(
     None, "--config", metavar="PATH", help="The configuration file; default: the one in force."
@@ -16,7 +17,13 @@ CONFIG: Path | None = typer.Option(
 
 
 def config_file(given: Path | None, paths: Paths, admin: Admin | None = None) -> Path:
-    """The file a command is about: the one named, else the running gateway's, else the usual one."""
+    """The file a command is about: the one named, else the running gateway's, else the usual one.
+
+    Raises:
+        CliError: the command line is about a gateway elsewhere, whose file is not here.
+    """
+    if choice.chosen() is not None:
+        raise CliError("this is about a file of this machine", "leave --url and LUMEN_URL out", code=USAGE)
     if given is not None:
         return given.expanduser().absolute()
     status = (admin or Admin(paths.admin_socket)).status_or_none()

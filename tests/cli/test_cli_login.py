@@ -78,6 +78,7 @@ def elsewhere(idp: Provider, tmp_path: Path) -> Iterator[Elsewhere]:
         "version": "9.9", "pid": 1, "url": "https://elsewhere/v1", "uptime_s": 5.0, "ready": True, "models": [],
         "profile": {"name": "cpu"}, "requests": {}, "routes": [],
     }  # fmt: skip
+    operator.routes = lambda: [{"did": "there"}]  # type: ignore[attr-defined]
     operator.targets = lambda: []  # type: ignore[attr-defined]
     made = Elsewhere("", authority.path, SimpleNamespace(config=config, ring=KeyRing()), operator, now)
     made.served = served = Remote(operator, made.state, lambda: time.time() + now[0])
@@ -164,9 +165,14 @@ def test_what_is_about_this_machine_is_not_done_for_another(
     lumen: Run, home: Paths, elsewhere: Elsewhere, idp: Provider, quick: list[float]
 ) -> None:
     assert login(lumen, elsewhere).code == 0
-    for command in (["up"], ["down"], ["key", "ls"], ["route", "ls"], ["pull", "x"], ["chat"], ["config", "show"]):
+    assert lumen("--url", elsewhere.url, "route", "ls", "--json").json == [{"did": "there"}]
+    for command in (
+        ["up"], ["down"], ["key", "ls"], ["pull", "x"], ["chat"], ["config", "show"], ["route", "rm", "r"],
+        ["route", "set", "r", "--target", "lumen-tiny"], ["route", "ls", "--config", "x"],
+    ):  # fmt: skip
         done = lumen("--url", elsewhere.url, *command)
-        assert done.code == 2 and "about this machine" in done.err, command
+        assert done.code == 2 and "this machine" in done.err, command
+    assert not home.config_file.exists()
     done = lumen("--url", elsewhere.url, "restart")
     assert done.code == 1 and "restarted there" in done.err
 
