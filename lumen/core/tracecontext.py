@@ -36,7 +36,7 @@ class Context(Struct, frozen=True, gc=False):
 
     def header(self, number: int) -> bytes:
         """The lines that the target of the span with this number is sent."""
-        span = self.parent if self.span is None else "%016x" % self.id(number)
+        span = self.parent if self.span is None else f"{self.id(number):016x}"
         line = f"traceparent: 00-{self.trace}-{span}-{'01' if self.sampled else '00'}\r\n"
         return (f"{line}tracestate: {self.state}\r\n" if self.state else line).encode()
 
