@@ -36,7 +36,7 @@ from lumen.gateway.payloads import Payloads
 from lumen.gateway.retention import Retention, no_dumps
 from lumen.gateway.state import State
 from lumen.gateway.table import Table, learning
-from lumen.gateway.traces import Traces
+from lumen.gateway.traces import Traces, usable
 from lumen.gateway.upkeep import Keeper, prober
 from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hardware.readings import Monitor
@@ -128,14 +128,13 @@ class Service:
         )
         self.state.planner.wakes = self._wakes
         self.shelf = Shelf(where.scorers_dir)
-        self._retention = Retention(config)
         self.learning = Learning(
             self.state,
             Outside(
                 ledger=where.ledger_file,
                 kept=where.trials_file,
                 shelf=self.shelf,
-                retains=lambda route, key: self._retention.retains(route, key),
+                retains=lambda route, key: self.state.retention.retains(route, key),
                 learnt=self.learnt,
                 targets=self._set_targets,
                 note=self._note,
@@ -258,7 +257,7 @@ class Service:
     async def apply(self, config: Config) -> None:
         """Put a configuration in force: models to the supervisor, a new table for the requests to come."""
         async with self._applying:
-            before, traces = self.state.traces, self._traced(config)
+            usable(config.traces)
             wanted, missing = await self._files(config)
             if TINY not in wanted and await self._stopgap(wanted):
                 # First, so that `lumen/auto` is answered while the real model is on its way.
@@ -291,15 +290,14 @@ class Service:
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
             self.state.retention = retention
-            self.state.traces = traces
-            if before is not None and before is not traces:
-                await asyncio.to_thread(before.close)
+            before, self.state.traces = self.state.traces, self._traced(config)
             self._payloads.configure(config, retention)
             self.state.payloads = self._payloads if self._payloads.wanted else None
             self.state.billing.configure(config, ring)
             self.state.planner.learn(learnt)
-            self._retention = Retention(config, ring)
             self.learning.configured()
+            if before is not None and before is not self.state.traces:
+                await asyncio.to_thread(before.close)
 
     async def _set_targets(self, route: str, targets: list[Any]) -> None:
         """Write a route's targets into the configuration, its comments kept, and put it in force."""

@@ -10,7 +10,7 @@ import os
 import queue
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +55,9 @@ class Traces:
     """
 
     def __init__(self, wanted: Wanted, draw: random.Random, told: Callable[[str], None]) -> None:
-        if wanted.endpoint is None or find_spec("opentelemetry") is None:
-            raise ConfigError("traces need the package's extra: install lumen-serve[otlp]")
         self.wanted = wanted
-        self._endpoint = wanted.endpoint
-        self._headers = _resolved(wanted.headers)
+        self._headers = usable(wanted)
+        self._endpoint = wanted.endpoint or ""
         self._draw = draw
         self._told = told
         self._queue: queue.Queue[_Over | None] = queue.Queue(_MOST)
@@ -75,6 +73,9 @@ class Traces:
 
     def take(self, settled: Settled, context: Context, call: Call | None, trace: Trace, whole: bytes) -> None:
         """A request with a sampled context is over. `call`: what was asked; `None` where that must not be kept."""
+        if context.span is None:
+            # It began before anybody wanted spans.
+            return
         asked = answered = b""
         if self.wanted.payloads and call is not None:
             asked = _encode(getattr(call.request, "messages", None) or call.request)[:_MOST_TEXT]
@@ -170,10 +171,18 @@ def _readable(span: Span, context: Context, resource: Resource) -> ReadableSpan:
     )
 
 
-def _resolved(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers with what their variables hold."""
-    found = {}
-    for header, value in headers.items():
+def usable(wanted: Wanted) -> dict[str, str]:
+    """The headers with what their variables hold.
+
+    Raises:
+        ConfigError: the extra is not installed, or a variable is not set.
+    """
+    found: dict[str, str] = {}
+    if wanted.endpoint is None:
+        return found
+    if find_spec("opentelemetry") is None:
+        raise ConfigError("traces need the package's extra: install lumen-serve[otlp]")
+    for header, value in wanted.headers.items():
         name = value.removeprefix("env:")
         if name not in os.environ:
             raise ConfigError(f"traces.headers.{header}: the environment variable {name} is not set")

@@ -243,7 +243,11 @@ def test_nothing_that_was_said_is_anywhere(tmp_path: Path, upstream: int, of: st
         for process in box.ours():
             if "-m lumen" in " ".join(process.cmdline()):
                 assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        # The other target's answers are canaries too, and would be kept where that is allowed.
+        box.lumen("shadow", "start", "plain", "--candidate", "echo/other", "--share", "100%", "--texts")
         everything(place)
+        for request, _ in place.seen[:3]:
+            place.post("/v1/feedback", {"request_id": request, "score": 1.0, "comment": place.canary()})
         told = [place_metrics(place), *(box.lumen(*what, check=False).stdout for what in SHOWN)]
         assert not [canary for canary in place.canaries for text in told if canary in text]
         # While everything is open, the write-ahead log and the mapped journal included; and once more when all is over.
@@ -257,7 +261,13 @@ def test_nothing_that_was_said_is_anywhere(tmp_path: Path, upstream: int, of: st
         box.end()
 
 
-SHOWN = (("status", "--json"), ("top", "--once", "--json"), ("logs", "-n", "100000"), ("target", "ls", "--json"))
+SHOWN = (
+    ("shadow", "report", "plain", "--json"),
+    ("status", "--json"),
+    ("top", "--once", "--json"),
+    ("logs", "-n", "100000"),
+    ("target", "ls", "--json"),
+)
 
 
 def place_metrics(place: Place) -> str:
@@ -277,6 +287,17 @@ def exact(place: Place) -> None:
     assert len(ok) >= 8
     assert all(row[4] == row[2] * 1_000_000 + row[3] * 2_000_000 and row[2] >= 7 for row in ok.values())
     assert {row[0] for row in rows} <= {request for request, _ in place.seen}
+
+
+def test_without_it_what_routes_keep_is_found(tmp_path: Path, upstream: int) -> None:
+    """The same route and the same search: only the setting differs."""
+    place = started(tmp_path / "box", upstream, "nothing")
+    try:
+        assert place.post("/v1/chat/completions", chat("plain", place.canary())) == 200
+        found = until(place.found, "a file with what was said")
+        assert all("payloads" in bad for bad in found)
+    finally:
+        place.box.end()
 
 
 def test_the_search_would_find_what_is_kept(tmp_path: Path) -> None:
