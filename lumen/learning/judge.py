@@ -73,7 +73,7 @@ class Judge:
         if self.checker is not None:
             return await self._check(prompt, first, second)
         if self.judge is None:
-            return Found(None, "", "", why="nobody judges here")
+            return Found(None, "", "")
         if not (first.ok and second.ok):
             # An answer that is there is better than none; a judge has nothing to read.
             return Found((float(first.ok), float(second.ok)), "judge", judging.VERSION)

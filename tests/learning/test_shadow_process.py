@@ -51,7 +51,9 @@ def test_a_budget_that_is_used_up_ends_the_shadow_and_nothing_else(box: Box) -> 
     # A request comes to 26 micro-dollars, its worst case to several hundred.
     box.do("shadow", "start", **ALL, budget="0.001usd")
     assert box.ask(60, at_once=1, max_tokens=8) == ["p/right"] * 60
-    told = until(lambda: (s := box.shadow)["why"] == "the budget is used up" and s, "the end of the budget")
+    until(lambda: box.ask(1, max_tokens=8) and not box.shadow["running"], "the end of the budget")
+    told = box.shadow
+    assert told["why"] == "the budget is used up"
     assert not told["running"] and 0 < told["spent"] <= told["budget"] and told["held"] == 0
     asked = box.provider.asked["wrong"]
     box.ask(4, first=60, max_tokens=8)
@@ -66,6 +68,23 @@ def test_a_judge_that_is_down_costs_labels_and_no_answer(box: Box) -> None:
     report = box.admin.get("/admin/shadow/chat")["report"]
     assert (report["pairs"], report["judged"]) == (3, 0)
     assert "could not be asked" in box.shadow["why"]
+
+
+def test_what_is_run_in_the_dark_goes_first_when_clients_come(box: Box) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("[p/right]", "[p/wrong]"))
+    box.admin.post("/admin/reload")
+    box.provider.pause = 1.0
+    box.do("shadow", "start", candidate="p/refuses", share="100%")
+    assert box.ask(4) == ["p/wrong"] * 4
+    # More clients at once than the dark tolerates: their answers come, and what nobody waits for goes.
+    assert box.ask(40, at_once=40, first=10) == ["p/wrong"] * 40
+    dark = box.trials()["dark"]
+    assert dark["cancelled"] >= 4, dark
+    box.provider.pause = 0.0
+    box.ask(2, first=60)
+    until(lambda: box.shadow["pairs"] >= 2, "pairs once there is room again")
+    until(lambda: box.shadow["held"] == 0, "everything held to be let go")
 
 
 def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
