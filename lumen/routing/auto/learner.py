@@ -4,8 +4,8 @@ One ridge regression (`ridge.py`) over hashed n-grams, counts and subjects (`spa
 target's answer is good enough; what is lost by asking a target instead of the strong one, learnt as a difference
 because most of what makes labels uncertain is the same for both; the length of each target's answers. Where lengths
 are known, the predicted ones are features in turn: how long a target thinks says how hard it finds a request. Near
-neighbours (`near.py`) correct what is left. Every training row is also scored by a model that never saw its label:
-those scores are what a threshold is certified on.
+neighbours (`near.py`) correct what is left, and far from all labels the prior takes over (`far.py`). Every training row
+is also scored by a model that never saw its label: those scores are what a threshold is certified on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen.routing.auto import near, ridge
+from lumen.routing.auto import near, prior, ridge
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.calibrate import Line, line
+from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import F32, Table, table
 from lumen.routing.auto.model import Model
 from lumen.routing.auto.space import Scale, Space, length_waves
@@ -103,13 +104,15 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
     wanted = np.concatenate((labels.ok, labels.ok[:, [best]] - labels.ok[:, others]), axis=1)
     judged = np.arange(len(targets), wanted.shape[1])
     fitted = ridge.fit(kernel, wanted, weights, _penalty(kernel, wanted[:, judged], weights))
-    neighbours, shift = near.learn(near.sketch(rows.grams), wanted, fitted.left_out, judged)
+    neighbours, shift, nearest = near.learn(near.sketch(rows.grams), wanted, fitted.left_out, judged)
     seen = fitted.left_out + shift
     straight = [line(seen[:, i], wanted[:, i], weights) for i in range(wanted.shape[1])]
-    model = _model(targets, strong, space, lengths, neighbours, straight, points, fitted)
     columns = np.stack([straight[i](seen[:, i]) for i in range(wanted.shape[1])], axis=1)
     ok = np.clip(columns[:, : len(targets)], 0.0, 1.0)
-    return Learnt(model, ok, expected_loss(ok, columns[:, judged], best))
+    loss, looks = expected_loss(ok, columns[:, judged], best), prior.score(rows.plain)
+    far = Far.of(neighbours.familiar, neighbours.usual, looks, loss)
+    model = _model(targets, strong, space, lengths, neighbours, straight, points, fitted, far)
+    return Learnt(model, ok, far.blend(loss, nearest, looks))
 
 
 def expected_loss(ok: F64, direct: F64, best: int) -> F64:
@@ -162,6 +165,7 @@ def _model(
     straight: Sequence[Line],
     points: F32,
     fitted: ridge.Fit,
+    far: Far,
 ) -> Model:
     arrays: dict[str, NDArray[np.floating]] = {
         **space.arrays(),
@@ -170,6 +174,7 @@ def _model(
         "sketches": neighbours.sketches,
         "residuals": neighbours.residuals,
         "known": neighbours.known,
+        **far.arrays(),
     }
     if lengths is not None:
         waves = lengths.waves(lengths.scale.apply(lengths.left_out))
@@ -185,7 +190,7 @@ def _model(
         targets=tuple(targets),
         strong=strong,
         labels=len(points),
-        scalars={"doubt": neighbours.doubt, "familiar": neighbours.familiar},
+        scalars={"doubt": neighbours.doubt, "familiar": neighbours.familiar, **far.scalars()},
         arrays=arrays,
         lines={str(i): (each.intercept, each.slope) for i, each in enumerate(straight)},
     )

