@@ -26,6 +26,8 @@ from lumen_cli.client import Admin
 from lumen_cli.errors import CliError
 
 GONE = "▒"
+# What Prometheus adds to names and comments.
+_METRICS = ("HELP", "TYPE", "bucket", "count", "sum", "total", "created", "gauge", "counter", "histogram", "info")
 _LINES = 500
 _LOGS = 20
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_]*|[0-9]+|[^A-Za-z0-9_]")
@@ -73,7 +75,8 @@ def _kept(part: str, words: frozenset[str]) -> str:
     if part.isascii() and part.isdigit():
         return part if len(part) <= _DIGITS else GONE
     if part[0].isalpha() or part[0] == "_":
-        return part if part in words else GONE
+        known = part in words or all(piece in words for piece in part.split("_") if piece)
+        return part if known else GONE
     return part if part.isascii() and (part.isprintable() or part == "\t") else GONE
 
 
@@ -106,7 +109,7 @@ def vocabulary(names: Iterable[str]) -> frozenset[str]:
     """Every word of Lumen's own program, and of these names."""
     import lumen
 
-    found: set[str] = set()
+    found: set[str] = set(_METRICS)
     root = Path(lumen.__file__).parent
     for path in root.rglob("*.py"):
         found.update(re.findall(r"[A-Za-z_]+", path.read_text("utf-8")))

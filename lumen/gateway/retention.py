@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from functools import cache
 from pathlib import Path
 
 from lumen.config.schema import Config
@@ -34,12 +35,14 @@ class Retention:
         return self._all and route not in self._routes and (key is None or key.retains)
 
 
+@cache
 def no_dumps() -> bool:
     """See to it that no crash writes memory of this process, or of one it starts from now on, to a disk.
 
     The size of core files becomes zero for good; a system that hands dumps to a program, which that does not bind, is
     told to leave all memory out of them (both are inherited); and nobody but root may look into this process.
-    For processes that run already only their own next start helps.
+    For processes that run already only their own next start helps. Once is enough: afterwards the files by which it is
+    told are root's.
 
     Returns:
         Whether this system could be told all of it.

@@ -120,6 +120,10 @@ def _until_interrupted(
     code = child.wait()
     if code != 0:
         raise gateway.failure(paths, since, code)
+    after = gateway.record(paths)
+    if after is not None and after.pid != child.pid and gateway.Process(after.pid, after.started).alive():
+        note(f"Another gateway has taken over; it runs in the background (process {after.pid}).")
+        return
     note("Lumen was stopped.")
 
 
