@@ -30,7 +30,7 @@ GONE = "▒"
 _METRICS = ("HELP", "TYPE", "bucket", "count", "sum", "total", "created", "gauge", "counter", "histogram", "info")
 _LINES = 500
 _LOGS = 20
-_WORD = re.compile(r"[A-Za-z_][A-Za-z_]*|[0-9]+|[^A-Za-z0-9_]")
+_WORD = re.compile(r"[A-Za-z0-9_]+|[^A-Za-z0-9_]")
 # Longer numbers may be a card's or a telephone's.
 _DIGITS = 9
 _PACKAGES = (
@@ -72,11 +72,13 @@ def clean(text: str, words: frozenset[str]) -> str:
 
 
 def _kept(part: str, words: frozenset[str]) -> str:
-    if part.isascii() and part.isdigit():
+    if part.isascii() and part.removesuffix("e").isdigit():
         return part if len(part) <= _DIGITS else GONE
-    if part[0].isalpha() or part[0] == "_":
-        known = part in words or all(piece in words for piece in part.split("_") if piece)
-        return part if known else GONE
+    if part[0].isascii() and (part[0].isalnum() or part[0] == "_"):
+        # What has digits in it is known as a whole or not at all: parts of a key may be words.
+        name, _, suffix = part.rpartition("_")
+        known = part in words or (name in words and suffix in _METRICS)
+        return part if known or all(piece in words for piece in part.split("_") if piece) else GONE
     return part if part.isascii() and (part.isprintable() or part == "\t") else GONE
 
 
@@ -112,9 +114,9 @@ def vocabulary(names: Iterable[str]) -> frozenset[str]:
     found: set[str] = set(_METRICS)
     root = Path(lumen.__file__).parent
     for path in root.rglob("*.py"):
-        found.update(re.findall(r"[A-Za-z_]+", path.read_text("utf-8")))
+        found.update(re.findall(r"[A-Za-z0-9_]+", path.read_text("utf-8")))
     for name in names:
-        found.update(re.findall(r"[A-Za-z_]+", name))
+        found.update(re.findall(r"[A-Za-z0-9_]+", name))
     return frozenset(found)
 
 

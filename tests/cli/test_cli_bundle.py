@@ -95,4 +95,5 @@ def test_of_a_text_only_known_words_short_numbers_and_signs_are_left(text: str) 
     left = clean(text, frozenset({"ready", "model"}))
     assert set(re.findall(r"[A-Za-z]+", left)) <= {"ready", "model"}
     assert all(len(number) <= 9 for number in re.findall(r"[0-9]+", left))
+    assert not re.search(r"[A-Za-z][0-9]|[0-9][A-DF-Za-df-z]", left)
     assert clean(left, frozenset({"ready", "model"})) == left
