@@ -77,8 +77,9 @@ class Learning:
     async def start(self) -> None:
         """Take up what an earlier process left."""
         kept = await asyncio.to_thread(self._kept.load)
-        self._trust.load(kept.get("trust", {}))
-        self._nights = dict(kept.get("nights", {}))
+        self._trust.load(kept.get("trust"))
+        nights = kept.get("nights")
+        self._nights = dict(nights) if isinstance(nights, dict) else {}
         self._shadows.load(kept.get("shadows", {}))
         self._canaries.load(kept.get("canaries", {}))
         self._state.feedback = self

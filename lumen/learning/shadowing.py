@@ -46,7 +46,7 @@ class Shadowing:
         for one in kept.get("live", []):
             try:
                 plan = plan_of(one)
-                self.live[plan.route] = Shadow(plan, self._judge(plan), self._ground, one)
+                self.live[plan.route] = self._shadow(plan, self._judge(plan), one)
             except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
                 self._ground.say(f"a shadow could not be taken up again: {error}")
 
@@ -68,7 +68,7 @@ class Shadowing:
         priced(self._ground, entry, plan.candidate, judge)
         if plan.checker is not None:
             await tried(judge)
-        self.live[route] = shadow = Shadow(plan, judge, self._ground)
+        self.live[route] = shadow = self._shadow(plan, judge)
         self._changed()
         await self._ground.kept.now()
         return shadow.status()
@@ -108,6 +108,14 @@ class Shadowing:
         """End the checkers' processes."""
         for shadow in self.live.values():
             await shadow.judge.close()
+
+    def _shadow(self, plan: ShadowPlan, judge: Judge, kept: dict[str, Any] | None = None) -> Shadow:
+        def strong() -> str:
+            route = self._state.config.routes.get(plan.route)
+            # A route that is gone has no strong target but the candidate, which means: nobody is asked.
+            return plan.candidate if route is None else route.strong or route.targets[0].model
+
+        return Shadow(plan, judge, self._ground, strong, kept)
 
     def _judge(self, plan: ShadowPlan) -> Judge:
         return Judge(self._ground.dark, plan.judge, Checking(plan.checker) if plan.checker else None)

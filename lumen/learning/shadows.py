@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,10 +41,19 @@ class ShadowPlan(Struct, frozen=True):
 
 
 class Shadow:
-    """One shadow in motion. The event loop's own."""
+    """One shadow in motion. The event loop's own.
 
-    def __init__(self, plan: ShadowPlan, judge: Judge, ground: Ground, kept: dict[str, Any] | None = None) -> None:
+    Args:
+        strong: the route's strong target now. It is what is asked in the dark where a client was answered by the
+            candidate itself: else the requests that the route sends there would never be labelled again.
+    """
+
+    def __init__(
+        self, plan: ShadowPlan, judge: Judge, ground: Ground, strong: Callable[[], str],
+        kept: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         kept = kept or {}
+        self._strong = strong
         self.plan = plan
         self.judge = judge
         self._ground = ground
@@ -81,13 +91,13 @@ class Shadow:
     def over(self, asked: Asked, given: Answer, scorer: Scorer | None) -> None:
         """A request is over whose text may be looked at: is it drawn?"""
         plan = self.plan
-        if self.ceiling.exhausted or not given.ok or given.target == plan.candidate:
+        if self.ceiling.exhausted or not given.ok or given.target == self._other(given):
             return
         self.seen += 1
         chance = first(plan.share) if scorer is not None else plan.share
         if place(f"{plan.run}:1", asked.id.encode()) / 100 >= chance:
             return
-        job = Job(lambda: self._run(asked, given, scorer), frozenset({plan.candidate}))
+        job = Job(lambda: self._run(asked, given, scorer), frozenset({self._other(given)}))
         if not self._ground.dark.offer(job):
             self.why = "the gateway has better things to do"
 
@@ -98,13 +108,18 @@ class Shadow:
             if place(f"{plan.run}:2", asked.id.encode()) / 100 >= propensity / first(plan.share):
                 return
         self.drawn += 1
-        pairing = Pairing(asked, given, plan.candidate, "other", plan.run, "shadow", propensity, plan.texts)
+        whose = "given" if given.target == plan.candidate else "other"
+        pairing = Pairing(asked, given, self._other(given), whose, plan.run, "shadow", propensity, plan.texts)
         done = await compare(self._ground, pairing, self.judge, self.ceiling)
         self.pairs += done.compared is not None
         self.why = done.why
         if done.why:
             self.skipped[done.why] = self.skipped.get(done.why, 0) + 1
         self._ground.kept.soon()
+
+    def _other(self, given: Answer) -> str:
+        """Who is asked in the dark."""
+        return self.plan.candidate if given.target != self.plan.candidate else self._strong()
 
     async def _stratified(self, asked: Asked, scorer: Scorer) -> float:
         """The chance of this request: its band of the loss that the scorer expects decides."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct, ValidationError, convert, to_builtins
 
 from lumen.gateway.shadow import Dark, Job
 from lumen.gateway.table import Entry
@@ -41,9 +42,10 @@ class Trust:
         self._seen: dict[str, Seen] = {}
         self._due: dict[str, float] = {}
 
-    def load(self, kept: dict[str, Any]) -> None:
-        """Take over what was dumped."""
-        self._seen = convert(kept, dict[str, Seen])
+    def load(self, kept: Any) -> None:
+        """Take over what was dumped; what is none of that is forgotten, and the judges are looked at again."""
+        with suppress(ValidationError):
+            self._seen = convert(kept, dict[str, Seen])
 
     def dump(self) -> dict[str, Any]:
         """Everything that must outlive the process."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from lumen.core.errors import UnavailableError
 from lumen.ledger import opening
 from lumen.ledger.schema import migrate
 
@@ -31,7 +32,7 @@ _T = TypeVar("_T")
 SOURCES = ("judge", "checker", "feedback", "anchor")
 
 
-class LabelsError(Exception):
+class LabelsError(UnavailableError):
     """They cannot be read or written now."""
 
 

@@ -107,10 +107,34 @@ def test_a_checker_of_the_operators_own_rates_both(box: Box) -> None:
     assert report["by"] == ["checker"] and report["worse"] == 2
 
 
-@pytest.mark.parametrize("more", ["retention: none"])
-def test_nothing_is_tried_where_nothing_may_be_kept(box: Box, more: str) -> None:
+def test_requests_that_the_candidate_answered_itself_are_compared_too(box: Box) -> None:
+    """A route that sends the easy requests away already must not learn from the hard ones alone."""
     text = box.config.read_text()
-    box.config.write_text(text.replace("policy: ordered", f"policy: ordered\n    {more}"))
+    box.config.write_text(text.replace("[p/right]", "[p/right, p/wrong]").replace("ordered", "weighted"))
+    box.admin.post("/admin/reload")
+    box.do("shadow", "start", **ALL, judge="p/judge")
+    answered = box.ask(30)
+    assert {"p/right", "p/wrong"} == set(answered)
+    until(lambda: box.shadow["pairs"] == 30, "thirty pairs")
+    assert box.provider.asked["right"] == box.provider.asked["wrong"] == 30
+    report = box.admin.get("/admin/shadow/chat")["report"]
+    assert report["incumbent"]["targets"] == ["p/right"] and report["candidate"]["targets"] == ["p/wrong"]
+    assert report["worse"] == 30
+
+
+@pytest.mark.parametrize(
+    "trouble", ['{"trust": 7, "nights": [], "shadows": {"live": [{}]}, "canaries": {"of": [3]}}', "{"]
+)
+def test_a_gateway_starts_with_whatever_it_finds(box: Box, trouble: str) -> None:
+    box.kill()
+    (box.home / "state" / "trials.json").write_text(trouble)
+    box.up()
+    assert box.trials()["shadows"] == [] and box.ask(1) == ["p/right"]
+
+
+def test_nothing_is_tried_where_nothing_may_be_kept(box: Box) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("policy: ordered", "policy: ordered\n    retention: none"))
     box.admin.post("/admin/reload")
     box.do("shadow", "start", **ALL, judge="p/judge", texts=True)
     box.ask(4)
