@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -28,6 +29,9 @@ _BODY_TIMEOUT = 10.0
 _FRAME = 0.25
 # After so many, whether the listener is still let in is looked at again.
 _FRAMES_ADMITTED = 40
+# Seconds after which the same refusal is written down again, and refusals that are remembered.
+_NEWS = 60.0
+_MOST_TOLD = 1024
 
 
 class Operator(Protocol):
@@ -104,6 +108,28 @@ class Call:
         return self.path.removeprefix("/admin/").rstrip("/")
 
 
+class Refusals:
+    """Which refusals are news: one that comes again and again must not fill the audit log.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, str], float] = {}
+
+    def news(self, caller: str, call: str) -> bool:
+        """Whether this one is to be written down: it was not within the last minute."""
+        now, key = self._clock(), (caller, call)
+        if now - self._told.get(key, -_NEWS) < _NEWS:
+            return False
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        self._told[key] = now
+        return True
+
+
 EVENTS = "/admin/events"
 CALLS: tuple[Call, ...] = (
     Call("GET", "/admin/status", "viewer", lambda operator: operator.status()),
@@ -144,21 +170,21 @@ _PREFIXED = tuple(call for call in CALLS if call.prefix)
 
 def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
     """The handler of the UNIX socket, which opens only to the user the gateway runs as: they may do everything."""
-    owner = Caller(getpass.getuser(), "admin")
+    owner, refusals = Caller(getpass.getuser(), "admin"), Refusals()
 
     async def admit(request: BaseRequest) -> Caller:
         return owner
 
     async def handle(request: BaseRequest) -> StreamResponse:
         try:
-            return await serve(operator, request, admit)
+            return await serve(operator, request, admit, refusals)
         except LumenError as error:
             return error_reply(error, {})
 
     return handle
 
 
-async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> StreamResponse:
+async def serve(operator: Operator, request: BaseRequest, admit: Admit, refusals: Refusals) -> StreamResponse:
     """Answer one admin call of whoever `admit` lets in.
 
     Raises:
@@ -167,7 +193,8 @@ async def serve(operator: Operator, request: BaseRequest, admit: Admit) -> Strea
     caller = await admit(request)
     call, rest = find(request.method, request.path)
     if not covers(caller.role, call.role):
-        await operator.note("gateway.refused", call.name, *rest, needs=call.role, has=caller.role, **_who(caller))
+        if refusals.news(caller.name, call.path):
+            await operator.note("gateway.refused", call.name, *rest, needs=call.role, has=caller.role, **_who(caller))
         raise RequestError(
             f"This needs the role {call.role}; {caller.name} has the role {caller.role}.",
             status=403,

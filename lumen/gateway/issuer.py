@@ -119,7 +119,8 @@ class Issuer:
             status, body = await _fetch("GET", self._metadata.keys)
             if status != 200:
                 raise IssuerError("The issuer does not give its keys.")
-            self._keys, self._fetched = signers(body), self._clock()
+            # The library of signatures is imported here first, which takes its time.
+            self._keys, self._fetched = await asyncio.to_thread(signers, body), self._clock()
         except (IssuerError, ValueError) as error:
             if not self._keys or now >= self._fetched + STALE:
                 self._keys = ()

@@ -36,6 +36,7 @@ class Remote:
         self._operator = operator
         self._state = state
         self._clock = clock
+        self._refusals = admin.Refusals()
         self._config: Config | None = None
         self._proxies = Proxies()
         self._signon: SignOn | None = None
@@ -60,7 +61,9 @@ class Remote:
         if not self._proxies.secure(_peer(request), tls, request.headers.getall("X-Forwarded-Proto", [])):
             raise RequestError("The admin API is served over TLS only.", status=403, code="tls_required")
         own = self._own.get((request.method, request.path))
-        return await (own(request) if own is not None else admin.serve(self._operator, request, self._admit))
+        return await (
+            own(request) if own is not None else admin.serve(self._operator, request, self._admit, self._refusals)
+        )
 
     def _follow(self) -> None:
         """Take over a configuration that was changed; sessions go on while what they rest on stays as it was."""

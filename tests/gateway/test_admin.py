@@ -63,6 +63,7 @@ class Door:
     url: str
     session: aiohttp.ClientSession
     caller: admin.Caller | None = None
+    refusals: admin.Refusals = field(default_factory=lambda: admin.Refusals(lambda: 1000.0))
 
     async def admit(self, request: BaseRequest) -> admin.Caller:
         if self.caller is None:
@@ -82,7 +83,7 @@ async def door(anyio_backend: str) -> AsyncIterator[Door]:
 
         async def handle(request: BaseRequest) -> StreamResponse:
             try:
-                return await admin.serve(operator, request, made.admit)
+                return await admin.serve(operator, request, made.admit, made.refusals)
             except LumenError as error:
                 return error_reply(error, {})
 
@@ -143,6 +144,23 @@ async def test_a_call_is_refused_below_its_role_and_that_is_on_record(door: Door
     ((action, given, who, details),) = door.operator.noted
     assert (action, given[0], who) == ("gateway.refused", call.name, "ann")
     assert details == {"needs": call.role, "has": role, "address": "192.0.2.1"}
+
+
+async def test_a_refusal_that_comes_again_is_written_once_a_minute(door: Door) -> None:
+    now = [0.0]
+    door.refusals = admin.Refusals(lambda: now[0])
+    for second in range(121):
+        now[0] = float(second)
+        door.caller = admin.Caller("ann", "viewer")
+        assert (await door.ask("POST", "/admin/stop"))[0] == 403
+    assert len(door.operator.noted) == 3
+    door.caller = admin.Caller("bob", "viewer")
+    await door.ask("POST", "/admin/stop")
+    await door.ask("POST", "/admin/reload")
+    assert len(door.operator.noted) == 5, "another caller, another call"
+    many = admin.Refusals(lambda: now[0])
+    assert all(many.news(f"caller {number}", "x") for number in range(5000))
+    assert len(many._told) <= 1024
 
 
 async def test_who_is_not_let_in_is_not_told_which_calls_there_are(door: Door) -> None:
