@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.conftest import server_config, up  # noqa: F401 - fixtures, used here as well
 from tests.learning.box import Box
 from tests.learning.provider import Provider
 
