@@ -85,6 +85,7 @@ class Operator:
     def frame(self, number: int) -> dict[str, Any]:
         """What goes on right now, with the requests that ended after the `number`-th; see `gateway/live.py`."""
         service = self._service
+        service.later.flush()
         now, live, state = asyncio.get_running_loop().time(), service.live, service.state
         left_out, ended = live.since(number, _MOST_SHOWN)
         return {
@@ -112,6 +113,7 @@ class Operator:
         Raises:
             RequestError: it is not kept, or not any more.
         """
+        self._service.later.flush()
         found = self._service.live.find(request_id)
         if found is None:
             raise RequestError("There is no such request among the last ones.", status=404, param="request")

@@ -34,6 +34,7 @@ from lumen.gateway.metrics import Gauges, Metrics, Snapshot
 from lumen.gateway.overview import Served
 from lumen.gateway.payloads import Payloads
 from lumen.gateway.retention import Retention, no_dumps
+from lumen.gateway.settled import Later
 from lumen.gateway.state import State
 from lumen.gateway.table import Table, learning
 from lumen.gateway.traces import Traces, usable
@@ -112,6 +113,8 @@ class Service:
             enabled=config.logging.level in ("debug", "info"),
         )
         self.metrics, self.live = Metrics(), Live()
+        # What is only looked at is told of many requests together.
+        self.later = Later((self._access, self.metrics, self.live))
         self.audit = AuditLog(where.audit_file)
         self._payloads = Payloads(where.payloads_dir, draw.random, say)
         self._keeper = Keeper(health, where.state_dir / "targets.json", say)
@@ -120,7 +123,7 @@ class Service:
             table=Table(Config(), self.upstreams.none(), int(self.started)),
             ring=KeyRing(),
             readiness=self,
-            observers=(self._access, self.metrics, self.live),
+            observers=(self.later,),
             draw=draw,
             health=health,
             billing=Billing(where.ledger_file, told=_ledger_told),
@@ -229,6 +232,7 @@ class Service:
         await asyncio.to_thread(self._payloads.close)
         if self.state.traces is not None:
             await asyncio.to_thread(self.state.traces.close)
+        self.later.flush()
         self._access.flush()
 
     def _own(self, work: Any) -> None:
@@ -380,6 +384,7 @@ class Service:
         return self.served.ready(self.supervisor.states(), self.supervisor.standings())
 
     def _expose(self) -> Snapshot:
+        self.later.flush()
         targets = self.state.health.snapshot(asyncio.get_running_loop().time())
         gauges = overview.gauges(self.state, self.served, self.supervisor.states(), targets)
         return Snapshot(self.metrics, Gauges(gauges))

@@ -119,8 +119,13 @@ def input_bound(
 
 def worst(price: Price, input_tokens: int, output_tokens: int, micros: int = 0) -> int:
     """The most that a request within these bounds can cost, in pico-dollars, whatever is cached or tiered."""
-    dearest = max([_dearest(r) * input_tokens + r.output * output_tokens for r in _reached(price, input_tokens)])
-    return min(dearest + price.per_request + _seconds(price, micros), MOST)
+    dearest = price.dearest * input_tokens + price.output * output_tokens
+    for tier in price.tiers:
+        if input_tokens > tier.over:
+            dearest = max(dearest, tier.dearest * input_tokens + tier.output * output_tokens)
+    if price.per_second:
+        dearest += _seconds(price, micros)
+    return min(dearest + price.per_request, MOST)
 
 
 def output_within(price: Price, amount: int, input_tokens: int, micros: int = 0) -> int | None:
@@ -130,7 +135,7 @@ def output_within(price: Price, amount: int, input_tokens: int, micros: int = 0)
         return -1
     found: list[int] = []
     for rate in _reached(price, input_tokens):
-        after_input = left - _dearest(rate) * input_tokens
+        after_input = left - rate.dearest * input_tokens
         if after_input < 0:
             return -1
         if rate.output:
@@ -146,17 +151,13 @@ def meets(price: Price | None, ceiling: int) -> bool:
 def ceiling_needed(price: Price) -> int:
     """The lowest price ceiling, in pico-dollars a token, that this target meets."""
     steps: tuple[Price | Tier, ...] = (price, *price.tiers)
-    return max(max(_dearest(rate), rate.output) for rate in steps)
+    return max(max(rate.dearest, rate.output) for rate in steps)
 
 
 def _reached(price: Price, input_tokens: int) -> Sequence[Price | Tier]:
     if not price.tiers:
         return (price,)
     return (price, *(tier for tier in price.tiers if input_tokens > tier.over))
-
-
-def _dearest(rate: Price | Tier) -> int:
-    return max(rate.input, rate.cached_input or 0, rate.cache_write or 0)
 
 
 def _or(own: int | None, usual: int) -> int:

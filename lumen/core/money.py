@@ -10,7 +10,7 @@ half up to micro-dollars, after adding up.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 DOLLAR = 10**12
@@ -28,13 +28,20 @@ _TOKENS = {"1m": 10**6, "1k": 10**3, "token": 1}
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """The prices of a request with more than `over` input tokens; they hold for the whole of it, not its excess."""
+    """The prices of a request with more than `over` input tokens; they hold for the whole of it, not its excess.
+
+    `dearest`: what an input token costs at most, whatever is done with it.
+    """
 
     over: int
     input: int
     output: int
     cached_input: int | None = None
     cache_write: int | None = None
+    dearest: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest", max(self.input, self.cached_input or 0, self.cache_write or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Price:
 
     `cached_input`, `cache_write`: input tokens read from, or written to, a cache; `None`: as any input token.
     Reasoning tokens are output tokens. `tiers`: in ascending order of `over`; the last one reached applies.
+    `dearest`: what an input token costs at most below the first tier. `free`: nothing this target does costs anything.
 
     Raises:
         ValueError: a price that is negative or above one dollar a token, or tiers out of order.
@@ -55,24 +63,23 @@ class Price:
     per_request: int = 0
     per_second: int = 0
     tiers: tuple[Tier, ...] = ()
+    dearest: int = field(init=False, repr=False, compare=False)
+    free: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Asked for every request, so known once.
+        object.__setattr__(self, "dearest", max(self.input, self.cached_input or 0, self.cache_write or 0))
         steps: tuple[Price | Tier, ...] = (self, *self.tiers)
-        tokens = [p for s in steps for p in (s.input, s.output, s.cached_input or 0, s.cache_write or 0)]
-        if not all(0 <= price <= _DEAREST for price in tokens):
+        tokens = any(s.dearest or s.output for s in steps)
+        object.__setattr__(self, "free", not (tokens or self.per_request or self.per_second))
+        prices = [p for s in steps for p in (s.input, s.output, s.cached_input or 0, s.cache_write or 0)]
+        if not all(0 <= price <= _DEAREST for price in prices):
             raise ValueError("a price is between 0 and 1 dollar a token")
         if not (0 <= self.per_request <= MOST and 0 <= self.per_second <= MOST):
             raise ValueError("a price is not negative")
         overs = [tier.over for tier in self.tiers]
         if any(over < 0 for over in overs) or overs != sorted(set(overs)):
             raise ValueError("tiers begin at ascending numbers of input tokens")
-
-    @property
-    def free(self) -> bool:
-        """Nothing this target does costs anything."""
-        steps: tuple[Price | Tier, ...] = (self, *self.tiers)
-        tokens = any(s.input or s.output or s.cached_input or s.cache_write for s in steps)
-        return not (tokens or self.per_request or self.per_second)
 
     def at(self, input_tokens: int) -> Price | Tier:
         """The prices that hold for a request with so many input tokens."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from lumen.gateway.attempt import Record
 from lumen.wire.answers import Usage
+
+# Seconds that a request which is over may wait to be told of, and requests told of together at most.
+_LATE = 0.1
+_TOGETHER = 2_000
 
 
 class Settled(Struct, gc=False):
@@ -59,3 +65,32 @@ class Observer(Protocol):
     """Told of every request that is over, on the event loop: what takes time belongs elsewhere."""
 
     def add(self, settled: Settled) -> None: ...
+
+
+class Later:
+    """Tells observers of many requests together, at most 0.1 s late: work done in a row is done faster.
+
+    Whoever reads what they know calls `flush` before.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+        self._held: list[Settled] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, settled: Settled) -> None:
+        self._held.append(settled)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LATE, self.flush)
+        elif len(self._held) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell them of all that are held."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, []
+        for observer in self._observers:
+            for settled in held:
+                observer.add(settled)
