@@ -87,6 +87,28 @@ def test_what_is_run_in_the_dark_goes_first_when_clients_come(box: Box) -> None:
     until(lambda: box.shadow["held"] == 0, "everything held to be let go")
 
 
+def test_calls_of_functions_are_checked_where_they_are_known(box: Box) -> None:
+    function = {"name": "find", "parameters": {"type": "object"}}
+    box.do("shadow", "start", candidate="p/tool", share="100%")
+    more = {"tools": [{"type": "function", "function": function}]}
+    box.ask(2, **more)
+    box.ask(2, stream=False, first=2, **more)
+    until(lambda: box.shadow["pairs"] == 4, "four pairs")
+    candidate = box.admin.get("/admin/shadow/chat")["report"]["candidate"]
+    assert (candidate["tool_calls"], candidate["tool_calls_valid"]) == (4, 0.0)
+    box.do("shadow", "stop")
+    # The other way round: what a stream called is not known where its request would not be answered the same again.
+    text = box.config.read_text()
+    box.config.write_text(text.replace("[p/right]", "[p/tool]"))
+    box.admin.post("/admin/reload")
+    box.do("shadow", "start", candidate="p/right", share="100%")
+    box.ask(2, first=4, temperature=1, **more)
+    box.ask(1, first=6, stream=False, **more)
+    until(lambda: box.shadow["pairs"] == 1, "the one that is known")
+    assert box.shadow["seen"] == 1
+    assert box.admin.get("/admin/shadow/chat")["report"]["incumbent"]["tool_calls"] == 1
+
+
 def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
     assert "no target" in box.refused("shadow", "start", candidate="q/none")
     assert "share" in box.refused("shadow", "start", **{**ALL, "share": "200%"})
