@@ -8,10 +8,11 @@ file descriptors (SCM_RIGHTS). What the new one (the successor) says, and what t
 2. `go`, once the successor's engines are ready → `gone`: the old one listens no more and has written down what it has
    learned. Whoever connects from then on waits in the listening socket's queue for the successor, which is there.
 3. Connections come, each as soon as nothing is under way on it. A client keeps its connection and notices nothing.
-4. The end of the socket: the old one has finished its answers, booked them and closed the ledger, or it was killed.
+4. `released`: the old one has finished its answers, booked them and closed the ledger.
+5. The end of the socket: its engines are gone too, or it was killed.
 
-The ledger has one writer at any time: the successor opens it at 4. Until then requests that cost nothing are served and
-booked later; those that cost money wait, at most as long as the old one may drain.
+The ledger has one writer at any time: the successor opens it at 4, or else at 5. Until then requests that cost nothing
+are served and booked later; those that cost money wait, at most as long as the old one may drain.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,13 @@ class Predecessor:
         connection.close()
         return True
 
+    def released(self) -> None:
+        """Tell the successor that the ledger is closed."""
+        if self._channel is not None:
+            self._channel.send("released")
+
     def close(self) -> None:
-        """The end: the ledger is closed."""
+        """The end of everything here."""
         given = self._listening.fileno() == -1
         self._stop_listening()
         if not given:
@@ -215,11 +221,20 @@ class Successor:
         self._channel.send("go")
         await _told(self._channel, "gone")
 
-    async def connections(self, adopt: Callable[[socket.socket], Any]) -> None:
-        """Take over what connections come until the other one has ended and the ledger is free."""
+    async def connections(
+        self, adopt: Callable[[socket.socket], Awaitable[None]], released: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Take over what connections come until the other one has ended; `released`: called once the ledger is free."""
+        free = False
         while (got := await self._channel.get(None)) is not None:
             for fd in got[1]:
                 await adopt(socket.socket(fileno=fd))
+            if got[0] == "released":
+                free = True
+                await released()
+        if not free:
+            # It was killed.
+            await released()
 
     def close(self) -> None:
         self._channel.close()

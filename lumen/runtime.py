@@ -119,11 +119,12 @@ class Runtime:
             self._inheriting.cancel()
         await public.cleanup()
         await private.cleanup()
-        await service.close(0.0 if self._hurry.is_set() else service.config.server.drain)
+        grace = 0.0 if self._hurry.is_set() else service.config.server.drain
+        await service.close(grace, self._handover.released if self._handover is not None else None)
         if self._before is not None:
             self._before[0].close()
         if self._handover is not None:
-            # Last: it tells a successor that the ledger is closed.
+            # Last: it tells a successor that the engines are gone.
             self._handover.close()
 
     def _certificates(self) -> Certificates | None:
@@ -199,9 +200,13 @@ class Runtime:
                 # Its client left on the way.
                 client.close()
 
-        await before.connections(adopt)
-        await self._service.inherit()
-        say("the gateway before this one has ended; its ledger is taken over")
+        async def released() -> None:
+            await self._service.inherit()
+            say("the gateway before this one has closed the ledger; its ledger is taken over")
+
+        await before.connections(adopt, released)
+        await self._service.supervisor.alone()
+        say("the gateway before this one has ended")
 
     async def _give(self, handover: Predecessor | None, public: ServerRunner, private: ServerRunner) -> None:
         """Let a successor have the sockets, and each connection once nothing is under way on it."""

@@ -200,12 +200,11 @@ class Service:
         self._serve()
 
     async def inherit(self) -> None:
-        """The other gateway has ended: its ledger is this one's now, and what is left of its engines goes."""
+        """The other gateway has closed its ledger: it is this one's now."""
         await self.state.billing.start()
         if self.state.released is not None:
             self.state.released.set()
             self.state.released = None
-        await self.supervisor.alone()
         await self.learning.start()
 
     def save(self) -> None:
@@ -218,16 +217,22 @@ class Service:
         self._own(self.memory.watch())
         self._own(prober(self.state.health, self.upstreams.alive))
 
-    async def close(self, grace: float) -> None:
-        """Engines have `grace` seconds; what was learned and spent is written."""
+    async def close(self, grace: float, released: Callable[[], None] | None = None) -> None:
+        """Engines have `grace` seconds; what was learned and spent is written.
+
+        Args:
+            released: called once the ledger is closed, which a gateway that takes over waits for.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.learning.close()
         self.upstreams.close()
+        await self.state.billing.stop()
+        if released is not None:
+            released()
         await self.supervisor.stop(grace)
         await self.memory.close()
-        await self.state.billing.stop()
         self._keeper.save()
         await asyncio.to_thread(self._payloads.close)
         if self.state.traces is not None:

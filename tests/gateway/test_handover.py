@@ -99,7 +99,8 @@ async def test_half_a_request_stays_where_it_began(part: bytes) -> None:
         listening.close()
 
 
-async def test_the_whole_conversation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_whole_conversation(tmp_path: Path, told: bool) -> None:
     went: list[str] = []
     path = tmp_path / "h.sock"
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
@@ -123,15 +124,26 @@ async def test_the_whole_conversation(tmp_path: Path) -> None:
         async def adopt(client: socket.socket) -> None:
             got.append(client)
 
-        coming = asyncio.ensure_future(after.connections(adopt))
+        freed: list[bool] = []
+
+        async def released() -> None:
+            freed.append(coming.done())
+
+        coming = asyncio.ensure_future(after.connections(adopt, released))
         assert before.give(theirs) and theirs.fileno() == -1
         ours.sendall(b"hello")
         while not got:
             await asyncio.sleep(0)
         assert got[0].recv(5) == b"hello"
-        assert not coming.done()
+        assert not coming.done() and not freed
+        if told:
+            before.released()
+            while not freed:
+                await asyncio.sleep(0)
         before.close()
         await coming
+        # Once, also where the one before was killed and said nothing.
+        assert freed == [False]
         for one in (ours, *got, taken.listener):
             one.close()
         os.close(taken.lock)
