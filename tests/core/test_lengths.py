@@ -32,11 +32,12 @@ def test_the_bound_is_that_of_all_that_is_remembered(answers: list[int], times: 
     for answer in answers * times:
         lengths.add(answer)
         needed, seen = -(-lengths._total * 99 // 100), 0
-        for bucket, count in enumerate(lengths._counts):
+        at = 0
+        for at, count in enumerate(lengths._counts):
             seen += count
             if seen >= needed:
                 break
-        assert lengths._at == bucket
+        assert lengths._at == at
 
 
 def test_short_answers_are_held_at_the_floor() -> None:
