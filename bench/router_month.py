@@ -164,10 +164,9 @@ def section(folder: Path, months: int) -> str:
         ("quality lost, once certified", told("after", "{:+.2%}")),
     )
     lines = [
-        f"### A month of mixed traffic, {WEAK} and {STRONG}",
-        "",
-        f"Certified for a loss of at most {LIMIT:.0%} at {CONFIDENCE:.0%}; {months} simulated months, mean and",
-        f"middle 95 %. Dollars a million tokens: {dollars[0]} and {dollars[1]} ({VENDOR}, from the catalogue).",
+        f"Mixed traffic, {WEAK} and {STRONG}, certified for a loss of at most {LIMIT:.0%} at {CONFIDENCE:.0%};",
+        f"{months} simulated months, mean and middle 95 %. Dollars a million tokens: {dollars[0]} and",
+        f"{dollars[1]} ({VENDOR}, from the catalogue).",
         "Assumed:",
         ASSUMED,
         "",

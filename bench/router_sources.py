@@ -131,8 +131,6 @@ def section(folder: Path) -> str:
     """The part of the results about sources that were never labelled."""
     rng = np.random.default_rng(0)
     lines = [
-        "### A source without any label",
-        "",
         f"APGR of {len(PAIRS)} pairs together (Gemini 1.5 Flash → Pro, Llama 3.1 8B → 70B, Phi 3 mini → Llama 70B),",
         f"learnt on at most {_EACH:,} labels of each other source. Requests like these stay with the strong target.",
         "",

@@ -120,7 +120,8 @@ def _read(header: dict[str, Any], rest: memoryview, version: str) -> Model:
     for name, kind, shape in header["arrays"]:
         dtype = np.dtype(_TYPES[kind])
         size = int(np.prod(shape)) * dtype.itemsize
-        arrays[name] = np.frombuffer(rest[:size], dtype).reshape(shape)
+        # Copied, because in the file it begins anywhere, and what is not aligned is copied for every product instead.
+        arrays[name] = np.frombuffer(rest[:size], dtype).reshape(shape).copy()
         rest = rest[size:]
     if len(rest):
         raise ValueError("there is more in it than its header says")

@@ -39,7 +39,8 @@ class Near:
         requests."""
         if not len(self.sketches):
             return np.zeros((len(sketches), self.residuals.shape[1])), np.zeros(len(sketches))
-        alike = sketches @ self.sketches.T
+        # For a single request a matrix times a vector, which is several times faster than the general product.
+        alike = (self.sketches @ sketches[0])[None] if len(sketches) == 1 else sketches @ self.sketches.T
         return _shift(alike, self.residuals, self.known, self.doubt), alike.max(axis=1).astype(np.float64)
 
 
