@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,12 +33,9 @@ def test_the_bound_is_that_of_all_that_is_remembered(answers: list[int], times: 
     lengths = Lengths()
     for answer in answers * times:
         lengths.add(answer)
-        needed, seen = -(-lengths._total * 99 // 100), 0
-        at = 0
-        for at, count in enumerate(lengths._counts):
-            seen += count
-            if seen >= needed:
-                break
+        needed = -(-lengths._total * 99 // 100)
+        upto = accumulate(lengths._counts)
+        at = next(bucket for bucket, seen in enumerate(upto) if seen >= needed)
         assert lengths._at == at
 
 
