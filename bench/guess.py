@@ -3,7 +3,7 @@
     python -m bench.guess [--half | --model GGUF] [--rounds N] [--streams 1,4] [--write]
 
 Predictable text: answers to a prompt that repeats itself, at temperature 0, which go on repeating it. Unpredictable
-text: random words, and answers drawn at temperature 1. The two workers take turns within each round; medians.
+text: random words, and answers drawn at temperature 1.8. The two workers take turns within each round; medians.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench import report
 from bench.engine import TINY, Served, Setting, half_billion, post, start_lumen
 
 PREDICTABLE: dict[str, Any] = {"temperature": 0}
-CHANCE: dict[str, Any] = {"temperature": 1.0}
+CHANCE: dict[str, Any] = {"temperature": 1.8}
 KINDS = {"predictable": PREDICTABLE, "unpredictable": CHANCE}
 
 
