@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from lumen.routing.auto.learner import Learnt
 from lumen.routing.auto.model import Model, Promise
 
 F64 = NDArray[np.float64]
+C128 = NDArray[np.complex128]
 
 # Below this many labels nothing leaves the strong target, whatever the labels say.
 FEWEST = 300
@@ -115,13 +117,30 @@ def _tail(net: int, rows: int, mean: float, share: float) -> float:
     share = max(share, abs(mean))
     up, down = (share + mean) / 2, (share - mean) / 2
     size = 1 << (2 * rows + 1).bit_length()
-    turns = np.exp(2j * np.pi * np.arange(size) / size)
-    weights = np.fft.fft((1.0 - share + up * turns + down / turns) ** rows).real / size
+    turns = _turns(size)
+    weights = np.fft.fft(_power(1.0 - share + up * turns + down * turns.conj(), rows)).real / size
     # Entry k is the chance of a net of k; negative nets stand at the end.
     weights = np.maximum(weights, 0.0)
     if net < 0:
         return float(weights[size // 2 : size + net + 1].sum())
     return float(weights[size // 2 :].sum() + weights[: net + 1].sum())
+
+
+@lru_cache(2)
+def _turns(size: int) -> C128:
+    """The roots of unity, once around."""
+    found: C128 = np.exp(2j * np.pi * np.arange(size) / size)
+    return found
+
+
+def _power(base: C128, exponent: int) -> C128:
+    """By squaring, which is many times faster than the general power of complex numbers."""
+    out = np.ones_like(base)
+    while exponent:
+        if exponent & 1:
+            out *= base
+        base, exponent = base * base, exponent >> 1
+    return out
 
 
 def _share_above(seen: int, rows: int, level: float) -> float:
