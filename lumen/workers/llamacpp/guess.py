@@ -37,8 +37,8 @@ _PURSE = 8.0
 """Decodes that may be lost at once."""
 _REFRESH = 32
 """Guesses in a row after which one decode goes without, so that the time of one is known."""
-_LAST = 7
-"""Times that the usual one is the middle of."""
+_LAST = 8
+"""Times from which the usual one is taken."""
 
 
 class Lookup:
@@ -117,15 +117,15 @@ def hoped(likely: float, depth: int) -> float:
 
 
 class Recent:
-    """The middle of the last few of some numbers: one that tells of other programs is passed over."""
+    """Of the last few of some times one of the short ones: other programs only ever make them longer."""
 
     def __init__(self, first: float, most: int) -> None:
         self._last = deque([first], most)
-        self.middle = first
+        self.usual = first
 
     def add(self, number: float) -> None:
         self._last.append(number)
-        self.middle = sorted(self._last)[len(self._last) // 2]
+        self.usual = sorted(self._last)[len(self._last) // 4]
 
 
 @dataclass(slots=True)
@@ -160,8 +160,8 @@ class Wager:
     def _slope(self, sequences: int, depth: int) -> float:
         known = self._slopes.get((sequences, depth))
         if known is not None:
-            return known.middle
-        return min((slope.middle for (n, _), slope in self._slopes.items() if n == sequences), default=_SLOPE)
+            return known.usual
+        return min((slope.usual for (n, _), slope in self._slopes.items() if n == sequences), default=_SLOPE)
 
     def plain(self, sequences: int, seconds: float) -> None:
         """A decode of one token for each of `sequences` took `seconds`."""
@@ -177,14 +177,14 @@ class Wager:
         """A decode with `guesses` guesses of `depth` took `seconds`, and `held` guessed tokens were drawn."""
         self._row += 1
         rows = depth * guesses / sequences
-        slope = max(0.0, seconds / self._plain[sequences].middle - 1.0) / rows
+        slope = max(0.0, seconds / self._plain[sequences].usual - 1.0) / rows
         known = self._slopes.get((sequences, depth))
         if known is None:
             known = self._slopes[sequences, depth] = Recent(slope, _LAST)
         else:
             known.add(slope)
         # What such a decode usually takes: this one's time may tell of other programs.
-        self._earn(_SPARED + held / sequences - known.middle * rows)
+        self._earn(_SPARED + held / sequences - known.usual * rows)
 
     def _earn(self, decodes: float) -> None:
         self.purse = min(self.purse + decodes, _PURSE)
