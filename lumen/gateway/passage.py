@@ -1,0 +1,167 @@
+"""One request from its plan to its record: what it is, where it goes, what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from aiohttp.web import BaseRequest, StreamResponse
+
+from lumen.core.trace import Trace
+from lumen.gateway import planning, timing
+from lumen.gateway.attempt import Errand, Journey
+from lumen.gateway.attempts import run
+from lumen.gateway.course import Course
+from lumen.gateway.live import Active
+from lumen.gateway.outlet import Outlet
+from lumen.gateway.reply import EventStream, Fold, stream_reply
+from lumen.gateway.settled import Settled
+from lumen.gateway.state import State
+from lumen.gateway.tab import Tab
+from lumen.gateway.table import Entry
+from lumen.gateway.traces import context_of
+from lumen.gateway.trial import Asked
+from lumen.keys import Key
+from lumen.wire.call import Call
+from lumen.wire.continued import asked
+from lumen.wire.ingress.dress import Dress
+
+
+class Passage:
+    """A request that was planned and counts as under way: `answer` it, then `end` it, whatever happens.
+
+    Args:
+        size: bytes of its body. headers: the client's. started: the loop's time when it came.
+
+    Raises:
+        LumenError: there is no plan for it; nothing is under way then.
+    """
+
+    __slots__ = ("_asks", "_call", "_entry", "_fresh", "_id", "_journey", "_key", "_part", "_plan", "_size", "_started",
+                 "_state", "_tab", "_whole")  # fmt: skip
+
+    def __init__(
+        self,
+        state: State,
+        request_id: str,
+        key: Key | None,
+        entry: Entry,
+        call: Call,
+        size: int,
+        headers: Mapping[str, str],
+        started: float,
+    ) -> None:
+        self._state, self._id, self._key, self._entry = state, request_id, key, entry
+        self._call, self._size, self._started = call, size, started
+        now = asyncio.get_running_loop().time()
+        plan, fresh = planning.plan(state, entry, call, request_id, key, size, headers, now)
+        trial = state.trials.get(entry.account)
+        self._part = None if trial is None else trial.begin(Asked(request_id, entry, key, call, size, headers))
+        if self._part is not None:
+            plan, fresh = self._part.steer(plan, fresh)
+        self._plan, self._fresh = plan, fresh
+        self._asks = asked(call)
+        self._journey = Journey(Trace(call.answers, replayable=self._asks.repeatable and call.stream))
+        self._journey.context = context_of(state.traces, headers.get("traceparent"), headers.get("tracestate"))
+        self._tab: Tab | None = None
+        self._whole = b""
+        state.counters.in_flight += 1
+        who = key.id if key else None
+        state.active[request_id] = Active(
+            request_id, call.operation.value, entry.name, who, call.stream, started, self._journey,
+            asyncio.current_task(),
+        )  # fmt: skip
+
+    async def answer(self, request: BaseRequest, dress: Dress | None) -> tuple[StreamResponse, str]:
+        """The attempt loop: the answer that was sent, and how it ended.
+
+        Raises:
+            LumenError: nothing was sent.
+        """
+        state, entry, call, fresh = self._state, self._entry, self._call, self._fresh
+        offers = [target.offer for target, _ in self._plan]
+        self._tab = state.billing.open(
+            self._id, self._key, entry.account, call, self._size, offers[:fresh], offers[fresh:]
+        )
+        response: StreamResponse
+        if call.stream:
+            server = state.config.server
+            known = {"x-request-id": self._id, "x-lumen-route": entry.name}
+            limits = {"keepalive": server.keepalive, "stall": server.client_stall}
+            stream = EventStream(request, known, self.told, dress=dress, **limits)
+            response = await stream_reply(stream, run(self._errand(self._tab, stream), self._course()))
+        else:
+            fold = Fold(dress)
+            await run(self._errand(self._tab, fold), self._course())
+            self._whole = fold.body
+            response = await fold.reply(request, self.told())
+        return response, self._journey.attempts[-1].outcome
+
+    def _errand(self, tab: Tab, outlet: Outlet) -> Errand:
+        return Errand(self._id, self._call, self._entry, self._size, self._state.health, tab, self._journey, outlet)
+
+    def _course(self) -> Course:
+        entry, state = self._entry, self._state
+        return Course(
+            self._plan,
+            self._journey.trace,
+            self._asks,
+            state.health,
+            around_filter=entry.around_filter,
+            clock=asyncio.get_running_loop().time,
+            draw=state.draw.random,
+            fresh=self._fresh,
+            cover=entry.cover,
+        )
+
+    def told(self) -> dict[str, str]:
+        """The headers that tell of it, as far as it has come."""
+        journey, started = self._journey, self._started
+        taken = asyncio.get_running_loop().time() - started
+        return {
+            "x-request-id": self._id,
+            "x-lumen-route": self._entry.name,
+            "x-lumen-target": journey.target,
+            "x-lumen-reason": planning.reason(self._plan, journey.attempts),
+            "openai-processing-ms": str(round(taken * 1000)),
+            **timing.headers(journey.attempts, started, stream=self._call.stream),
+        }
+
+    def end(self, outcome: str) -> None:
+        """Book it, count it, tell who watches. Synchronous, so that a cancelled handler still finishes it."""
+        state, key, call, journey, whole = self._state, self._key, self._call, self._journey, self._whole
+        cost = 0
+        if self._tab is not None:
+            self._tab.close(outcome)
+            cost = self._tab.cost
+        settled = Settled(
+            self._id, call.operation.value, self._entry.name, key.id if key else None, time.time(), self._started,
+            asyncio.get_running_loop().time(), outcome, call.stream, journey.attempts, cost,
+        )  # fmt: skip
+        settle(state, settled)
+        account = self._entry.account
+        if state.traces is not None and journey.context is not None and journey.context.sampled:
+            may = state.retention.retains(account, key)
+            state.traces.take(settled, journey.context, call if may else None, journey.trace, whole)
+        if state.payloads is not None:
+            state.payloads.take(settled, account, key, call, journey.trace, whole)
+        if self._part is not None:
+            self._part.over(settled, journey, whole)
+
+
+def settle(state: State, settled: Settled) -> None:
+    """Count a request that is over and tell who watches."""
+    del state.active[settled.id]
+    counters = state.counters
+    counters.in_flight -= 1
+    counters.total += 1
+    if counters.in_flight == 0:
+        state.idle.set()
+    if settled.outcome == "cancelled":
+        counters.cancelled += 1
+    elif settled.outcome != "ok":
+        counters.errors += 1
+    counters.splices += len(settled.splices)
+    for observer in state.observers:
+        observer.add(settled)
