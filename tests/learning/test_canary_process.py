@@ -44,7 +44,7 @@ def test_a_candidate_that_is_as_good_is_promoted_and_written_into_the_configurat
 
 
 def test_a_broken_candidate_is_rolled_back_within_thirty_of_its_answers_and_nobody_notices(box: Box) -> None:
-    box.do("canary", "start", candidate="p/dead", guard="errors", steps="50,100")
+    box.do("canary", "start", candidate="p/dead", guard="errors", steps="25,100")
     drive(box, "rolled_back", stream=False)
     told = box.canary
     assert told["answers"] <= 30 and "errors" in told["reason"]
