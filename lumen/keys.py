@@ -78,6 +78,9 @@ class Key:
         return any(fnmatchcase(name, glob) for glob in (self.routes if route else self.models))
 
 
+_NOBODY: tuple[bytes, Key | None] = (b"", None)
+
+
 class KeyRing:
     """An immutable set of keys, found by what a client presents."""
 
@@ -85,7 +88,7 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self.keys: tuple[Key, ...] = tuple(keys)
-        self._by_hash = {bytes.fromhex(key.hash): key for key in self.keys}
+        self._by_hash = {(digest := bytes.fromhex(key.hash)): (digest, key) for key in self.keys}
 
     def find(self, presented: str, now: float) -> Key | None:
         """The active key whose secret is `presented`, else `None`.
@@ -96,8 +99,8 @@ class KeyRing:
         if not presented or len(presented) > _LONGEST_PRESENTED:
             return None
         digest = hashlib.sha256(presented.encode("utf-8", "surrogatepass")).digest()
-        key = self._by_hash.get(digest)
-        if key is None or not hmac.compare_digest(bytes.fromhex(key.hash), digest):
+        known, key = self._by_hash.get(digest, _NOBODY)
+        if key is None or not hmac.compare_digest(known, digest):
             return None
         return key if key.active(now) else None
 

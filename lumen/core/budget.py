@@ -185,10 +185,11 @@ def reserve(accounts: Iterable[Account], amount: int, now: int) -> Reservation |
 def extend(reservation: Reservation, amount: int) -> Refusal | None:
     """Make a reservation `amount` larger, in the windows it was made in; unchanged where that is refused."""
     total = reservation.amount + amount
-    for account, _ in reservation.bound:
+    limited = [bound for bound in reservation.bound if bound[0].limited]
+    for account, _ in limited:
         if (refused := _too_dear(account, total)) is not None:
             return refused
-    for account, counters in reservation.bound:
+    for account, counters in limited:
         for at, cap in account.capped:
             if (refused := _full(account, at, cap, counters[at], amount, total, reservation.booked)) is not None:
                 return refused

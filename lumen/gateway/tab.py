@@ -293,20 +293,19 @@ class Tab:
         if each is None:
             each = self._lengths.bound(offer.most_output) if self._most is None else self._most
         left = max(each - delivered, 1) + slack
-        if need.max_tokens is None and self._limited:
-            fits = self._within(price, left, input_tokens, offer.most_micros)
-            each, left = each - (left - fits), fits
         amount = worst(price, input_tokens, left * answers, offer.most_micros)
-        if need.max_tokens is None and self._limited:
-            return bounded(self.call, each), amount
-        return self.call, amount
+        if need.max_tokens is not None or not self._limited:
+            return self.call, amount
+        room = budget.room(self._reservation, self._committed())
+        if room is not None and amount > room:
+            fits = self._within(price, room, left, input_tokens, offer.most_micros)
+            each, left = each - (left - fits), fits
+            amount = worst(price, input_tokens, left * answers, offer.most_micros)
+        return bounded(self.call, each), amount
 
-    def _within(self, price: Price, each: int, input_tokens: int, micros: int) -> int:
-        """A shorter bound where only that fits what money is left, down to a floor that still makes an answer."""
-        left = budget.room(self._reservation, self._committed())
-        if left is None:
-            return each
-        fits = output_within(price, left, input_tokens, micros)
+    def _within(self, price: Price, room: int, each: int, input_tokens: int, micros: int) -> int:
+        """A shorter bound that fits what money is left, down to a floor that still makes an answer."""
+        fits = output_within(price, room, input_tokens, micros)
         if fits is None:
             return each
         return min(each, max(fits // self.need.answers, min(FLOOR, each)))
