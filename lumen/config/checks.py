@@ -306,6 +306,8 @@ def price_of(pricing: Pricing) -> Price:
         cache_write=pricing.cache_write,
         per_request=pricing.per_request,
         per_second=pricing.per_second,
+        per_image=pricing.per_image,
+        per_audio_second=pricing.per_audio_second,
         tiers=tiers,
     )
 

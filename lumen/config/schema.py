@@ -174,6 +174,13 @@ class Abilities:
     extra_content: bool | None = None
     sampler_state: bool | None = None
     max_tokens_field: MaxTokensField | None = None
+    tokenize: bool | None = None
+    rerank: bool | None = None
+    moderations: bool | None = None
+    image_generation: bool | None = None
+    image_edits: bool | None = None
+    transcription: bool | None = None
+    speech: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,10 @@ class PriceTier:
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """What a model costs. `cached_input`, `cache_write`: tokens read from or written to a cache; default: `input`."""
+    """What a model costs. `cached_input`, `cache_write`: tokens read from or written to a cache; default: `input`.
+
+    `per_second`: of the target's device. `per_image`: made. `per_audio_second`: of audio that was written down.
+    """
 
     input: Rate = 0
     output: Rate = 0
@@ -197,6 +207,8 @@ class Pricing:
     cache_write: Rate | None = None
     per_request: Amount = 0
     per_second: Amount = 0
+    per_image: Amount = 0
+    per_audio_second: Amount = 0
     tiers: tuple[PriceTier, ...] = ()
 
 

@@ -6,6 +6,7 @@ estimated from what the gateway itself sent and received, and the bill is then m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -88,6 +89,11 @@ def bill(price: Price, reported: Tokens | None, seen: Seen, micros: int = 0) -> 
     )
     counted = Tokens(input_tokens, output_tokens, told.cached, told.cache_write, told.reasoning)
     return Bill(counted, min(cost, MOST), estimated)
+
+
+def units(price: Price, images: int, seconds: float) -> int:
+    """What images and seconds of audio cost, in pico-dollars."""
+    return min(price.per_image * images + math.ceil(price.per_audio_second * seconds), MOST)
 
 
 def believable(count: int | None) -> int | None:

@@ -46,11 +46,12 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a target costs, in pico-dollars: a token, a request, and a second of its device.
+    """What a target costs, in pico-dollars: a token, a request, a second of its device, an image, a second of audio.
 
     `cached_input`, `cache_write`: input tokens read from, or written to, a cache; `None`: as any input token.
     Reasoning tokens are output tokens. `tiers`: in ascending order of `over`; the last one reached applies.
     `dearest`: what an input token costs at most below the first tier. `free`: nothing this target does costs anything.
+    `by_unit`: images or audio have prices of their own.
 
     Raises:
         ValueError: a price that is negative or above one dollar a token, or tiers out of order.
@@ -63,7 +64,10 @@ class Price:
     per_request: int = 0
     per_second: int = 0
     tiers: tuple[Tier, ...] = ()
+    per_image: int = 0
+    per_audio_second: int = 0
     dearest: int = field(init=False, repr=False, compare=False)
+    by_unit: bool = field(init=False, repr=False, compare=False)
     free: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,11 +75,13 @@ class Price:
         object.__setattr__(self, "dearest", max(self.input, self.cached_input or 0, self.cache_write or 0))
         steps: tuple[Price | Tier, ...] = (self, *self.tiers)
         tokens = any(s.dearest or s.output for s in steps)
-        object.__setattr__(self, "free", not (tokens or self.per_request or self.per_second))
+        object.__setattr__(self, "by_unit", bool(self.per_image or self.per_audio_second))
+        object.__setattr__(self, "free", not (tokens or self.per_request or self.per_second or self.by_unit))
         prices = [p for s in steps for p in (s.input, s.output, s.cached_input or 0, s.cache_write or 0)]
         if not all(0 <= price <= _DEAREST for price in prices):
             raise ValueError("a price is between 0 and 1 dollar a token")
-        if not (0 <= self.per_request <= MOST and 0 <= self.per_second <= MOST):
+        whole = (self.per_request, self.per_second, self.per_image, self.per_audio_second)
+        if not all(0 <= price <= MOST for price in whole):
             raise ValueError("a price is not negative")
         overs = [tier.over for tier in self.tiers]
         if any(over < 0 for over in overs) or overs != sorted(set(overs)):

@@ -50,7 +50,7 @@ class LlamaCpp:
         return "openai"
 
     def abilities(self, model: Model) -> Abilities:
-        return Abilities(token_ids=True, prefill="continue")
+        return Abilities(token_ids=True, prefill="continue", tokenize=True)
 
     def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
         if files.path.is_dir():

@@ -68,7 +68,10 @@ class VLLM:
 
     def abilities(self, model: Model) -> Abilities:
         # Going on takes a limit for what is left of the context.
-        return Abilities(token_ids=model.context is not None, sampler_state=False, prefill="continue")
+        ids = model.context is not None
+        return Abilities(
+            token_ids=ids, sampler_state=False, prefill="continue", tokenize=True, rerank=True, transcription=True
+        )
 
     def settle(self, files: ModelFiles, model: Model, machine: Hardware) -> Model:
         config = read_config(files.path)

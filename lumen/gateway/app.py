@@ -17,17 +17,43 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.auth import authenticate, identify
 from lumen.gateway.feedback import feedback
+from lumen.gateway.http import read_form
 from lumen.gateway.metrics import CONTENT_TYPE, exposition
 from lumen.gateway.pipeline import Operation, resolve, serve
 from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
 from lumen.wire.call import chat_call, completion_call, embedding_call
+from lumen.wire.ingress.count import CountDress, estimated_count
 from lumen.wire.ingress.messages_answer import MessagesDress, messages_error
-from lumen.wire.ingress.messages_request import parse_messages
+from lumen.wire.ingress.messages_request import parse_count, parse_messages
 from lumen.wire.ingress.responses_answer import ResponsesDress
 from lumen.wire.ingress.responses_request import chat_of as responses_chat
 from lumen.wire.ingress.responses_request import parse_responses
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
+from lumen.wire.passed import (
+    counted,
+    detokenize_call,
+    image_call,
+    image_edit_call,
+    image_variation_call,
+    kind_of,
+    moderation_call,
+    parse_detokenize,
+    parse_image,
+    parse_image_edit,
+    parse_image_variation,
+    parse_moderation,
+    parse_rerank,
+    parse_speech,
+    parse_tokenize,
+    parse_transcription,
+    parse_translation,
+    rerank_call,
+    speech_call,
+    tokenize_call,
+    transcription_call,
+    translation_call,
+)
 
 Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
 
@@ -117,12 +143,37 @@ async def remote(state: State, request: BaseRequest, request_id: str) -> StreamR
     return await state.remote(request)
 
 
+# Whoever counts tokens for the Messages API is told an estimate where no local model can count.
+COUNT = Operation(
+    lambda body: counted(parse_count(body)),
+    tokenize_call,
+    dress=lambda given: CountDress(),
+    needs="tokenize",
+    without=estimated_count,
+)
+TRANSCRIPTION = Operation(parse_transcription, transcription_call, needs="transcription", take=read_form, kind=kind_of)
+TRANSLATION = Operation(parse_translation, translation_call, needs="transcription", take=read_form, kind=kind_of)
+SPEECH = Operation(parse_speech, speech_call, needs="speech", kind=kind_of)
+IMAGE_EDIT = Operation(parse_image_edit, image_edit_call, needs="image_edits", take=read_form)
+IMAGE_VARIATION = Operation(parse_image_variation, image_variation_call, needs="image_edits", take=read_form)
+
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", inference(parse_chat, chat_call)),
     Endpoint("POST", "/v1/completions", inference(parse_completion, completion_call)),
     Endpoint("POST", "/v1/embeddings", inference(parse_embedding, embedding_call)),
     Endpoint("POST", "/v1/messages", _served(MESSAGES), error=messages_error),
+    Endpoint("POST", "/v1/messages/count_tokens", _served(COUNT), error=messages_error),
     Endpoint("POST", "/v1/responses", _served(RESPONSES)),
+    Endpoint("POST", "/tokenize", _served(Operation(parse_tokenize, tokenize_call, needs="tokenize"))),
+    Endpoint("POST", "/detokenize", _served(Operation(parse_detokenize, detokenize_call, needs="tokenize"))),
+    Endpoint("POST", "/v1/rerank", _served(Operation(parse_rerank, rerank_call, needs="rerank"))),
+    Endpoint("POST", "/v1/moderations", _served(Operation(parse_moderation, moderation_call, needs="moderations"))),
+    Endpoint("POST", "/v1/images/generations", _served(Operation(parse_image, image_call, needs="image_generation"))),
+    Endpoint("POST", "/v1/images/edits", _served(IMAGE_EDIT)),
+    Endpoint("POST", "/v1/images/variations", _served(IMAGE_VARIATION)),
+    Endpoint("POST", "/v1/audio/transcriptions", _served(TRANSCRIPTION)),
+    Endpoint("POST", "/v1/audio/translations", _served(TRANSLATION)),
+    Endpoint("POST", "/v1/audio/speech", _served(SPEECH)),
     Endpoint("POST", "/v1/feedback", feedback),
     Endpoint("GET", "/v1/models", list_models),
     Endpoint("GET", "/v1/models/", show_model, prefix=True),

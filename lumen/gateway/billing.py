@@ -27,7 +27,8 @@ from lumen.keys import Key, KeyRing, Limits
 from lumen.ledger.rows import HoldRow, Opening
 from lumen.ledger.store import Ledger, LedgerError
 from lumen.wire.call import Call
-from lumen.wire.requests import ChatRequest, EmbeddingRequest, FilePart, ImagePart, Message, TextPart
+from lumen.wire.passed import Passed
+from lumen.wire.requests import ChatRequest, FilePart, ImagePart, Message, Plain, TextPart
 
 # Seconds between checkpoints of what requests under way have cost; also between tries to open a ledger.
 _CHECKPOINT = 1.0
@@ -358,7 +359,11 @@ class Billing:
 def needed(call: Call, body: int) -> Need:
     """What a request asks for, from its call and the bytes of its JSON."""
     request = call.request
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, Passed):
+        size = body if request.text_bytes is None else request.text_bytes
+        bound = input_bound(size, images=len(getattr(request, "files", ()))) + request.seconds
+        return Need(size, bound, 0, None, request.output_bound, request.images, request.seconds)
+    if isinstance(request, Plain):
         return Need(body, input_bound(body), 0, None)
     asked = request.max_tokens
     if not isinstance(request, ChatRequest):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_chunks",
         "_complete",
         "_error",
+        "_full",
         "_header_bytes",
         "_loop",
         "_parser",
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         # Serves one answer after the other: only what was read whole is followed by another.
         self._parser = httptools.HttpResponseParser(self)
+        # While a form is sent: done when the other side has taken enough of it.
+        self._full: asyncio.Future[None] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -99,6 +102,25 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
+
+    async def send_form(self, head: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        """Begin a new exchange with a body that is sent at the pace of the other side, and never copied as a whole.
+
+        Raises:
+            ConnectionBroke: the other side closed the connection.
+        """
+        self.send(head, b"")
+        for part in parts:
+            for at in range(0, len(part), _JOIN_BELOW):
+                if self._ready:
+                    # It has answered without waiting for the rest; the connection ends with that.
+                    self.headers["connection"] = "close"
+                    return
+                if self._transport is None or self._transport.is_closing():
+                    raise ConnectionBroke
+                self._transport.write(part[at : at + _JOIN_BELOW])
+                if self._full is not None:
+                    await self._full
 
     async def head(self) -> None:
         """Wait for `status` and `headers` (names in lower case).
@@ -213,11 +235,20 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(error)
             return False
 
+    def pause_writing(self) -> None:
+        self._full = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        full, self._full = self._full, None
+        if full is not None and not full.done():
+            full.set_result(None)
+
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.resume_writing()
         if not self._complete and self._error is None:
             if self._until_eof and exc is None:
                 self._complete = True
@@ -289,11 +320,13 @@ class Origin:
         default = 443 if where.tls else 80
         host = f"[{where.host}]" if ":" in where.host else where.host
         lines = {"Host": host if where.port == default else f"{host}:{where.port}"}
-        lines |= {"Content-Type": "application/json", **headers}
+        lines |= {name: value for name, value in headers.items() if name.lower() != "content-type"}
+        kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "application/json")
         for name, value in lines.items():
-            if any(c in name + value for c in "\r\n\0"):
+            if any(c in name + value + kind for c in "\r\n\0"):
                 raise ValueError(f"the header {name!r} holds a line break")
-        self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
+        self._own = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
+        self._headers = self._own + f"Content-Type: {kind}\r\n".encode("latin-1")
         self._heads: dict[tuple[str, str, str], bytes] = {}
         self._idle: deque[Connection] = deque()
         self._tls: ssl.SSLContext | None = None
@@ -334,15 +367,27 @@ class Origin:
         return made
 
     def head(self, path: str, accept: str, length: int, method: str = "POST", lines: bytes = b"") -> bytes:
-        """The request's header; all but the length and `lines` was made when it was first needed."""
+        """The request's header; all but the length and `lines` was made when it was first needed.
+
+        Args:
+            path: below the base URL, or from the root where it begins with a slash.
+        """
         made = self._heads.get((method, path, accept))
         if made is None:
-            line = f"{method} {self._where.base.rstrip('/')}/{path} HTTP/1.1\r\nAccept: {accept}\r\n"
-            start = line.encode("latin-1")
+            start = self._start(method, path, accept)
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             made = self._heads[method, path, accept] = start + self._headers + b"Content-Length: "
         return b"%b%d\r\n%b\r\n" % (made, length, lines)
+
+    def form_head(self, path: str, accept: str, length: int, kind: str, lines: bytes = b"") -> bytes:
+        """The header of a request whose body is of another kind than JSON; `kind` holds no line break."""
+        more = b"Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n" % (kind.encode("latin-1"), length, lines)
+        return self._start("POST", path, accept) + self._own + more
+
+    def _start(self, method: str, path: str, accept: str) -> bytes:
+        where = path if path.startswith("/") else f"{self._where.base.rstrip('/')}/{path}"
+        return f"{method} {where} HTTP/1.1\r\nAccept: {accept}\r\n".encode("latin-1")
 
     def give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Keep a connection for the next request where it can serve one, else drop it."""

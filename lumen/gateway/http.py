@@ -20,6 +20,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.reply import encode_error, error_reply
+from lumen.wire.passed import Received
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -147,6 +148,29 @@ async def read_body(request: BaseRequest, limit: int, timeout: float) -> bytes:
     except TimeoutError:
         raise RequestError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def read_form(request: BaseRequest, limit: int, timeout: float) -> Received:
+    """The whole body of a form, held once; small pieces of it are added as they come.
+
+    Raises:
+        RequestError: 413 beyond `limit` bytes, 408 after `timeout` seconds, 415 for a coding.
+    """
+    headers = request.headers
+    if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+        raise RequestError("Request bodies must not be compressed.", status=415, code="unsupported_encoding")
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            while data := await request.content.readany():
+                body += data
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise RequestError("The request's body did not arrive in time.", status=408, code="request_timeout") from None
+    return Received(body, headers.get("Content-Type", ""))
 
 
 def _check_kind(kind: str) -> None:

@@ -15,8 +15,16 @@ import msgspec
 
 import lumen
 from lumen.gateway.admin import CALLS, EVENTS, Call
-from lumen.wire.ingress.messages_request import MessagesRequest
+from lumen.wire.ingress.messages_request import CountRequest, MessagesRequest
 from lumen.wire.ingress.responses_request import ResponsesRequest
+from lumen.wire.passed import (
+    DetokenizeRequest,
+    ImageRequest,
+    ModerationRequest,
+    RerankRequest,
+    SpeechRequest,
+    TokenizeRequest,
+)
 from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
 Json = dict[str, Any]
@@ -52,6 +60,14 @@ _LIST: Json = {"type": "array", "items": {"type": "object"}}
 _COMPLETION = _object("id", "object", "created", "model", "choices", choices=_LIST, usage={"type": "object"})
 _MODEL = _object("id", "object", "created", "owned_by", id=_TEXT, object={"const": "model"}, owned_by=_TEXT)
 
+_IMAGES = _object("created", "data", data=_LIST)
+_SAID = _object("text", text=_TEXT)
+
+
+def _form(file: str, **more: Json) -> Json:
+    return _object("model", file, **{"model": _TEXT, file: {"type": "string", "format": "binary"}, **more})
+
+
 SURFACE: tuple[About, ...] = (
     About("POST", "/v1/chat/completions", "Answer a conversation.", _COMPLETION, ChatRequest, streams=True),
     About("POST", "/v1/completions", "Go on with a text.", _COMPLETION, CompletionRequest, streams=True),
@@ -72,6 +88,32 @@ SURFACE: tuple[About, ...] = (
         _object("id", "object", "status", "model", "output", output=_LIST),
         ResponsesRequest,
         streams=True,
+    ),
+    About(
+        "POST",
+        "/v1/messages/count_tokens",
+        "Count the tokens of a conversation; `x-lumen-estimated` marks an estimate.",
+        _object("input_tokens", input_tokens={"type": "integer"}),
+        CountRequest,
+        error="MessagesError",
+    ),
+    About(
+        "POST",
+        "/tokenize",
+        "The tokens of a text or a conversation, as a local model sees them.",
+        _object("tokens", "count", tokens={"type": "array", "items": {"type": "integer"}}),
+        TokenizeRequest,
+    ),
+    About("POST", "/detokenize", "The text of tokens.", _object("prompt", prompt=_TEXT), DetokenizeRequest),
+    About("POST", "/v1/rerank", "Rank documents by a query.", _object("results", results=_LIST), RerankRequest),
+    About("POST", "/v1/moderations", "Moderate.", _object("results", results=_LIST), ModerationRequest),
+    About("POST", "/v1/images/generations", "Make images.", _IMAGES, ImageRequest),
+    About("POST", "/v1/images/edits", "Change images.", _IMAGES, _form("image", prompt=_TEXT)),
+    About("POST", "/v1/images/variations", "Vary an image.", _IMAGES, _form("image")),
+    About("POST", "/v1/audio/transcriptions", "Write audio down.", _SAID, _form("file")),
+    About("POST", "/v1/audio/translations", "Write audio down in English.", _SAID, _form("file")),
+    About(
+        "POST", "/v1/audio/speech", "Speak.", {"type": "string", "format": "binary"}, SpeechRequest, kind="audio/mpeg"
     ),
     About(
         "POST",
@@ -166,8 +208,11 @@ def _operation(row: About) -> Json:
     if row.open:
         made["security"] = []
     if row.body is not None:
-        schema = {"$ref": _REF.format(name=row.body.__name__)} if isinstance(row.body, type) else row.body
-        made["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+        schema: Json = {"$ref": _REF.format(name=row.body.__name__)} if isinstance(row.body, type) else row.body
+        properties: Json = schema.get("properties", {})
+        binary = any(one.get("format") == "binary" for one in properties.values())
+        kind = "multipart/form-data" if binary else _JSON
+        made["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
     if "{" in row.path:
         name = row.path.partition("{")[2].partition("}")[0]
         made["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}]

@@ -12,6 +12,7 @@ from lumen.core.trace import Trace
 from lumen.gateway import planning, timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
+from lumen.gateway.bytestream import ByteStream
 from lumen.gateway.course import Course
 from lumen.gateway.live import Active
 from lumen.gateway.outlet import Outlet
@@ -73,8 +74,10 @@ class Passage:
             asyncio.current_task(),
         )  # fmt: skip
 
-    async def answer(self, request: BaseRequest, dress: Dress | None) -> tuple[StreamResponse, str]:
-        """The attempt loop: the answer that was sent, and how it ended.
+    async def answer(
+        self, request: BaseRequest, dress: Dress | None, kind: str | None = None
+    ) -> tuple[StreamResponse, str]:
+        """The attempt loop: the answer that was sent, and how it ended. `kind`: its content type, where that varies.
 
         Raises:
             LumenError: nothing was sent.
@@ -89,10 +92,14 @@ class Passage:
             server = state.config.server
             known = {"x-request-id": self._id, "x-lumen-route": entry.name}
             limits = {"keepalive": server.keepalive, "stall": server.client_stall}
-            stream = EventStream(request, known, self.told, dress=dress, **limits)
+            stream = (
+                EventStream(request, known, self.told, dress=dress, **limits)
+                if kind is None
+                else ByteStream(request, known, self.told, kind=kind, **limits)
+            )
             response = await stream_reply(stream, run(self._errand(self._tab, stream), self._course()))
         else:
-            fold = Fold(dress)
+            fold = Fold(dress, kind)
             await run(self._errand(self._tab, fold), self._course())
             self._whole = fold.body
             response = await fold.reply(request, self.told())

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.core.errors import LumenError, UnavailableError
+from lumen.gateway.ability import lacking, narrowed
 from lumen.gateway.auth import authenticate
 from lumen.gateway.http import read_body
 from lumen.gateway.passage import Passage
+from lumen.gateway.reply import estimate_reply
 from lumen.gateway.state import State
 from lumen.gateway.table import Entry, not_found
 from lumen.keys import Key
 from lumen.wire.call import Call, Request
 from lumen.wire.ingress.dress import Dress
-from lumen.wire.requests import EmbeddingRequest
+from lumen.wire.requests import Plain
 
 # Seconds beyond the time to drain in which a gateway that hands over ends its engines and closes its ledger.
 _HANDED_OVER = 20.0
@@ -31,12 +33,18 @@ class Operation:
 
     `dress`: for an endpoint of another dialect, what turns the answer to a body into that dialect; it and `parse` then
     share what `read` made of the body.
+    `needs`: the capability that a target must have, where not every one has it; `without`: what is answered where none
+    has, of the request and its size in bytes. `take`: reads the body. `kind`: the content type of the answer.
     """
 
     parse: Callable[[Any], Any]
     call: Callable[[Any], Call]
     read: Callable[[bytes], Any] | None = None
     dress: Callable[[Any], Dress] | None = None
+    needs: str | None = None
+    without: Callable[[Any, int], bytes] | None = None
+    take: Callable[[BaseRequest, int, float], Awaitable[Any]] = read_body
+    kind: Callable[[Any], str] | None = None
 
 
 async def serve(state: State, operation: Operation, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -50,20 +58,28 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     key = authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
     admit(state)
     server = state.config.server
-    body = await read_body(request, server.max_body, server.body_timeout)
+    body = await operation.take(request, server.max_body, server.body_timeout)
     given = body if operation.read is None else operation.read(body)
     parsed = operation.parse(given)
     dress = None if operation.dress is None else operation.dress(given)
     if dress is not None:
         dress.begin(request_id)
     entry = resolve(state, key, parsed.model)
+    if operation.needs is not None:
+        able = state.table.able(entry, operation.needs, narrowed)
+        if able is None:
+            if operation.without is None:
+                raise lacking(entry, operation.needs)
+            return estimate_reply(operation.without(parsed, len(body)), request_id, entry.name)
+        entry = able
     call = operation.call(fill(parsed, entry, state))
     if state.released is not None:
         await accountable(state, entry)
     passage = Passage(state, request_id, key, entry, call, len(body), headers, started)
     outcome = "cancelled"
     try:
-        response, outcome = await passage.answer(request, dress)
+        kind = None if operation.kind is None else operation.kind(parsed)
+        response, outcome = await passage.answer(request, dress, kind)
         return response
     except LumenError as error:
         outcome = error.outcome
@@ -78,7 +94,7 @@ def fill(parsed: Request, entry: Entry, state: State) -> Request:
     for name, value in entry.defaults:
         if getattr(parsed, name, True) is None:
             setattr(parsed, name, value)
-    if entry.seeded and not isinstance(parsed, EmbeddingRequest) and parsed.seed is None and parsed.stream:
+    if entry.seeded and not isinstance(parsed, Plain) and parsed.seed is None and parsed.stream:
         # A replica that goes on with a sampled answer must draw what the broken one would have drawn.
         parsed.seed = state.draw.getrandbits(62)
     return parsed

@@ -17,7 +17,7 @@ from lumen.routing.base import Candidate, Step, View
 from lumen.routing.plan.explain import explained
 from lumen.routing.plan.rules import ruled
 from lumen.routing.plan.view import Past
-from lumen.wire.requests import ChatRequest, EmbeddingRequest, Message
+from lumen.wire.requests import ChatRequest, Message, Plain
 
 if TYPE_CHECKING:
     from lumen.gateway.health import Health
@@ -151,7 +151,7 @@ def tight(entry: Entry, call: Call, size: int) -> bool:
     `size`: bytes of the body, of which no target makes more tokens.
     """
     request = call.request
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, Plain):
         return entry.least_context is not None and size > entry.least_context
     most = request.max_tokens or 0
     if isinstance(request, ChatRequest):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from urllib.parse import quote
 
 import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
@@ -50,7 +51,9 @@ class EventStream:
     ) -> None:
         self._out = Out(request)
         self._dress = dress
-        self._frames = _frames if dress is None else partial(_dressed, dress)
+        self._frames: Callable[[list[Event]], bytes] = _frames if dress is None else partial(_dressed, dress)
+        # The lines that every answer of this kind has, what says that it is whole, and that it goes on.
+        self._fixed, self._last, self._sign = _STREAM, DONE_FRAME, KEEPALIVE_FRAME
         # What went wrong while events were pushed, until somebody waits.
         self._error: LumenError | None = None
         self._headers = headers
@@ -102,7 +105,7 @@ class EventStream:
 
     async def end(self) -> StreamResponse:
         """`[DONE]`, and close the body the HTTP way; an answer without this is cut short for the client, on purpose."""
-        self._write(DONE_FRAME if self._dress is None else self._dress.end(), last=True)
+        self._write(self._last if self._dress is None else self._dress.end(), last=True)
         await self.ready()
         return self._out.sent
 
@@ -117,7 +120,7 @@ class EventStream:
         out, head = self._out, b""
         if not self.opened:
             self.opened = True
-            head = out.head(_STREAM, self._headers, None)
+            head = out.head(self._fixed, self._headers, None)
         if data:
             self._writes += 1
             if out.chunked:
@@ -137,7 +140,7 @@ class EventStream:
             if self._quiet > self._stall:
                 self._out.abort()
         elif not self._out.gone:
-            self._write(KEEPALIVE_FRAME)
+            self._write(self._sign)
             self._seen = self._writes
 
 
@@ -177,11 +180,12 @@ def _dressed(dress: Dress, batch: list[Event]) -> bytes:
 
 
 class Fold:
-    """The outlet of a whole answer: its body is the last event's."""
+    """The outlet of a whole answer: its body is the last event's. `kind`: its content type, where that is not JSON."""
 
-    def __init__(self, dress: Dress | None = None) -> None:
+    def __init__(self, dress: Dress | None = None, kind: str | None = None) -> None:
         self._body = b""
         self._dress = dress
+        self._kind = kind
 
     async def send(self, events: list[Event]) -> None:
         """See `Outlet`."""
@@ -208,7 +212,8 @@ class Fold:
         """
         body = self._body if self._dress is None else self._dress.whole(self._body)
         out = Out(request)
-        head = out.head(_WHOLE, headers, len(body))
+        fixed = _WHOLE if self._kind is None else f"Server: lumen\r\nContent-Type: {self._kind}\r\n".encode("ascii")
+        head = out.head(fixed, headers, len(body))
         try:
             if not out.write(head, body):
                 await out.drain()
@@ -228,6 +233,16 @@ def error_reply(error: LumenError, headers: Mapping[str, str], body: bytes | Non
         sent["Retry-After"] = str(max(1, round(error.retry_after)))
     told = encode_error(error) if body is None else body
     return Response(status=error.status, body=told, headers=sent, content_type="application/json")
+
+
+def estimate_reply(body: bytes, request_id: str, route: str) -> Response:
+    """An answer that no target gave: what it says is an estimate, and marked as one."""
+    sent = SERVER | {
+        "x-request-id": request_id,
+        "x-lumen-route": quote(route, safe=" /:;=,@"),
+        "x-lumen-estimated": "true",
+    }
+    return Response(body=body, headers=sent, content_type="application/json")
 
 
 def encode_error(error: LumenError) -> bytes:

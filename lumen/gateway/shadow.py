@@ -28,7 +28,7 @@ from lumen.gateway.table import Entry, Target
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event, Operation
 from lumen.wire.continued import asked
-from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Message, StreamOptions
+from lumen.wire.requests import ChatRequest, CompletionRequest, Message, Plain, StreamOptions
 
 # Jobs at once and waiting, and requests of clients under way at which there is no room for any.
 AT_ONCE = 4
@@ -259,7 +259,7 @@ class Dark:
 def again(call: Call) -> Call | None:
     """The same request to be asked once more, as a stream with its counts; `None` for one that cannot be compared."""
     request = call.request
-    if isinstance(request, EmbeddingRequest) or call.answers != 1:
+    if isinstance(request, Plain) or call.answers != 1:
         return None
     more = {"stream": True, "stream_options": StreamOptions(include_usage=True), "n": None}
     # What asks for tokens by their ids is between a client and its target.

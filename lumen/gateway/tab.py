@@ -11,21 +11,23 @@ import msgspec
 from lumen.core import budget
 from lumen.core.budget import Account
 from lumen.core.lengths import FLOOR, Lengths
-from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, estimate_input, output_within, worst
+from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, estimate_input, output_within, units, worst
 from lumen.core.money import FREE, Price
 from lumen.core.rate import Gate
 from lumen.core.resume import Rung
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
 from lumen.ledger.store import LedgerError
-from lumen.wire.answers import Usage
+from lumen.wire.answers import Units, Usage
 from lumen.wire.call import Call, Event
-from lumen.wire.requests import ChatRequest, EmbeddingRequest
+from lumen.wire.requests import ChatRequest, Plain
 
 if TYPE_CHECKING:
     from lumen.gateway.billing import Billing
 
 # The JSON around the text of a whole answer, or of an event where there is no other to compare with.
 _AROUND = 300
+# How many times the least rate of audio the usual one is.
+_USUAL_TO_LEAST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,16 @@ class Need:
     """What a request asks for, before any target is chosen.
 
     `input_bound`: see `meter.input_bound`, without a target's window. `max_tokens`: as the client gave it.
+    `output_bound`: the most tokens of what is no text; `images`, `seconds`: how many, and how much audio, at most.
     """
 
     input_bytes: int
     input_bound: int
     answers: int
     max_tokens: int | None
+    output_bound: int = 0
+    images: int = 0
+    seconds: int = 0
 
 
 class Line:
@@ -143,7 +149,18 @@ class Line:
             return NOTHING
         price = self.offer.price or FREE
         micros = (self.ended or self._tab.elapsed()) - self.began
-        return bill(price, self._reported(), self._seen(input_tokens), micros)
+        made = bill(price, self._reported(), self._seen(input_tokens), micros)
+        return self._with_units(made, price) if price.by_unit else made
+
+    def _with_units(self, made: Bill, price: Price) -> Bill:
+        """With what images and audio cost. Where the target does not count them, they are those that were asked for."""
+        usage, need, estimated = self.usage, self._tab.need, made.estimated
+        images, seconds = need.images, need.seconds / _USUAL_TO_LEAST
+        if isinstance(usage, Units):
+            images, seconds = usage.images, usage.seconds or seconds
+            told = usage.seconds > 0 or not (need.seconds and price.per_audio_second)
+            estimated = not told or (estimated and bool(price.input or price.output))
+        return msgspec.structs.replace(made, cost=made.cost + units(price, images, seconds), estimated=estimated)
 
     def row(self, seq: int) -> AttemptRow:
         tab, offer, tokens = self._tab, self.offer, self.bill.tokens
@@ -177,6 +194,9 @@ class Line:
         )
 
     def _seen(self, input_tokens: int | None) -> Seen:
+        if not self._tab.need.answers:
+            # No text was made, so none is counted.
+            return Seen(self._tab.need.input_bytes + self._extra, input_tokens=input_tokens)
         # Events are JSON around some text; the smallest of them is nearly all frame.
         frame = _AROUND if self._pieces == 1 else self._least - 1
         text = max(self._bytes - self._pieces * frame, 0) if self._pieces else 0
@@ -287,8 +307,9 @@ class Tab:
         need, answers = self.need, self.need.answers
         bound = need.input_bound + extra_bytes
         input_tokens = bound if offer.context is None else min(bound, offer.context)
-        if isinstance(self.call.request, EmbeddingRequest):
-            return self.call, worst(price, input_tokens, 0, offer.most_micros)
+        if isinstance(self.call.request, Plain):
+            beside = units(price, need.images, need.seconds)
+            return self.call, worst(price, input_tokens, need.output_bound, offer.most_micros) + beside
         each = need.max_tokens
         if each is None:
             each = self._lengths.bound(offer.most_output) if self._most is None else self._most
@@ -348,7 +369,7 @@ class Tab:
 def bounded(call: Call, most: int) -> Call:
     """The call with `max_tokens` where its request names no limit."""
     request = call.request
-    if isinstance(request, EmbeddingRequest) or request.max_tokens is not None:
+    if isinstance(request, Plain) or request.max_tokens is not None:
         return call
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
         return call

@@ -100,6 +100,7 @@ class Table:
         self._policies = policies or {}
         self._origins = origins
         self._dynamic: dict[str, Entry] = {}
+        self._able: dict[tuple[str, str], Entry | None] = {}
         self.loaded = loaded
         # Models of providers that are listed although no request has named them yet.
         self.offered: tuple[str, ...] = ()
@@ -126,6 +127,15 @@ class Table:
                 self._dynamic[name] = entry
             return entry
         raise not_found(name)
+
+    def able(self, entry: Entry, ability: str, narrowed: Callable[[Entry, str], Entry | None]) -> Entry | None:
+        """What `narrowed` makes of an entry; found once."""
+        known = (entry.name, ability)
+        if known not in self._able:
+            if len(self._able) >= _MAX_DYNAMIC:
+                self._able.clear()
+            self._able[known] = narrowed(entry, ability)
+        return self._able[known]
 
     def offer(self, names: Iterable[str]) -> None:
         """List these too: `provider/model`, each of which `find` would find."""

@@ -99,7 +99,11 @@ class Exchange:
             self._connection = connection
             phase = "headers"
             watch.wait(due)
-            connection.send(origin.head(call.path, call.accept, len(call.body), lines=call.headers), call.body)
+            if (form := call.form) is None:
+                connection.send(origin.head(call.path, call.accept, len(call.body), lines=call.headers), call.body)
+            else:
+                head = origin.form_head(call.path, call.accept, form.size, form.kind, call.headers)
+                await connection.send_form(head, form.parts)
             await connection.head()
             watch.rest()
             if connection.headers.get("content-encoding", "identity") != "identity":

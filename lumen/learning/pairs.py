@@ -19,7 +19,7 @@ from lumen.learning.judge import Found, Judge, conversation
 from lumen.learning.kept import Kept
 from lumen.ledger.labels import Label, Labels, LabelsError, PairRow
 from lumen.routing.plan.facts import Facts
-from lumen.wire.requests import EmbeddingRequest
+from lumen.wire.requests import Plain
 
 # Characters of a prompt and of an answer in a sample.
 _SAMPLE = 8_000
@@ -172,7 +172,7 @@ class Purse:
 
 async def _keep(ground: Ground, pairing: Pairing, pair: tuple[Answer, Answer], found: Found) -> Outcome:
     asked, request = pairing.asked, pairing.asked.call.request
-    assert not isinstance(request, EmbeddingRequest)
+    assert not isinstance(request, Plain)
     aside = found.source == "judge" and not ground.trusted(asked.entry.account, found.versions)
     quality = None if aside else found.quality
     compared = Compared(facts(request, pair[0]), facts(request, pair[1]), quality, found.source, pairing.propensity)

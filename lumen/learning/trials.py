@@ -17,7 +17,7 @@ from lumen.learning.canaries import Part, Rollout
 from lumen.learning.pairs import answered, facts_of
 from lumen.learning.shadows import Shadow
 from lumen.routing.auto.ask import Ask
-from lumen.wire.requests import EmbeddingRequest
+from lumen.wire.requests import Plain
 
 if TYPE_CHECKING:
     from lumen.routing.auto.scorer import Scorer
@@ -63,7 +63,7 @@ class RouteTrial:
 
     def begin(self, asked: Asked) -> Try | None:
         """See `Trial`."""
-        if isinstance(asked.call.request, EmbeddingRequest):
+        if isinstance(asked.call.request, Plain):
             return None
         return _Try(self, asked)
 

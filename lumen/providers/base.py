@@ -18,13 +18,28 @@ from lumen.wire.call import Call, Event
 MAX_ANSWER = 64 * 1024 * 1024
 
 
+class Form(Struct, frozen=True, gc=False):
+    """A body in pieces that are sent one after the other, so that none is copied; `kind`: its content type."""
+
+    kind: str
+    parts: tuple[bytes | memoryview, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
 class HttpCall(Struct, frozen=True, gc=False):
-    """One POST, relative to the target's base URL. `headers`: whole lines of its own header, beside the target's."""
+    """One POST, relative to the target's base URL. `headers`: whole lines of its own header, beside the target's.
+
+    `form`: sent in place of `body`.
+    """
 
     path: str
     body: bytes
     accept: str
     headers: bytes = b""
+    form: Form | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,7 @@ class Capabilities:
     `extra_content`: the same of what a vendor adds to its tool calls, such as Gemini's signatures.
     `sampler_state`: with `token_ids`: they go through penalties, stop strings, grammar and the random draw again, so
     that any answer can go on; without it only plain text can.
+    The last seven: it has the endpoints of that kind, in the shape of the OpenAI dialect.
     """
 
     local: bool = False
@@ -111,6 +127,13 @@ class Capabilities:
     extra_content: bool = False
     sampler_state: bool = True
     max_tokens_field: Literal["max_tokens", "max_completion_tokens", "as_given"] = "as_given"
+    tokenize: bool = False
+    rerank: bool = False
+    moderations: bool = False
+    image_generation: bool = False
+    image_edits: bool = False
+    transcription: bool = False
+    speech: bool = False
 
 
 class Module(Protocol):

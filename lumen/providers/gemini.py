@@ -29,7 +29,7 @@ from lumen.wire.refusals import (
     strings,
     unsupported,
 )
-from lumen.wire.requests import CompletionRequest, EmbeddingRequest
+from lumen.wire.requests import ChatRequest, EmbeddingRequest
 from lumen.wire.translate import refuse_incapable
 
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +65,7 @@ class Gemini:
             RefusedError: `unsupported_by_target`, with the field as its `param`.
         """
         request, resource = call.request, _resource(model)
-        if isinstance(request, CompletionRequest):
+        if not isinstance(request, ChatRequest | EmbeddingRequest):
             raise unsupported(None, f"the endpoint '{call.operation}': its API has none like it.")
         if isinstance(request, EmbeddingRequest):
             body = encode_embedding(request, resource)

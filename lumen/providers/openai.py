@@ -21,7 +21,7 @@ from lumen.wire.requests import (
     ChatRequest,
     CompletionRequest,
     ContinuedChat,
-    EmbeddingRequest,
+    Plain,
     StreamOptions,
 )
 from lumen.wire.sse import DONE
@@ -54,7 +54,7 @@ class OpenAI:
     def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
         request = copy.copy(call.request)
         request.model = model
-        if not isinstance(request, EmbeddingRequest):
+        if not isinstance(request, Plain):
             if not self.local:
                 going_on = isinstance(request, ContinuedChat) and request.continue_final_message
                 for name in _local_fields(type(request)):

@@ -24,7 +24,7 @@ from lumen.wire.call import Call, Event, Operation
 from lumen.wire.decoding import check_kind
 from lumen.wire.matching import Diverged
 from lumen.wire.refusals import in_answer, unsupported
-from lumen.wire.requests import CompletionRequest, EmbeddingRequest, Sampling, StreamOptions
+from lumen.wire.requests import CompletionRequest, Plain, Sampling, StreamOptions
 from lumen.wire.sse import DONE
 
 __all__ = ["headers", "make"]
@@ -45,7 +45,7 @@ class VLLM(OpenAI):
     __slots__ = ()
 
     def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
-        if isinstance(call.request, EmbeddingRequest):
+        if isinstance(call.request, Plain):
             return super().encode(call, model, None)
         request = _understood(call.request)
         if resume is None:

@@ -28,6 +28,13 @@ class Usage(Struct, gc=False):
     completion_tokens_details: CompletionDetails | None = None
 
 
+class Units(Usage, gc=False):
+    """The usage of what is also counted in images, or in seconds of audio."""
+
+    images: int = 0
+    seconds: float = 0.0
+
+
 class Delta(Struct, gc=False):
     role: str | None = None
     content: str | None = None

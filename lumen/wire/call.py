@@ -7,17 +7,27 @@ from enum import StrEnum
 from msgspec import Struct
 
 from lumen.wire.answers import Usage
-from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Plain
 
-Request = ChatRequest | CompletionRequest | EmbeddingRequest
+Request = ChatRequest | CompletionRequest | Plain
 
 
 class Operation(StrEnum):
-    """The endpoint asked for; its value is the path below `/v1/`."""
+    """The endpoint asked for; its value is the path below `/v1/`, or below `/` for tokens."""
 
     CHAT = "chat/completions"
     COMPLETION = "completions"
     EMBEDDING = "embeddings"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+    RERANK = "rerank"
+    MODERATION = "moderations"
+    IMAGE = "images/generations"
+    IMAGE_EDIT = "images/edits"
+    IMAGE_VARIATION = "images/variations"
+    TRANSCRIPTION = "audio/transcriptions"
+    TRANSLATION = "audio/translations"
+    SPEECH = "audio/speech"
 
 
 class Call(Struct, frozen=True, gc=False):
@@ -33,7 +43,7 @@ class Call(Struct, frozen=True, gc=False):
     def token_ids(self) -> bool:
         """Whether the client itself asked for token ids."""
         request = self.request
-        return not isinstance(request, EmbeddingRequest) and bool(request.return_token_ids)
+        return not isinstance(request, Plain) and bool(request.return_token_ids)
 
 
 class Event(Struct, gc=False):

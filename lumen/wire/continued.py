@@ -13,8 +13,8 @@ from lumen.wire.requests import (
     ChatRequest,
     CompletionRequest,
     ContinuedChat,
-    EmbeddingRequest,
     Message,
+    Plain,
     PrefixMessage,
     TextFormat,
     TextPart,
@@ -35,7 +35,7 @@ _GO_ON = (
 def asked(call: Call) -> Asked:
     """The facts of a call that decide how its answer may be continued."""
     request = call.request
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, Plain):
         return Asked(chat=False, stream=False, answers=0, json=False, temperature=None, seed=None)
     form = request.response_format if isinstance(request, ChatRequest) else None
     return Asked(

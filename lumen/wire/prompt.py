@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Message, TextPart
+from lumen.wire.requests import ChatRequest, CompletionRequest, Message, Plain, TextPart
 
 
-def parts(request: ChatRequest | CompletionRequest | EmbeddingRequest) -> Iterator[tuple[str, str]]:
+def parts(request: ChatRequest | CompletionRequest | Plain) -> Iterator[tuple[str, str]]:
     """(role, text), in order. Of several prompts in one request the first; nothing of what is not text."""
     if isinstance(request, ChatRequest):
         for message in request.messages:

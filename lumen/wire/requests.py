@@ -208,8 +208,13 @@ class CompletionRequest(Sampling, kw_only=True):
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
 
 
-class EmbeddingRequest(Struct, omit_defaults=True, kw_only=True):
+class Plain(Struct, omit_defaults=True, kw_only=True):
+    """What is asked for in one piece and cannot be gone on with: everything but text that a model makes."""
+
     model: str
+
+
+class EmbeddingRequest(Plain, kw_only=True):
     input: Any
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=65536)] | None = None

@@ -44,6 +44,18 @@ def test_answer_headers(box: Box) -> None:
     assert raw.headers["openai-processing-ms"].isdigit()
 
 
+def test_tokens_are_those_that_the_model_sees(box: Box) -> None:
+    asked = box.client().chat.completions.create(model=MODEL, messages=WHAT, max_tokens=1)
+    client = box.client(base_url=box.url.removesuffix("/v1"))
+
+    def post(path: str, **body: Any) -> Any:
+        return client.post(path, cast_to=object, body={"model": MODEL, **body})
+
+    assert post("/v1/messages/count_tokens", messages=WHAT)["input_tokens"] == asked.usage.prompt_tokens  # type: ignore[union-attr]
+    tokens = post("/tokenize", prompt="Grüße, 日本!")["tokens"]
+    assert post("/detokenize", tokens=tokens)["prompt"] == "Grüße, 日本!"
+
+
 def test_stream_equals_whole(box: Box) -> None:
     asked: dict[str, Any] = {"model": MODEL, "messages": WHAT, "temperature": 0, "max_tokens": 50}
     client = box.client()

@@ -3,6 +3,7 @@
 | base URL | dialect |
 | --- | --- |
 | `…/v1` | OpenAI (chat, completions, embeddings) and Anthropic Messages |
+| `…/v1` | rerank, moderations, images, audio, tokens: see `more.py` |
 | `…/v1beta` | Gemini `generateContent`, `streamGenerateContent`, `batchEmbedContents` |
 
 The model's name is the script, `[kind-][prefill-]script[-N…]`. Kinds: `text`, `tool` (a call to the first tool
@@ -39,6 +40,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.emulator.dialects import PROMPT_TOKENS, Anthropic, Gemini, OpenAI, Speaker, event
+from tests.emulator.more import More
 from tests.emulator.script import Script, conversation, parse, pieces
 
 _SILENCE = 30.0
@@ -76,6 +78,8 @@ class Emulator:
         app.router.add_post("/v1/embeddings", self.embed)
         app.router.add_post("/v1/messages", self.anthropic)
         app.router.add_post("/v1beta/models/{model}:{verb}", self.gemini)
+        self.more = More(self._note)
+        self.more.routes(app)
         app.router.add_get("/served", self.bill)
         return app
 

@@ -91,6 +91,8 @@ def _priced(entry: Entry) -> tuple[Any, ...]:
         return name, None, None, None, entry.context, ", ".join(entry.besides) or None
     extra = ["dearer when long"] if price.tiers else []
     extra += [f"{format_amount(price.per_request)} a request"] if price.per_request else []
+    extra += [f"{format_amount(price.per_image)} an image"] if price.per_image else []
+    extra += [f"{format_amount(price.per_audio_second)} a second of audio"] if price.per_audio_second else []
     rates = (price.input, price.cached_input, price.output)
     shown = [None if rate is None else f"${format_rate(rate).removesuffix('/1M')}" for rate in rates]
     return name, *shown, entry.context, ", ".join([*extra, *entry.besides]) or None

@@ -15,9 +15,9 @@ from lumen.wire.requests import (
     AudioPart,
     ChatRequest,
     CompletionRequest,
-    EmbeddingRequest,
     FilePart,
     ImagePart,
+    Plain,
     TextFormat,
 )
 
@@ -74,7 +74,7 @@ class Facts:
     def limit(self) -> int:
         """The most tokens of an answer that the client takes; 0 where it names none."""
         request = self.call.request
-        if isinstance(request, EmbeddingRequest):
+        if isinstance(request, Plain):
             return 0
         most = request.max_completion_tokens if isinstance(request, ChatRequest) else None
         return most or request.max_tokens or 0

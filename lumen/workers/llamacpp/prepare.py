@@ -70,16 +70,7 @@ class Preparer:
             raise bad("This model has no chat template; use /v1/completions.", "messages")
         common = request.common
         try:
-            if request.tools:
-                check_tools(request.tools)
-            text = template.render(
-                request.messages,
-                request.tools,
-                request.tool_choice,
-                request.parallel,
-                request.add_generation_prompt,
-                request.continue_final,
-            )
+            text = _rendered(template, request)
             grammar = template.grammar(
                 text, request.tools, request.tool_choice, request.parallel, common.response_format
             )
@@ -95,6 +86,17 @@ class Preparer:
             return template.parser(text, request.tools, request.tool_choice, ids)
 
         return self._prepare(common, [prompt], params, grammar, parser, "messages", outbox)
+
+    def count(self, request: ChatRequest) -> list[int]:
+        """The prompt of a chat as tokens. Raises `ApiError`."""
+        if self._template is None:
+            raise bad("This model has no chat template; give 'prompt'.", "messages")
+        try:
+            return self._tokens(_rendered(self._template, request))
+        except TemplateError as error:
+            raise bad(str(error), "messages") from None
+        except BadSchema as error:
+            raise bad(str(error), error.param) from None
 
     def completion(self, request: CompletionRequest, outbox: Outbox) -> Prepared:
         """Raises `ApiError`."""
@@ -194,6 +196,19 @@ class Preparer:
             if sequence.machine.stopped:
                 return _last(sequence, "stop", at + 1)
         return _last(sequence, "length", len(resume)) if len(resume) >= sequence.max_answer else None
+
+
+def _rendered(template: ChatTemplate, request: ChatRequest) -> str:
+    if request.tools:
+        check_tools(request.tools)
+    return template.render(
+        request.messages,
+        request.tools,
+        request.tool_choice,
+        request.parallel,
+        request.add_generation_prompt,
+        request.continue_final,
+    )
 
 
 def _last(sequence: Sequence, reason: Literal["stop", "length"], completion: int) -> Event:

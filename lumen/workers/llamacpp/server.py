@@ -274,12 +274,18 @@ class Server:
 
     async def tokenize(self, request: web.Request) -> web.Response:
         body, size = await self._body(request)
+        if "messages" in body:
+            wanted = parse_chat(body, self._worker.model.vocab.size)
+            return self._told(await asyncio.to_thread(self._worker.preparer.count, wanted))
         fields = Fields(body)
         text = body.get("prompt", body.get("content"))
         if not isinstance(text, str):
             raise bad("'prompt' must be a string.", "prompt")
         vocab, add = self._worker.model.vocab, fields.flag("add_special_tokens", True)
         tokens = await asyncio.to_thread(vocab.tokenize, text, add) if size > _INLINE else vocab.tokenize(text, add)
+        return self._told(tokens)
+
+    def _told(self, tokens: list[int]) -> web.Response:
         return _json({"tokens": tokens, "count": len(tokens), "max_model_len": self._worker.n_ctx})
 
     async def detokenize(self, request: web.Request) -> web.Response:

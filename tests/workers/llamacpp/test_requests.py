@@ -264,6 +264,11 @@ def test_props_models_metrics_tokens(worker: Worker) -> None:
     assert tokens["count"] == len(tokens["tokens"])
     assert worker.post("/detokenize", tokens=tokens["tokens"]).body["prompt"] == text
     assert worker.post("/tokenize", prompt=5).error["param"] == "prompt"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+    answered = worker.post("/v1/chat/completions", messages=messages, max_tokens=1).body
+    counted = worker.post("/tokenize", messages=messages).body
+    assert counted["count"] == answered["usage"]["prompt_tokens"] == len(counted["tokens"])
+    assert worker.post("/tokenize", messages=[]).error["param"] == "messages"
     worker.post("/v1/completions", prompt="x", max_tokens=2)
     for name in ("requests_running", "kv_cells_total", "prompt_tokens_total", "tokens_per_second"):
         assert worker.metric(name) >= 0
