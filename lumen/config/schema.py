@@ -27,6 +27,7 @@ Share = Annotated[float, SHARE]
 Prefill = Literal["none", "prefix", "continue", "native"]
 MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
 Retention = Literal["usual", "none"]
+Priority = Literal["low", "normal", "high"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,9 @@ class Route:
     be expected to keep for a single request. `max_loss`: the quality that all requests together may lose against it,
     held with `confidence`.
 
+    `priority`: who waits for a local model's slot goes by class first. `share_prefixes`: local models compute the
+    beginning of a prompt once for all keys, rather than for each.
+
     `cover`: while a local target starts or wakes, the next target answers. `reserve`: the memory of its local models is
     kept free for them. `ttft`: targets whose first token usually
     takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no
@@ -317,6 +321,8 @@ class Route:
     hedge: Literal["off", "p95"] = "off"
     content_filter: Literal["stop", "next"] = "stop"
     cover: bool = False
+    priority: Priority = "normal"
+    share_prefixes: bool = False
     reserve: bool = False
     budget: Budget = field(default_factory=Budget)
     ttft: Duration | None = None

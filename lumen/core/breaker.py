@@ -32,6 +32,7 @@ from enum import StrEnum
 from typing import Any
 
 from lumen.core.errors import LumenError, RefusedError, Retry, UpstreamError
+from lumen.core.retry import QUEUE_FULL
 
 IN_A_ROW = 5
 WINDOW = 30.0
@@ -130,7 +131,7 @@ def judge(error: LumenError) -> Verdict:
         return Verdict.NEUTRAL
     if not isinstance(error, RefusedError):
         return Verdict.FAILURE
-    if error.upstream_status in _ABOUT_THE_REQUEST:
+    if error.upstream_status in _ABOUT_THE_REQUEST or error.code == QUEUE_FULL:
         return Verdict.NEUTRAL
     if error.retry_after is None:
         return Verdict.ASKED if error.upstream_status == 429 else Verdict.FAILURE

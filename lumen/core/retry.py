@@ -5,6 +5,7 @@
 | the prompt is beyond its context window | – | a target with a larger window |
 | its content filter refused, and the route goes around filters | – | the next target |
 | anything else that would be the same everywhere (NEVER) | – | give up |
+| its own queue is full (a local model) | – | the next target, at once |
 | wait, 3 s or less (`Retry-After`) | once | the same target, after waiting it out |
 | wait longer | – | the next target (this one stays out until then: `core/breaker.py`) |
 | a single reset or 5xx (SAME) | once | the same target, after a short pause with full jitter |
@@ -27,6 +28,8 @@ WAITED_OUT = 3.0
 MAX_TRIES = 2
 
 CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+# What a local model says whose queue is full: another target is there now, and this one will not be in a moment.
+QUEUE_FULL = "queue_full"
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked", "safety"})
 
 
@@ -59,7 +62,7 @@ def after(error: UpstreamError, *, tries: int, draw: float, around_filter: bool 
         return Decision(Next.OTHER)
     if error.retry is Retry.NEVER:
         return Decision(Next.GIVE_UP)
-    if tries < MAX_TRIES:
+    if tries < MAX_TRIES and error.code != QUEUE_FULL:
         if error.retry_after is not None:
             return Decision(Next.SAME, error.retry_after) if error.retry_after <= WAITED_OUT else Decision(Next.OTHER)
         if error.retry is Retry.SAME:

@@ -30,8 +30,6 @@ _OPTIONS: Mapping[str, Option] = {
     "grace": Option(float, least=0, most=3600),
 }
 _POOLING = ("mean", "cls", "last")
-# The bound on waiting requests is the supervisor's, over all replicas; the worker's own must not come first.
-_QUEUE = 1 << 16
 _SLEEPING = Sleeping(Request("POST", "/sleep"), Request("POST", "/wake"), Request("GET", "/is_sleeping"))
 
 
@@ -72,7 +70,7 @@ class LlamaCpp:
             "gpu-layers": model.gpu_layers,
             "kv-type": model.kv_type,
             "pooling": model.pooling,
-            "queue": _QUEUE,
+            "queue": model.queue,  # of each replica; the supervisor's bound is over all of them
             "parent-pid": place.parent_pid,
             "grace": f"{grace:g}",
             **{name.replace("_", "-"): value for name, value in options.items()},

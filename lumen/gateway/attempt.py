@@ -74,7 +74,7 @@ class Journey:
 
 
 class Errand(Struct, frozen=True):
-    """What every attempt of a request shares. `size`: bytes of its body."""
+    """What every attempt of a request shares. `size`: bytes of its body. `caller`: a header for local models."""
 
     request_id: str
     call: Call
@@ -84,6 +84,7 @@ class Errand(Struct, frozen=True):
     tab: Tab
     journey: Journey
     outlet: Outlet
+    caller: bytes = b""
 
 
 class Attempt:
@@ -204,8 +205,11 @@ class Attempt:
                 )
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
+        lines = errand.caller if target.can.local else b""
         if errand.journey.context is not None:
-            encode = partial(_traced, encode, errand.journey.context.header(len(errand.journey.attempts)))
+            lines += errand.journey.context.header(len(errand.journey.attempts))
+        if lines:
+            encode = partial(_headed, encode, lines)
         line.sent = True
         prompt = partial(_blocks, call)
         exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
@@ -301,8 +305,8 @@ class Attempt:
         return events
 
 
-def _traced(encode: Callable[[str], HttpCall], lines: bytes, model: str) -> HttpCall:
-    """The request with the trace that it belongs to."""
+def _headed(encode: Callable[[str], HttpCall], lines: bytes, model: str) -> HttpCall:
+    """The request with the trace that it belongs to, and who asks."""
     return structs.replace(encode(model), headers=lines)
 
 

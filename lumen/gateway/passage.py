@@ -13,6 +13,7 @@ from lumen.gateway import planning, timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
 from lumen.gateway.bytestream import ByteStream
+from lumen.gateway.callers import line
 from lumen.gateway.course import Course
 from lumen.gateway.live import Active
 from lumen.gateway.outlet import Outlet
@@ -106,7 +107,9 @@ class Passage:
         return response, self._journey.attempts[-1].outcome
 
     def _errand(self, tab: Tab, outlet: Outlet) -> Errand:
-        return Errand(self._id, self._call, self._entry, self._size, self._state.health, tab, self._journey, outlet)
+        state, entry, key = self._state, self._entry, self._key
+        who = line(key, entry.priority, shared=entry.shared, keep=state.retention.retains(entry.account, key))
+        return Errand(self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, who)
 
     def _course(self) -> Course:
         entry, state = self._entry, self._state

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from lumen.config.schema import Config, Route, Timeouts
+from lumen.config.schema import Config, Priority, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
 from lumen.core.meter import meets
@@ -45,8 +45,8 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `hedge`, `around_filter`, `ttft`: as the route says. `within`: the candidates that
-    meet the price ceilings, all where none does. `policy`: the name of `order`. `goal`: what it is to
+    seed. `hedge`, `around_filter`, `ttft`, `priority`, `shared` (prefixes): as the route says. `within`: the candidates
+    that meet the price ceilings, all where none does. `policy`: the name of `order`. `goal`: what it is to
     reach. `remembers`: it looks at what became of earlier requests. `least_context`: the smallest window of its targets
     where that is known. `unable`: some target takes no tools, no images, or cannot be held to JSON.
     """
@@ -71,6 +71,8 @@ class Entry:
     around_filter: bool
     ttft: float | None = None
     cover: bool = False
+    priority: Priority = "normal"
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,8 @@ class Table:
             around_filter=route.content_filter == "next",
             ttft=route.ttft,
             cover=route.cover,
+            priority=route.priority,
+            shared=route.share_prefixes,
         )
 
     def _within(self, route: Route, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:

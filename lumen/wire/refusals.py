@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from lumen.core.errors import LumenError, RefusedError, Retry
+from lumen.core.retry import QUEUE_FULL
 
 # Statuses after which the same target may be asked once more.
 _TRANSIENT = frozenset({500, 502, 503, 504, 520, 529})
@@ -49,7 +50,7 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
             upstream_status=status,
             status=429,
             type="rate_limit_error",
-            code="rate_limit_exceeded",
+            code=QUEUE_FULL if trusted and told.get("code") == QUEUE_FULL else "rate_limit_exceeded",
             retry_after=retry_after,
         )
     if status in _CLIENTS_OWN:

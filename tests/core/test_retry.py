@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from lumen.core.breaker import Verdict, judge
 from lumen.core.errors import BrokenError, ConnectError, RefusedError, Retry, SilentError, UpstreamError
-from lumen.core.retry import QUICK_RETRY, Next, after
+from lumen.core.retry import QUICK_RETRY, Decision, Next, after
 from lumen.core.trace import Trace
 
 
@@ -76,3 +77,12 @@ def test_what_a_target_calls_its_refusal_is_counted_only_under_words_that_are_kn
     assert outcome("I was asked about bees") == "upstream_error"
     assert outcome("bees", "bees") == "upstream_refused"
     assert outcome("bees", "invalid_request_error") == "invalid_request_error"
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0, 60.0])
+def test_a_full_local_queue_is_left_at_once(retry_after: float | None) -> None:
+    full = RefusedError(
+        "full", phase="headers", upstream_status=429, status=429, code="queue_full", retry_after=retry_after
+    )
+    assert after(full, tries=1, draw=0.5) == Decision(Next.OTHER)
+    assert judge(full) is Verdict.NEUTRAL

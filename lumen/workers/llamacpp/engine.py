@@ -5,33 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Literal
 
-from lumen.workers.llamacpp.chat.output import Delta
+from lumen.workers.llamacpp.admission import Admission
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
+from lumen.workers.llamacpp.fair import Drain
 from lumen.workers.llamacpp.lanes import LaneCache
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError
-from lumen.workers.llamacpp.prefix import MIN_REUSE, PrefixCache, Shelf
-from lumen.workers.llamacpp.radix import common_prefix
+from lumen.workers.llamacpp.paces import Paces
+from lumen.workers.llamacpp.prefix import PrefixCache, Shelf
 from lumen.workers.llamacpp.rounds import Rounds
-from lumen.workers.llamacpp.sampling import top_logprobs
-from lumen.workers.llamacpp.scheduler import Chunk, Limits, decodes, mixed_budget
-from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
+from lumen.workers.llamacpp.scheduler import Chunk, decodes
+from lumen.workers.llamacpp.sequence import NEVER, Event, Sequence
 from lumen.workers.llamacpp.speculator import Speculator
+from lumen.workers.llamacpp.talk import Post, Talk
 
 log = logging.getLogger("lumen.worker.engine")
-
-Post = Callable[[list[tuple[Outbox, Event]]], None]
-
-_STALL_TARGET = 0.05
-"""Seconds a step may grow by for the sake of prompts while other answers are being streamed."""
 
 _GAP_STEPS = 8
 """Steps after which an empty lane between running ones is filled: until then the next request may come for it."""
@@ -63,22 +57,21 @@ class Engine:
         self._slots = slots
         self._park = park
         self._counters = counters
-        self._post = post
         self._embedder = embedder
         self._on_death = on_death
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
-        self._events: list[tuple[Outbox, Event]] = []
+        self._talk = Talk(counters, post, self._leave, self._interrupt)
         self._arrivals = 0
-        self._prefill_pace = 0.0  # seconds a prompt token, smoothed
-        self._decode_pace = 0.0  # seconds of the last step without prompts
+        self._paces = Paces()
+        self._drain = Drain()
         self._failures = 0
-        self._tight = False  # cells ran out: nobody is admitted until somebody leaves
         self._stopping = False
         self._asleep = False
         self._lanes = context is not None and context.shape.lanes
+        self._admission = Admission(slots, self._lanes)
+        self._waiting = self._admission.waiting
         self._gap = 0  # steps since some lane between running ones is empty
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
@@ -164,6 +157,10 @@ class Engine:
         """Answers that wait for a slot, about: what was submitted within this step counts once a request."""
         return len(self._waiting) + self._inbox.qsize()
 
+    def wait(self) -> int:
+        """Whole seconds after which another answer would likely have had its turn, 1 to 60."""
+        return self._drain.wait(self.waiting + 1, time.monotonic())
+
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
@@ -216,7 +213,7 @@ class Engine:
         ready = [sequence for sequence in self._running if not self._stalled(sequence)]
         if not ready:
             return
-        batches = list(decodes(ready, self._limits(), self._lanes))
+        batches = list(decodes(ready, self._paces.limits(self._need().shape.n_batch), self._lanes))
         for batch in batches:
             if batch[0].sequence not in self._running:
                 continue  # An earlier decode of this step cost it its place.
@@ -253,10 +250,6 @@ class Engine:
             self._round = []
             next(sequence for sequence in self._running if sequence.slot == source).slot = target
 
-    def _limits(self) -> Limits:
-        batch = self._need().shape.n_batch
-        return Limits(batch, mixed_budget(batch, self._prefill_pace, max(_STALL_TARGET, self._decode_pace)))
-
     def _need(self) -> Context:
         assert self._context is not None, "the server admits no generation where there is no context"
         return self._context
@@ -280,37 +273,10 @@ class Engine:
                 sequence.sampler.close()
 
     def _admit(self) -> None:
-        """Give slots to waiting sequences, oldest first, as long as the worst case of all fits the cells."""
-        if not self._waiting or len(self._running) >= self._slots or (self._tight and self._running):
-            return
-        self._tight = False
-        cells = self._need().n_cells - sum(sequence.worst for sequence in self._running)
-        for sequence in list(self._waiting):
-            if not self._lanes and self._running and (sequence.exact or self._running[-1].exact):
-                break  # They share cells, and sums hang on whose cells lie between one's own.
-            if len(self._running) >= self._slots or not self._cache.available() or sequence.worst > cells:
-                break
-            if not self._shares_soon(sequence):
-                self._waiting.remove(sequence)
-                cells -= sequence.worst
+        if self._waiting:
+            n_cells = self._need().n_cells
+            for sequence in self._admission.admit(self._running, self._cache, n_cells, time.monotonic()):
                 self._enter(sequence)
-
-    def _shares_soon(self, sequence: Sequence) -> bool:
-        """Whether a running sequence is computing a longer prefix of this one than there is now: worth a few
-        steps' wait.
-        """
-        if not sequence.reuse:
-            return False
-        now = -1
-        for other in self._running:
-            if other.computed >= other.prompt_len or other.salt != sequence.salt:
-                continue
-            shared = min(common_prefix(sequence.tokens, other.tokens), len(sequence.tokens) - 1, other.prompt_len)
-            if shared >= MIN_REUSE and shared > other.computed:
-                now = self._cache.match(sequence.tokens, sequence.salt) if now < 0 else now
-                if shared > now:
-                    return True
-        return False
 
     def _enter(self, sequence: Sequence) -> None:
         sequence.slot, sequence.computed = self._cache.take(sequence.tokens, sequence.salt, sequence.reuse)
@@ -321,7 +287,7 @@ class Engine:
             sequence.arrival = self._arrivals
             self._counters.prompt_tokens += sequence.prompt_len
             self._counters.cached_tokens += sequence.cached
-            self._emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
+            self._talk.emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
         self._round = []
         self._running.append(sequence)
         self._running.sort(key=_arrival)
@@ -354,11 +320,7 @@ class Engine:
         counters.busy_seconds += seconds
         counters.last_step = begun + seconds
         counters.mark(begun)
-        if tokens == chunks:
-            self._decode_pace = seconds
-        elif tokens >= chunks + 32:
-            pace = seconds / tokens
-            self._prefill_pace = pace if not self._prefill_pace else 0.7 * self._prefill_pace + 0.3 * pace
+        self._paces.learn(seconds, tokens, chunks)
 
     def _cells_used(self) -> int:
         return self._cache.parked_cells + sum(sequence.computed for sequence in self._running)
@@ -371,65 +333,24 @@ class Engine:
             self._take(sequence, row)
 
     def _take(self, sequence: Sequence, row: int) -> bool:
-        """Draw the next token of `sequence` and act on it; False where its answer is done."""
-        context = self._need()
-        vocab = context.model.vocab
-        token = sequence.sampler.take(context, row, sequence.answered)
-        if vocab.is_eog(token) and not sequence.ignore_eos:
-            self._finish(sequence, "stop")
-            return False
-        self._counters.generated_tokens += 1
-        sequence.tokens.append(token)
-        sequence.unsent.append(token)
-        alternatives = sequence.sampler.params.logprobs
-        if alternatives is not None:
-            sequence.unsent_logprobs.append(top_logprobs(context.logits(row), token, alternatives))
-        machine = sequence.machine
-        deltas = machine.push(vocab.piece(token, token in sequence.special))
-        if machine.stopped:
-            self._finish(sequence, "stop", deltas)
-            return False
-        if sequence.answered >= sequence.max_answer:
-            self._finish(sequence, "length", deltas)
-            return False
-        if deltas:
-            if sequence.outbox.whole:
-                sequence.unsent_deltas += deltas
-            else:
-                self._emit(sequence, self._event(sequence, deltas))
-        return True
-
-    def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
-        event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
-        sequence.unsent, sequence.unsent_logprobs = [], []
-        return event
-
-    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
-        last, finish = sequence.machine.finish(reason)
-        event = self._event(sequence, sequence.unsent_deltas + (deltas or []) + last)
-        event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
-        event.accepted = sequence.accepted
-        self._emit(sequence, event)
-        self._leave(sequence, finish)
+        return self._talk.take(self._need(), sequence, row)
 
     def _leave(self, sequence: Sequence, how: str) -> None:
         self._round = []
         self._running.remove(sequence)
-        self._tight = False
+        self._admission.tight = False
         if sequence.ahead:
             self._need().cut(sequence.slot, sequence.computed)
             sequence.ahead = 0
         self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
         sequence.sampler.close()
+        self._drain.ended(time.monotonic())
+        self._waiting.settle(sequence.caller, sequence.spent - sequence.cost)
         self._counters.finished[how] = self._counters.finished.get(how, 0) + 1
 
-    def _emit(self, sequence: Sequence, event: Event) -> None:
-        outbox = sequence.outbox
-        if not outbox.past(event):
-            outbox.sent += 1
-            self._events.append((outbox, event))
-            if outbox.full:
-                self._round = []
+    def _interrupt(self) -> None:
+        """The next step is planned anew."""
+        self._round = []
 
     def _flush(self) -> None:
         """Hand the step's events to the loop, all at once."""
@@ -438,25 +359,23 @@ class Engine:
             counters.running, counters.waiting = len(self._running), len(self._waiting)
             if self._context is not None and not self._asleep:
                 counters.cells_used = self._cells_used()
-        if self._events:
-            events, self._events = self._events, []
-            self._post(events)
+        self._talk.flush()
 
     # When something does not fit or breaks
 
     def _preempt(self) -> Sequence:
-        """Send the youngest running sequence back to the queue: it will be computed again when there is room."""
+        """Send the youngest of the lowest class back to the queue: it will be computed again when there is room."""
         self._round = []
-        youngest = max(self._running, key=_arrival)
+        youngest = min(self._running, key=_dispensable)
         if len(self._running) == 1:
             self._fail_all((500, "The KV cache cannot hold this sequence."), [youngest])
             return youngest
         self._running.remove(youngest)
         self._cache.release(youngest.slot)
         youngest.slot, youngest.computed, youngest.single_from = -1, 0, NEVER
-        self._waiting.appendleft(youngest)
+        self._waiting.put_back(youngest)
         self._counters.preemptions += 1
-        self._tight = True
+        self._admission.tight = True
         return youngest
 
     def _recover(self, error: Exception) -> None:
@@ -483,7 +402,7 @@ class Engine:
             elif sequence in self._waiting:
                 self._waiting.remove(sequence)
             sequence.sampler.close()
-            self._emit(sequence, Event(sequence.choice, error=error))
+            self._talk.emit(sequence, Event(sequence.choice, error=error))
 
     def _new_cache(self, context: Context) -> PrefixCache:
         cells, shelf = self._park
@@ -497,3 +416,7 @@ def _nothing() -> None:
 
 def _arrival(sequence: Sequence) -> int:
     return sequence.arrival
+
+
+def _dispensable(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank, -sequence.arrival

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
+from lumen.workers.llamacpp.fair import NORMAL
 from lumen.workers.llamacpp.guess import Lookup, Odds
 from lumen.workers.llamacpp.sampling import Sampler, TokenLogprob
 
 NEVER = 1 << 62
 """A position no sequence reaches."""
+
+_USUAL_ANSWER = 256
+"""Tokens of an answer that are charged before it is known how long it becomes."""
 
 
 @dataclass(slots=True)
@@ -99,6 +103,9 @@ class Sequence:
     outbox: Outbox
     max_answer: int  # tokens of the answer at most, those resumed from included
     salt: str = ""
+    caller: str = ""  # whose turn it takes
+    rank: int = NORMAL  # its class, of `fair.CLASSES`
+    since: float = 0.0  # when it came (seconds, monotonic)
     reuse: bool = True
     single_from: int = NEVER
     exact: bool = False  # the same request gives the same bytes: from nothing, in decodes of its own
@@ -128,3 +135,13 @@ class Sequence:
     def worst(self) -> int:
         """KV cells this sequence may come to need."""
         return self.prompt_len + self.max_answer
+
+    @property
+    def cost(self) -> int:
+        """Tokens that its caller is charged for it when it begins."""
+        return self.prompt_len + min(self.max_answer, _USUAL_ANSWER)
+
+    @property
+    def spent(self) -> int:
+        """Tokens that were computed for it."""
+        return self.prompt_len - self.cached + self.answered

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -13,8 +14,9 @@ from uuid import uuid4
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from lumen.workers.llamacpp import metrics, slumber
+from lumen.workers.llamacpp import caller, metrics, slumber
 from lumen.workers.llamacpp.answers import Head, Stream, Usage, Whole
+from lumen.workers.llamacpp.caller import Caller
 from lumen.workers.llamacpp.context import Floats
 from lumen.workers.llamacpp.embed import EmbedJob, normalise
 from lumen.workers.llamacpp.engine import Engine
@@ -61,6 +63,7 @@ class Server:
         self._started = int(time.time())
         self.draining = False
         self.in_flight = 0
+        self._of: Counter[str] = Counter()  # answers of each caller that wait or run
 
     def start(self, on_death: Callable[[], None]) -> Engine:
         """Start the engine with this loop as the one its events go to."""
@@ -138,9 +141,12 @@ class Server:
             raise bad("This model serves embeddings only.", "model")
         inbox = Inbox(engine.wake, OUTBOX_LIMIT, whole=not wanted.common.stream)
         outbox = inbox.outbox
+        who = caller.read(request.headers.get(caller.HEADER))
         prepared = await self._prepare(wanted, outbox, size)
-        self._check_queue(engine, prepared)
+        self._check_queue(engine, prepared, who)
+        who.mark(prepared.sequences, time.monotonic())
         self.in_flight += 1
+        self._of[who.id] += len(prepared.sequences)
         try:
             for event in prepared.done:
                 outbox.sent += 1
@@ -149,6 +155,7 @@ class Server:
             return await self._answer(request, wanted, prepared, inbox)
         finally:
             self.in_flight -= 1
+            self._left(who, len(prepared.sequences))
             engine.cancel([sequence for sequence in prepared.sequences if not sequence.ended])
 
     async def _prepare(self, wanted: ChatRequest | CompletionRequest, outbox: Outbox, size: int) -> Prepared:
@@ -162,11 +169,20 @@ class Server:
         heavy = size > _INLINE or wanted.common.response_format or getattr(wanted, "tools", None)
         return await asyncio.to_thread(work) if heavy else work()
 
-    def _check_queue(self, engine: Engine, prepared: Prepared) -> None:
-        waiting = engine.waiting
-        if waiting + len(prepared.sequences) > max(self._worker.settings.queue, len(prepared.sequences)):
+    def _check_queue(self, engine: Engine, prepared: Prepared, who: Caller) -> None:
+        """Raises `ApiError` 429 where the queue is full, or what one caller may fill of it."""
+        count, settings = len(prepared.sequences), self._worker.settings
+        most = settings.slots + settings.queue
+        share = most - settings.queue // 4 if who.id else most
+        if self._of.total() + count > max(most, count) or self._of[who.id] + count > max(share, count):
             prepared.close()
-            raise ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=1)
+            message = "Too many answers are waiting for this model."
+            raise ApiError(429, message, code="queue_full", retry_after=engine.wait())
+
+    def _left(self, who: Caller, count: int) -> None:
+        self._of[who.id] -= count
+        if not self._of[who.id]:
+            del self._of[who.id]
 
     async def _answer(
         self, request: web.Request, wanted: ChatRequest | CompletionRequest, prepared: Prepared, inbox: Inbox

@@ -11,7 +11,7 @@ from typing import Any
 from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
 from lumen.workers.llamacpp.context import Context, Shape
 from lumen.workers.llamacpp.embed import Embedder, pooling_of
-from lumen.workers.llamacpp.engine import Engine, Post
+from lumen.workers.llamacpp.engine import Engine
 from lumen.workers.llamacpp.guess import ROWS, Always, Wager
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError, Model
@@ -20,6 +20,7 @@ from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import NEVER
 from lumen.workers.llamacpp.settings import Settings
 from lumen.workers.llamacpp.speculator import Speculator
+from lumen.workers.llamacpp.talk import Post
 
 Phase = Callable[..., None]
 

@@ -176,6 +176,34 @@ def test_when_cells_run_out_the_youngest_is_computed_again_and_everyone_finishes
     assert sum(event.started for event in bench.events) == 4
 
 
+def test_the_lowest_class_makes_room_although_it_came_first() -> None:
+    context = Context(1000, 75)
+    bench = Bench(context)
+    low, *others = [bench.sequence(i, prompt(i), 30) for i in range(3)]
+    low.rank = 0
+    bench.steps(8)
+    assert bench.counters.preemptions == 1
+    assert low.slot == -1
+    assert all(sequence.slot >= 0 for sequence in others)
+    bench.steps(100)
+    assert bench.finished() == dict.fromkeys(range(3), "length")
+    assert low.tokens[20:] == [100 + p for p in range(30)]
+
+
+def test_callers_take_turns_whatever_one_of_them_sends() -> None:
+    bench = Bench(Context(1000, 1000), slots=1)
+    flood = [bench.sequence(i, prompt(i), 3) for i in range(40)]
+    for sequence in flood:
+        sequence.caller = "flood"
+    bench.engine._hear(block=False)
+    bench.steps(2)
+    other = bench.sequence(99, prompt(99), 3)
+    other.caller = "other"
+    while not other.ended and 99 not in bench.finished():
+        bench.steps(1)
+    assert len(bench.finished()) < 25  # a turn is 256 tokens, an answer is charged 23
+
+
 def test_a_sequence_that_never_fits_fails_alone() -> None:
     bench = Bench(Context(1000, 40))
     bench.sequence(0, prompt(0), 100)
@@ -216,7 +244,7 @@ def test_a_full_outbox_pauses_its_sequence_only() -> None:
     bench = Bench(Context(1000, 1000))
     slow = bench.sequence(0, prompt(0), 50, limit=5)
     bench.post = lambda events: bench.events.extend(event for _outbox, event in events)  # type: ignore[method-assign]
-    bench.engine._post = bench.post
+    bench.engine._talk.post = bench.post
     fast = bench.sequence(1, prompt(1), 30)
     bench.steps(40)
     assert slow.outbox.sent == 5

@@ -1,0 +1,26 @@
+"""What a local model is told of who asks: whose turn it is, whose prefixes it may use, and what may be kept."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from lumen.config.schema import Priority
+from lumen.keys import Key
+
+
+def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> bytes:
+    """The line of the request's header.
+
+    Args:
+        shared: prefixes are one for all keys. keep: it may write what it computed of this request to a disk.
+    """
+    return _line("" if key is None else key.id, priority, shared, keep)
+
+
+@lru_cache(maxsize=4096)
+def _line(key: str, priority: Priority, shared: bool, keep: bool) -> bytes:
+    # Keys go by names of their own here: a local server need not be ours.
+    who = hashlib.sha256(f"caller {key}".encode()).hexdigest()[:24] if key else ""
+    salt = "" if shared else who
+    return f"X-Lumen-Caller: id={who}; salt={salt}; priority={priority}; keep={keep:d}\r\n".encode()

@@ -1,0 +1,85 @@
+"""What answers say: tokens drawn, made text, and handed to the loop a step at a time. On the engine thread alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from lumen.workers.llamacpp.chat.output import Delta
+from lumen.workers.llamacpp.context import Context
+from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.sampling import top_logprobs
+from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+
+Post = Callable[[list[tuple[Outbox, Event]]], None]
+
+
+class Talk:
+    """`post` hears each step's events at once. `leave` is told of each answer that is done and how; `stall` that
+    somebody's outbox is full.
+    """
+
+    def __init__(
+        self, counters: Counters, post: Post, leave: Callable[[Sequence, str], None], stall: Callable[[], None]
+    ) -> None:
+        self.post = post
+        self._counters = counters
+        self._leave = leave
+        self._stall = stall
+        self._events: list[tuple[Outbox, Event]] = []
+
+    def take(self, context: Context, sequence: Sequence, row: int) -> bool:
+        """Draw the next token of `sequence` from logits `row` and act on it; False where its answer is done."""
+        vocab = context.model.vocab
+        token = sequence.sampler.take(context, row, sequence.answered)
+        if vocab.is_eog(token) and not sequence.ignore_eos:
+            self._finish(sequence, "stop")
+            return False
+        self._counters.generated_tokens += 1
+        sequence.tokens.append(token)
+        sequence.unsent.append(token)
+        alternatives = sequence.sampler.params.logprobs
+        if alternatives is not None:
+            sequence.unsent_logprobs.append(top_logprobs(context.logits(row), token, alternatives))
+        machine = sequence.machine
+        deltas = machine.push(vocab.piece(token, token in sequence.special))
+        if machine.stopped:
+            self._finish(sequence, "stop", deltas)
+            return False
+        if sequence.answered >= sequence.max_answer:
+            self._finish(sequence, "length", deltas)
+            return False
+        if deltas:
+            if sequence.outbox.whole:
+                sequence.unsent_deltas += deltas
+            else:
+                self.emit(sequence, self._event(sequence, deltas))
+        return True
+
+    def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
+        event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
+        sequence.unsent, sequence.unsent_logprobs = [], []
+        return event
+
+    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
+        last, finish = sequence.machine.finish(reason)
+        event = self._event(sequence, sequence.unsent_deltas + (deltas or []) + last)
+        event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
+        event.accepted = sequence.accepted
+        self.emit(sequence, event)
+        self._leave(sequence, finish)
+
+    def emit(self, sequence: Sequence, event: Event) -> None:
+        """Past the loop where that is possible, else with the rest of this step."""
+        outbox = sequence.outbox
+        if not outbox.past(event):
+            outbox.sent += 1
+            self._events.append((outbox, event))
+            if outbox.full:
+                self._stall()
+
+    def flush(self) -> None:
+        """Hand the step's events to the loop, all at once."""
+        if self._events:
+            events, self._events = self._events, []
+            self.post(events)

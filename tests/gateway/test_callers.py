@@ -1,0 +1,38 @@
+"""What targets are told of who asks: local models whose turn it is and what may be kept, all others nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lumen.config.schema import Config
+from lumen.gateway.retention import Retention
+from lumen.workers.llamacpp.caller import HEADER, read
+from lumen.workers.llamacpp.fair import CLASSES
+from tests.gateway.conftest import Up
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("retention", ["usual", "none"])
+async def test_only_local_models_are_told_who_asks(up: Up, retention: Any) -> None:
+    entry = next(iter(up.state.table.entries()))
+    up.state.retention = Retention(Config(retention=retention))
+    body = {"model": entry.name, "messages": [{"role": "user", "content": "x"}]}
+    status, _, _ = await up.post("/v1/chat/completions", body)
+    assert status == 200
+    assert HEADER not in up.emulator.headers[-1]
+    targets = tuple(replace(target, can=replace(target.can, local=True)) for target in entry.targets)
+    local = replace(entry, targets=targets, priority="high")
+    up.state.table._entries[entry.name] = local
+    status, _, _ = await up.post("/v1/chat/completions", body)
+    assert status == 200
+    told = read(up.emulator.headers[-1][HEADER])
+    assert told.rank == CLASSES.index("high")
+    assert told.keep is (retention == "usual")
+    assert told.id and told.salt == told.id
+    up.state.table._entries[entry.name] = replace(local, shared=True)
+    await up.post("/v1/chat/completions", body)
+    other = read(up.emulator.headers[-1][HEADER])
+    assert (other.id, other.salt) == (told.id, "")

@@ -1,0 +1,109 @@
+"""Whose turn it is in a real worker: callers, classes, and a queue that is full."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lumen.gateway.callers import line
+from lumen.keys import Key
+from lumen.workers.llamacpp.caller import Caller, may_keep, read
+from lumen.workers.llamacpp.errors import ApiError
+from lumen.workers.llamacpp.fair import CLASSES
+from tests.workers.llamacpp.client import NAME, Worker, _Connection, together, until
+
+
+def key(name: str) -> Key:
+    return Key(name, name, "0" * 64, 0.0)
+
+
+def told(who: str | None, **told: object) -> Caller:
+    """What the worker reads of what the gateway writes."""
+    given = {"priority": "normal", "shared": False, "keep": True, **told}
+    sent = line(None if who is None else key(who), **given).decode()  # type: ignore[arg-type]
+    name, _, value = sent.partition(": ")
+    assert name == "X-Lumen-Caller"
+    assert value.endswith("\r\n")
+    return read(value.strip())
+
+
+def test_the_worker_reads_what_the_gateway_writes() -> None:
+    one, other = told("key_1"), told("key_2", priority="high", keep=False)
+    assert one.id == one.salt != other.id == other.salt != ""
+    assert "key_1" not in one.id
+    assert (one.rank, one.keep) == (CLASSES.index("normal"), True)
+    assert (other.rank, other.keep) == (CLASSES.index("high"), False)
+    assert told("key_1", shared=True).salt == told("key_2", shared=True).salt == ""
+    assert told(None) == Caller(keep=True)
+    assert read(None) == Caller()
+    with pytest.raises(ApiError):
+        read("id=1; priority=royal")
+
+
+def test_the_salt_tells_what_may_be_kept() -> None:
+    assert may_keep("k/")
+    assert not may_keep("-k/")
+    assert not may_keep("")
+
+
+@contextlib.contextmanager
+def asking(worker: Worker, who: str, tokens: int, priority: str = "normal") -> Iterator[http.client.HTTPResponse]:
+    body = {"model": NAME, "prompt": [5, 6, 7], "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    with contextlib.closing(_Connection(worker.socket)) as connection:
+        headers = {"Content-Type": "application/json", "X-Lumen-Caller": f"id={who}; salt={who}; priority={priority}"}
+        connection.request("POST", "/v1/completions", json.dumps(body), headers)
+        response = connection.getresponse()
+        yield response
+        response.read()
+
+
+def test_a_full_queue_says_when_to_come_back_and_leaves_room_for_others() -> None:
+    with Worker("--slots", "1", "--queue", "8", "--ctx", "4096") as worker, contextlib.ExitStack() as kept:
+        # Nobody reads it, so it keeps its slot.
+        kept.callback(worker.open("/v1/completions", prompt=[5, 6], max_tokens=3000, ignore_eos=True).close)
+        until(lambda: worker.metric("requests_running") == 1)
+
+        def wait(who: str) -> None:
+            raw = kept.enter_context(contextlib.closing(_Connection(worker.socket)))
+            body = json.dumps({"model": NAME, "prompt": [7], "max_tokens": 5})
+            raw.request("POST", "/v1/completions", body, {"X-Lumen-Caller": f"id={who}"})
+
+        def refused(who: str) -> None:
+            with asking(worker, who, 1) as response:
+                assert response.status == 429
+                assert 1 <= int(response.headers["Retry-After"]) <= 60
+                assert json.loads(response.read())["error"]["code"] == "queue_full"
+
+        for _ in range(7):  # one caller: a slot, and three quarters of the queue
+            wait("a")
+        until(lambda: worker.metric("requests_waiting") == 7)
+        refused("a")
+        wait("b")
+        until(lambda: worker.metric("requests_waiting") == 8)
+        refused("c")
+
+
+def test_classes_and_callers_take_turns() -> None:
+    with Worker("--slots", "1", "--ctx", "2048") as worker:
+        running = worker.open("/v1/completions", prompt=[5, 6], max_tokens=1500, ignore_eos=True)
+        until(lambda: worker.metric("requests_running") == 1)
+        order: list[str] = []
+
+        def ask(who: str, priority: str) -> None:
+            with asking(worker, who, 2, priority) as response:
+                assert response.status == 200
+                order.append(priority)
+
+        waiting = ["low", "low", "normal", "high"]
+
+        def release() -> None:
+            until(lambda: worker.metric("requests_waiting") == len(waiting))
+            running.close()
+
+        together(*[lambda p=p: ask(f"caller {p}", p) for p in waiting], release)
+        assert order[0] == "high"
+        assert order[-1] == "low"
