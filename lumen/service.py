@@ -78,7 +78,6 @@ class Service:
     """
 
     def __init__(self, options: Options, where: Paths, stop: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
         self.options = options
         self._paths = where
         self.stop = stop
@@ -101,12 +100,11 @@ class Service:
             hidden=hidden(config),
         )
         self.upstreams = Upstreams(self.supervisor)
+        self.audit = AuditLog(where.audit_file)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._applying = asyncio.Lock()
         # Set whenever a replica has come to another state.
         self._moved = asyncio.Event()
-        draw = random.Random()
-        health = Health(draw.random, loop.time(), self.started)
         self._access = AccessLog(
             to_stderr,
             pretty=config.logging.format == "pretty",
@@ -115,27 +113,34 @@ class Service:
         self.metrics, self.live = Metrics(), Live()
         # What is only looked at is told of many requests together.
         self.later = Later((self._access, self.metrics, self.live))
-        self.audit = AuditLog(where.audit_file)
-        self._payloads = Payloads(where.payloads_dir, draw.random, say)
-        self._keeper = Keeper(health, where.state_dir / "targets.json", say)
-        self.state = State(
+        self.state = self._state(config)
+        self._payloads = Payloads(where.payloads_dir, self.state.draw.random, say)
+        self._keeper = Keeper(self.state.health, where.state_dir / "targets.json", say)
+        self.shelf = Shelf(where.scorers_dir)
+        self.learning = self._learning()
+
+    def _state(self, config: Config) -> State:
+        draw = random.Random()
+        state = State(
             config=config,
             table=Table(Config(), self.upstreams.none(), int(self.started)),
             ring=KeyRing(),
             readiness=self,
             observers=(self.later,),
             draw=draw,
-            health=health,
-            billing=Billing(where.ledger_file, told=_ledger_told),
+            health=Health(draw.random, asyncio.get_running_loop().time(), self.started),
+            billing=Billing(self._paths.ledger_file, told=_ledger_told),
             expose=self._expose,
         )
-        self.state.planner.wakes = self._wakes
-        self.shelf = Shelf(where.scorers_dir)
-        self.learning = Learning(
+        state.planner.wakes = self._wakes
+        return state
+
+    def _learning(self) -> Learning:
+        return Learning(
             self.state,
             Outside(
-                ledger=where.ledger_file,
-                kept=where.trials_file,
+                ledger=self._paths.ledger_file,
+                kept=self._paths.trials_file,
                 shelf=self.shelf,
                 retains=lambda route, key: self.state.retention.retains(route, key),
                 learnt=self.learnt,

@@ -12,6 +12,8 @@ from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, print_json, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lumen.routing.auto.evaluate import Outcome
     from lumen_cli.matrix import Matrix
 
@@ -60,21 +62,21 @@ def evaluate(
         )
     groups = np.array(matrix.group, dtype=object) if column else None
     ok, tokens = np.array(matrix.ok), np.array(matrix.chars) / _CHARS_A_TOKEN
-    rng = np.random.default_rng(seed)
-    outcomes: list[Outcome] = []
+    count = max(draws, len(set(matrix.group))) if how == "leave-out" else draws
     with steps() as told:
         told(f"reading {len(matrix.prompts)} prompts")
         features = read_features([Ask(prompt) for prompt in matrix.prompts])
-        count = max(draws, len(set(matrix.group))) if how == "leave-out" else draws
-        try:
+
+        def judged() -> Iterator[Outcome]:
+            rng = np.random.default_rng(seed)
+            bound: dict[str, Any] = {"groups": groups, "limit": max_loss / 100, "confidence": confidence, "rng": rng}
             for number, draw in enumerate(judge.splits(len(ok), train, how, groups, count, rng)):
                 if number % 10 == 0:
                     told(f"draw {number + 1} of {count}")
-                outcomes.append(
-                    judge.run(
-                        features, ok, tokens, draw, groups=groups, limit=max_loss / 100, confidence=confidence, rng=rng
-                    )
-                )
+                yield judge.run(features, ok, tokens, draw, **bound)
+
+        try:
+            outcomes = list(judged())
         except ValueError as error:
             raise CliError(str(error), "see `lumen route evaluate --help`", code=USAGE) from None
         told("measuring the time of a score")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,6 +28,9 @@ from lumen_cli.limits import (
 from lumen_cli.output import JSON, command, moment, note, print_json, say, table
 from lumen_cli.settings import reload
 from lumen_cli.trail import changed
+
+if TYPE_CHECKING:
+    from lumen.core.roles import Role
 
 app = command("Add, change, list and revoke keys.")
 
@@ -56,22 +60,17 @@ def add(
     json_output: bool = JSON,
 ) -> None:
     """Add a key and show it, this once."""
-    from lumen.core.roles import ROLES
     from lumen.keys import Limits, mint, update
 
-    if role is not None and role not in ROLES:
-        raise CliError(f"there is no role {role!r}", f"write {', '.join(ROLES)}", code=USAGE)
-    if role is not None and (models or routes):
-        raise CliError("a key with a role asks no model", "leave --models and --routes out", code=USAGE)
-    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
-        raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
+    checked = _check(name, role, asks=bool(models or routes))
     now = time.time()
     limits = Limits(
         **given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                  "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})
     )  # fmt: skip
     key, secret = mint(
-        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits, role=role,
+        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits,
+        role=checked,
         retains=retention,
     )  # fmt: skip
     paths = find_paths()
@@ -95,6 +94,20 @@ def add(
         return
     say(secret)
     note(f"Key {key.id} for {name!r}: {force}. It is shown this once; keep it now.")
+
+
+def _check(name: str, role: str | None, *, asks: bool) -> Role | None:
+    """The role; refuses what cannot be a key. `asks`: it names models or routes."""
+    from lumen.core.roles import ROLES
+
+    found = next((known for known in ROLES if known == role), None)
+    if role is not None and found is None:
+        raise CliError(f"there is no role {role!r}", f"write {', '.join(ROLES)}", code=USAGE)
+    if role is not None and asks:
+        raise CliError("a key with a role asks no model", "leave --models and --routes out", code=USAGE)
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
+    return found
 
 
 @app.command(name="set")
