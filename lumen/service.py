@@ -46,6 +46,7 @@ from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
 from lumen.learning.learning import Learning, Outside
 from lumen.learning.shelf import Shelf
+from lumen.ledger.responses import Responses
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
 from lumen.routing.plan import scorers
@@ -131,6 +132,7 @@ class Service:
             health=Health(draw.random, asyncio.get_running_loop().time(), self.started),
             billing=Billing(self._paths.ledger_file, told=_ledger_told),
             expose=self._expose,
+            responses=Responses(where.ledger_file),
         )
         state.planner.wakes = self._wakes
         return state
@@ -234,6 +236,8 @@ class Service:
         await self.learning.close()
         self.upstreams.close()
         await self.state.billing.stop()
+        if self.state.responses is not None:
+            await asyncio.to_thread(self.state.responses.close)
         if released is not None:
             released()
         await self.supervisor.stop(grace)

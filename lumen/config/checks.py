@@ -31,6 +31,7 @@ from lumen.config.schema import (
     Pricing,
     Provider,
     RemoteModel,
+    Responses,
     Route,
     Server,
     Timeouts,
@@ -71,6 +72,8 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Hub, "connections"): (1, 64),
     (Ledger, "keep_days"): (1, 36_500),
     (Payloads, "days"): (1, 3650),
+    (Responses, "days"): (1, 3650),
+    (Ledger, "most_responses"): (1024 * 1024, 2**40),
     (Payloads, "share"): (0, 1),
     (Traces, "share"): (0, 1),
 }
@@ -144,6 +147,7 @@ def check(config: Config, at: At | None = None) -> None:
         check_url(config.auth.oidc.issuer, ("auth", "oidc", "issuer"), at)
         _secret(config.auth.oidc.client_secret, ("auth", "oidc", "client_secret"), at)
         _section(config.auth.oidc, ("auth", "oidc"), at)
+    _section(config.responses, ("responses",), at)
     _traces(config.traces, at)
     for name, model in config.models.items():
         _model(name, model, at)
@@ -319,6 +323,7 @@ def _route(name: str, route: Route, config: Config, at: At) -> None:
     _policy(route, path, at)
     _section(route, path, at)
     _section(route.timeouts, (*path, "timeouts"), at)
+    _section(route.responses, (*path, "responses"), at)
     if not route.targets:
         raise at.error((*path, "targets"), f"route {name!r} needs at least one target")
     for i, target in enumerate(route.targets):

@@ -275,6 +275,16 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Responses:
+    """Whether answers of the Responses API are kept, so that requests can go on from them, and for how many days; of
+    a route, `None` is as for all of them, and for all of them it is not, and 30.
+    """
+
+    store: bool | None = None
+    days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Payloads:
     """Requests and answers kept in daily files for `days`; see `gateway/payloads.py`.
 
@@ -330,6 +340,7 @@ class Route:
     learn: Literal["off", "nightly"] = "off"
     retention: Retention = "usual"
     payloads: Payloads | None = None
+    responses: Responses = field(default_factory=Responses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,9 +351,12 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What every request cost. `keep_days`: days after which single attempts become sums of a day; `None`: never."""
+    """What every request cost. `keep_days`: days after which single attempts become sums of a day; `None`: never.
+    `most_responses`: bytes that kept answers of the Responses API may have there.
+    """
 
     keep_days: int | None = None
+    most_responses: Size = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,4 +405,5 @@ class Config:
     hub: Hub = field(default_factory=Hub)
     ledger: Ledger = field(default_factory=Ledger)
     retention: Retention = "usual"
+    responses: Responses = field(default_factory=Responses)
     traces: Traces = field(default_factory=Traces)

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
+from lumen.gateway import conversations
 from lumen.gateway.auth import authenticate, identify
 from lumen.gateway.feedback import feedback
 from lumen.gateway.http import read_form
@@ -26,9 +27,6 @@ from lumen.wire.call import chat_call, completion_call, embedding_call
 from lumen.wire.ingress.count import CountDress, estimated_count
 from lumen.wire.ingress.messages_answer import MessagesDress, messages_error
 from lumen.wire.ingress.messages_request import parse_count, parse_messages
-from lumen.wire.ingress.responses_answer import ResponsesDress
-from lumen.wire.ingress.responses_request import chat_of as responses_chat
-from lumen.wire.ingress.responses_request import parse_responses
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
 from lumen.wire.passed import (
     counted,
@@ -110,7 +108,6 @@ async def ready(state: State, request: BaseRequest, request_id: str) -> StreamRe
 
 
 MESSAGES = Operation(parse_messages, chat_call, dress=lambda given: MessagesDress())
-RESPONSES = Operation(responses_chat, chat_call, read=parse_responses, dress=ResponsesDress)
 
 
 async def metrics(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -163,7 +160,9 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/embeddings", inference(parse_embedding, embedding_call)),
     Endpoint("POST", "/v1/messages", _served(MESSAGES), error=messages_error),
     Endpoint("POST", "/v1/messages/count_tokens", _served(COUNT), error=messages_error),
-    Endpoint("POST", "/v1/responses", _served(RESPONSES)),
+    Endpoint("POST", "/v1/responses", _served(conversations.RESPONSES)),
+    Endpoint("GET", "/v1/responses/", conversations.show, prefix=True),
+    Endpoint("DELETE", "/v1/responses/", conversations.remove, prefix=True),
     Endpoint("POST", "/tokenize", _served(Operation(parse_tokenize, tokenize_call, needs="tokenize"))),
     Endpoint("POST", "/detokenize", _served(Operation(parse_detokenize, detokenize_call, needs="tokenize"))),
     Endpoint("POST", "/v1/rerank", _served(Operation(parse_rerank, rerank_call, needs="rerank"))),

@@ -116,6 +116,18 @@ SURFACE: tuple[About, ...] = (
         "POST", "/v1/audio/speech", "Speak.", {"type": "string", "format": "binary"}, SpeechRequest, kind="audio/mpeg"
     ),
     About(
+        "GET",
+        "/v1/responses/{id}",
+        "A response that was kept for this key.",
+        _object("id", "object", "status", "model", "output", output=_LIST),
+    ),
+    About(
+        "DELETE",
+        "/v1/responses/{id}",
+        "Forget a response.",
+        _object("id", "object", "deleted", deleted={"const": True}),
+    ),
+    About(
         "POST",
         "/v1/feedback",
         "Say how good an answer was: a score from 0 to 1, or whether it was good.",

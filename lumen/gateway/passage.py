@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 
 from aiohttp.web import BaseRequest, StreamResponse
 
@@ -27,7 +27,7 @@ from lumen.gateway.trial import Asked
 from lumen.keys import Key
 from lumen.wire.call import Call
 from lumen.wire.continued import asked
-from lumen.wire.ingress.dress import Dress
+from lumen.wire.ingress.dress import Dress, Sealed
 
 
 class Passage:
@@ -98,11 +98,16 @@ class Passage:
                 if kind is None
                 else ByteStream(request, known, self.told, kind=kind, **limits)
             )
-            response = await stream_reply(stream, run(self._errand(self._tab, stream), self._course()))
+            answer = run(self._errand(self._tab, stream), self._course())
+            if dress is not None and isinstance(dress, Sealed):
+                answer = _sealed(answer, dress)
+            response = await stream_reply(stream, answer)
         else:
             fold = Fold(dress, kind)
             await run(self._errand(self._tab, fold), self._course())
             self._whole = fold.body
+            if dress is not None and isinstance(dress, Sealed):
+                await dress.seal(fold.body)
             response = await fold.reply(request, self.told())
         return response, self._journey.attempts[-1].outcome
 
@@ -158,6 +163,11 @@ class Passage:
             state.payloads.take(settled, account, key, call, journey.trace, whole)
         if self._part is not None:
             self._part.over(settled, journey, whole)
+
+
+async def _sealed(answer: Coroutine[None, None, None], dress: Sealed) -> None:
+    await answer
+    await dress.seal(None)
 
 
 def settle(state: State, settled: Settled) -> None:

@@ -35,6 +35,7 @@ class Operation:
     share what `read` made of the body.
     `needs`: the capability that a target must have, where not every one has it; `without`: what is answered where none
     has, of the request and its size in bytes. `take`: reads the body. `kind`: the content type of the answer.
+    `prepare`: what takes a wait, done with what was read before it is parsed.
     """
 
     parse: Callable[[Any], Any]
@@ -45,6 +46,7 @@ class Operation:
     without: Callable[[Any, int], bytes] | None = None
     take: Callable[[BaseRequest, int, float], Awaitable[Any]] = read_body
     kind: Callable[[Any], str] | None = None
+    prepare: Callable[[State, Key | None, Any, str], Awaitable[Any]] | None = None
 
 
 async def serve(state: State, operation: Operation, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -60,6 +62,8 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     server = state.config.server
     body = await operation.take(request, server.max_body, server.body_timeout)
     given = body if operation.read is None else operation.read(body)
+    if operation.prepare is not None:
+        given = await operation.prepare(state, key, given, request_id)
     parsed = operation.parse(given)
     dress = None if operation.dress is None else operation.dress(given)
     if dress is not None:

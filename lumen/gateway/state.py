@@ -24,6 +24,7 @@ from lumen.gateway.table import Table
 from lumen.gateway.traces import Traces
 from lumen.gateway.trial import Feedback, Trial
 from lumen.keys import KeyRing
+from lumen.ledger.responses import Responses
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ class State:
     traces: Traces | None = None
     # Keeps payloads where a route wants that; `None`: none does.
     payloads: Payloads | None = None
+    # Answers that later requests go on from; `None`: none are kept.
+    responses: Responses | None = None
     draining: bool = False
     # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
     released: asyncio.Event | None = None

@@ -113,7 +113,24 @@ _LABELS = (
     ) WITHOUT ROWID""",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS)
+# Answers that later requests go on from, see `responses.py`.
+_RESPONSES = (
+    """CREATE TABLE responses (
+        id TEXT PRIMARY KEY,
+        key TEXT NOT NULL,
+        route TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        previous TEXT NOT NULL,
+        items BLOB NOT NULL,
+        answer BLOB NOT NULL,
+        size INTEGER NOT NULL
+    )""",
+    "CREATE INDEX responses_until ON responses (until)",
+    "CREATE INDEX responses_at ON responses (at, size)",
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS, _RESPONSES)
 
 
 class SchemaError(ConfigError):

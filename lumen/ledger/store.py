@@ -25,6 +25,7 @@ from pathlib import Path
 from lumen.core.errors import UnavailableError
 from lumen.ledger import opening
 from lumen.ledger.journal import Journal, Record, left
+from lumen.ledger.responses import prune
 from lumen.ledger.retire import retire
 from lumen.ledger.rows import AttemptRow, HoldRow, Opening
 
@@ -313,8 +314,11 @@ class Ledger:
             connection.close()
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
-        if self._keep is not None and time.monotonic() - self._tidied >= _TIDY_EVERY:
-            self._tidied = time.monotonic()
+        if time.monotonic() - self._tidied < _TIDY_EVERY:
+            return
+        self._tidied = time.monotonic()
+        prune(connection, time.time_ns() // 1000)
+        if self._keep is not None:
             retire(connection, self._keep, self._closing.is_set)
 
 

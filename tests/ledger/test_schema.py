@@ -44,7 +44,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
         migrate(connection, broken)
     assert version(connection) == len(STEPS)
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"attempts", "spend", "holds", "meta", "retired", "labels", "pairs", "anchors"}
+    assert names == {"attempts", "spend", "holds", "meta", "retired", "labels", "pairs", "anchors", "responses"}
     connection.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +30,14 @@ class Dress(Protocol):
 
     def whole(self, data: bytes) -> bytes:
         """A complete answer as one JSON body."""
+
+
+class Sealed(ABC):
+    """A dress that has something to do when an answer is complete, before its last words are made."""
+
+    @abstractmethod
+    async def seal(self, body: bytes | None) -> None:
+        """Do it. `body`: a whole answer; `None`: it was streamed."""
 
 
 class CallFunction(Struct, gc=False):

@@ -35,11 +35,11 @@ class _Open:
 class ResponsesDress:
     """One answer to `given`. `kept`: the gateway keeps it, so that a later request may go on from it."""
 
-    __slots__ = ("_finish", "_given", "_id", "_kept", "_model", "_open", "_sequence", "_started", "_usage", "output")
+    __slots__ = ("_finish", "_given", "_id", "_model", "_open", "_sequence", "_started", "_usage", "kept", "output")
 
     def __init__(self, given: ResponsesRequest, *, kept: bool = False) -> None:
         self._given = given
-        self._kept = kept
+        self.kept = kept
         self._id = ""
         self._model = given.model
         self._started: int | None = None
@@ -72,8 +72,17 @@ class ResponsesDress:
         return b"".join(frames)
 
     def end(self) -> bytes:
+        return self.closed() + self.over()
+
+    def closed(self) -> bytes:
+        """The first half of `end`: what closes the last item."""
         frames: list[bytes] = []
         self._close(frames)
+        return b"".join(frames)
+
+    def over(self) -> bytes:
+        """The second half: the response as a whole."""
+        frames: list[bytes] = []
         status = self._status()
         self._tell(frames, f"response.{status}", response=self._response(status))
         return b"".join(frames)
@@ -86,13 +95,21 @@ class ResponsesDress:
         return b"".join(frames)
 
     def whole(self, data: bytes) -> bytes:
+        self.take(data)
+        return encode(self.response())
+
+    def response(self) -> dict[str, Any]:
+        """The response, once the answer is complete."""
+        return self._response(self._status())
+
+    def take(self, data: bytes) -> None:
+        """Read a whole answer."""
         answer = decode_answer(data)
         choice = answer.choices[0]
         self._begin(answer)
         self._add(choice.message or AnswerPart(), _logprobs(choice.logprobs), [])
         self._finish, self._usage = choice.finish_reason, answer.usage
         self._close([])
-        return encode(self._response(self._status()))
 
     def _begin(self, answer: Answer) -> None:
         self._started = answer.created
@@ -207,7 +224,7 @@ class ResponsesDress:
             "parallel_tool_calls": given.parallel_tool_calls is not False,
             "previous_response_id": given.previous_response_id,
             "reasoning": {"effort": given.reasoning.effort if given.reasoning else None, "summary": None},
-            "store": self._kept,
+            "store": self.kept,
             "temperature": given.temperature,
             "text": {"format": {"type": "text"}, **text},
             "tool_choice": choice,

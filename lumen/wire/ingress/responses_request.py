@@ -147,7 +147,7 @@ def parse_responses(body: bytes) -> ResponsesRequest:
         raise _bad("background", "Answers are given while you wait; leave out 'background'.")
     if given.truncation == "auto":
         raise _bad("truncation", "Nothing is cut off silently here; shorten the input, or leave out 'truncation'.")
-    for field in ("conversation", "prompt", "previous_response_id"):
+    for field in ("conversation", "prompt"):
         if getattr(given, field) is not None:
             raise _bad(field, f"'{field}' is not kept here; send the items in 'input'.")
     return given
