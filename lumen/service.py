@@ -132,7 +132,7 @@ class Service:
             health=Health(draw.random, asyncio.get_running_loop().time(), self.started),
             billing=Billing(self._paths.ledger_file, told=_ledger_told),
             expose=self._expose,
-            responses=Responses(where.ledger_file),
+            responses=Responses(self._paths.ledger_file),
         )
         state.planner.wakes = self._wakes
         return state
