@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
-from lumen_cli.output import say, table
+from lumen_cli.output import ago, say, table
 
 # Learning may take minutes, the rest does not.
 _PATIENCE = 60.0
@@ -81,11 +83,40 @@ def judged(standing: Mapping[str, Any] | None) -> str:
     return f"{agreement} ({interval})" + (f"; {standing['why']}" if standing["why"] else "")
 
 
-def show_report(told: Mapping[str, Any]) -> None:
-    """Both sides of a report, side by side, and the samples there are."""
-    report = told["report"]
+def canary_row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """A canary in a line: route, candidate, state, share, answers, evidence, for how long."""
+    step = f", step {one['step'] + 1} of {len(one['steps'])}" if one["phase"] == "running" else ""
+    need = max(one["needed"], math.log(2))
+    # How far each guard is on its way to what the next step asks for.
+    evidence = [f"{n} {min(max(100 * w['for'] / need, 0), 100):.0f} %" for n, w in one["guards"].items()]
+    return (
+        one["route"], one["candidate"], one["phase"] + step, f"{one['percent']:g} %", str(one["answers"]),
+        ", ".join(evidence), ago(time.time() - one["started"]),
+    )  # fmt: skip
+
+
+def shadow_row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """A shadow in a line: route, candidate, share, pairs, spent, for how long, state, judge."""
+    return (
+        one["route"],
+        one["candidate"],
+        percent(one["share"]),
+        f"{one['pairs']} of {one['drawn']}",
+        f"{usd(one['spent'])} of {usd(one['budget'])}",
+        ago(time.time() - one["started"]),
+        shadow_state(one),
+        judged(one.get("judge_standing")) or one["judge"] or one["checker"] or "-",
+    )
+
+
+def shadow_state(one: Mapping[str, Any]) -> str:
+    return ("running" if one["running"] else "ended") + (f" ({one['why']})" if one["why"] else "")
+
+
+def sides(report: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """Both sides of a report, a row a figure: its name, the incumbent's, the candidate's."""
     old, new = report["incumbent"], report["candidate"]
-    rows: Sequence[tuple[str, str, str]] = (
+    return (
         ("target", ", ".join(old["targets"]) or "-", ", ".join(new["targets"]) or "-"),
         ("answers", str(old["answers"]), str(new["answers"])),
         ("failed", str(old["failed"]), str(new["failed"])),
@@ -97,14 +128,26 @@ def show_report(told: Mapping[str, Any]) -> None:
         ("refusals", percent(old["refusals"]), percent(new["refusals"])),
         ("valid tool calls", _valid(old), _valid(new)),
     )
-    table(("", "incumbent", "candidate"), rows)
-    say()
-    say(
+
+
+def verdict(report: Mapping[str, Any]) -> list[str]:
+    """What judges and checkers said, in sentences."""
+    found = [
         f"Of {report['judged']} judged pairs the candidate was better in {report['better']}, worse in "
         f"{report['worse']}, as good in {report['equal']}."
-    )
+    ]
     if report["quality_change"] is not None:
-        say(f"Over all of the traffic that is a change of quality of {100 * report['quality_change']:+.1f} points.")
+        change = 100 * report["quality_change"]
+        found.append(f"Over all of the traffic that is a change of quality of {change:+.1f} points.")
+    return found
+
+
+def show_report(told: Mapping[str, Any]) -> None:
+    """Both sides of a report, side by side, and the samples there are."""
+    table(("", "incumbent", "candidate"), sides(told["report"]))
+    say()
+    for line in verdict(told["report"]):
+        say(line)
     for sample in told.get("samples", ()):
         say()
         say(f"--- asked: {sample['prompt']}")

@@ -75,6 +75,64 @@ def replica(state: str = "ready", **more: Any) -> dict[str, Any]:
     }
 
 
+def canary(**more: Any) -> dict[str, Any]:
+    return {
+        "route": "chat",
+        "candidate": "openai/new",
+        "started": AT,
+        "phase": "running",
+        "steps": [1, 5, 25, 50, 100],
+        "step": 1,
+        "percent": 5.0,
+        "answers": 120,
+        "needed": 3.0,
+        "guards": {"quality": {"for": 1.5, "against": 0.0}, "errors": {"for": 4.0, "against": 0.0}},
+        "reason": "",
+        "why": "",
+        **more,
+    }
+
+
+def shadow(**more: Any) -> dict[str, Any]:
+    return {
+        "route": "code",
+        "candidate": "groq/cheap",
+        "started": AT,
+        "share": 0.05,
+        "pairs": 40,
+        "drawn": 55,
+        "spent": 2_000_000_000,
+        "budget": 10**12,
+        "running": True,
+        "why": "",
+        "judge": "openai/judge",
+        "checker": None,
+        **more,
+    }
+
+
+def side(**more: Any) -> dict[str, Any]:
+    return {
+        "targets": ["openai/best"], "answers": 40, "failed": 0, "cost": 3e8, "ttft": 0.25, "seconds": 2.0,
+        "tokens": 120.0, "characters": 500.0, "refusals": 0.0, "tool_calls": 0, "tool_calls_valid": None, **more,
+    }  # fmt: skip
+
+
+REPORT = {
+    "route": "chat",
+    "candidate": "openai/new",
+    "report": {
+        "incumbent": side(),
+        "candidate": side(targets=["openai/new"], cost=1e8),
+        "judged": 40,
+        "better": 10,
+        "worse": 8,
+        "equal": 22,
+        "quality_change": 0.01,
+    },
+}
+
+
 def frame(**more: Any) -> dict[str, Any]:
     return {
         "at": AT,
@@ -118,6 +176,7 @@ def frame(**more: Any) -> dict[str, Any]:
                 {"scope": "route", "name": "chat", "limit": "day", "cap": 20_000_000, "spent": 1_250_000, "held": 0}
             ],
         },
+        "trials": {"canaries": [canary()], "shadows": [shadow()], "dark": {}, "learnt": {}},
         "rss_bytes": 50_000_000,
         "draining": False,
         **more,
@@ -138,5 +197,13 @@ DEGRADED = frame(
     ],
 )
 EMPTY = frame(
-    number=0, ended=[], active=[], routes={}, targets=[], models=[], failovers=[], money={"today": 0, "budgets": []}
+    number=0,
+    ended=[],
+    active=[],
+    routes={},
+    targets=[],
+    models=[],
+    failovers=[],
+    money={"today": 0, "budgets": []},
+    trials={},
 )

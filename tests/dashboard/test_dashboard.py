@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static, TabbedContent
 
 from tests.dashboard.fake_admin import FakeAdmin
-from tests.dashboard.frames import DEGRADED, EMPTY, OK, ended, frame
+from tests.dashboard.frames import DEGRADED, EMPTY, OK, REPORT, ended, frame
 
 pytestmark = pytest.mark.anyio
 SIZE = (120, 36)
@@ -135,13 +135,35 @@ async def test_a_model_is_restarted_and_help_and_light_work() -> None:
         assert not app.current_theme.dark
 
 
+async def test_a_canary_is_looked_at_and_decided_and_a_shadow_is_not() -> None:
+    admin = FakeAdmin(OK)
+    admin.answers["/admin/canary/chat"] = REPORT
+    app = Dashboard(admin)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: app.board.frame)
+        await pilot.press("7")
+        await until(pilot, lambda: listing(app, "trials").chosen == "canary chat")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, Told))
+        told = str(app.screen.query_one("#told", Static).content)
+        assert "openai/best" in told and "better in 10, worse in 8" in told
+        await pilot.press("escape", "a")
+        asked = {"route": "chat", "action": "approve", "options": "{}"}
+        await until(pilot, lambda: ("/admin/canary", asked) in admin.calls)
+        calls = len(admin.calls)
+        await pilot.press("down")
+        assert listing(app, "trials").chosen == "shadow code"
+        await pilot.press("b")
+        assert len(admin.calls) == calls
+
+
 @pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 @pytest.mark.parametrize("shown", [OK, DEGRADED, EMPTY])
 async def test_every_pane_shows_every_state_at_every_size(size: tuple[int, int], shown: dict[str, Any]) -> None:
     app = Dashboard(FakeAdmin(shown))
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.board.frame)
-        for key in "123456":
+        for key in "1234567":
             await pilot.press(key)
             await pilot.pause()
         assert app.is_running

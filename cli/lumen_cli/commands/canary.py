@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import time
-from typing import Any
-
 import typer
 
 from lumen_cli import trials
-from lumen_cli.output import JSON, ago, command, moment, print_json, say, table
+from lumen_cli.output import JSON, command, moment, print_json, say, table
 
 app = command("Shift a route to another target step by step, guarded; promoted and rolled back by itself.")
 
@@ -54,7 +50,7 @@ def status(route: str | None = typer.Argument(None, help="Only this route's."), 
     if json_output:
         print_json(found)
         return
-    table(("route", "candidate", "state", "share", "answers", "evidence", "for"), map(_row, found))
+    table(("route", "candidate", "state", "share", "answers", "evidence", "for"), map(trials.canary_row, found))
     for one in found if route is not None else ():
         say()
         for at, what in one["history"]:
@@ -92,23 +88,3 @@ def stop(route: str = trials.ROUTE) -> None:
     """End it without a verdict; the route goes on as before."""
     told = trials.do("canary", "stop", route)
     say(f"The canary of {route} has ended after {told['answers']} answers of {told['candidate']}.")
-
-
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        one["route"],
-        one["candidate"],
-        one["phase"] + (f", step {one['step'] + 1} of {len(one['steps'])}" if one["phase"] == "running" else ""),
-        f"{one['percent']:g} %",
-        str(one["answers"]),
-        _evidence(one),
-        ago(time.time() - one["started"]),
-    )
-
-
-def _evidence(one: dict[str, Any]) -> str:
-    """How far each guard is on its way to what the next step asks for."""
-    need = max(one["needed"], math.log(2))
-    return ", ".join(
-        f"{name} {min(max(100 * wealth['for'] / need, 0), 100):.0f} %" for name, wealth in one["guards"].items()
-    )

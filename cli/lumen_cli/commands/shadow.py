@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli import trials
 from lumen_cli.errors import USAGE, CliError
-from lumen_cli.output import JSON, ago, command, print_json, say, table
+from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.trail import changed
 
 app = command("Ask another target as well, after clients have their answers, and compare.")
@@ -51,7 +50,10 @@ def status(json_output: bool = JSON) -> None:
     if json_output:
         print_json({"dark": found["dark"], "shadows": found["shadows"]})
         return
-    table(("route", "candidate", "share", "pairs", "spent", "for", "state", "judge"), map(_row, found["shadows"]))
+    table(
+        ("route", "candidate", "share", "pairs", "spent", "for", "state", "judge"),
+        map(trials.shadow_row, found["shadows"]),
+    )
 
 
 @app.command()
@@ -61,7 +63,8 @@ def report(route: str = trials.ROUTE, json_output: bool = JSON) -> None:
     if json_output:
         print_json(told)
         return
-    say(f"{told['candidate']} beside {route}: {told['pairs']} pairs of {told['drawn']} drawn, {_state(told)}")
+    state = trials.shadow_state(told)
+    say(f"{told['candidate']} beside {route}: {told['pairs']} pairs of {told['drawn']} drawn, {state}")
     say()
     trials.show_report(told)
 
@@ -96,20 +99,3 @@ def anchors(
         store.close()
     changed("shadow.anchors", route, given=len(read), now=count)
     say(f"{route} has {count} anchors.")
-
-
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        one["route"],
-        one["candidate"],
-        trials.percent(one["share"]),
-        f"{one['pairs']} of {one['drawn']}",
-        f"{trials.usd(one['spent'])} of {trials.usd(one['budget'])}",
-        ago(time.time() - one["started"]),
-        _state(one),
-        trials.judged(one.get("judge_standing")) or one["judge"] or one["checker"] or "-",
-    )
-
-
-def _state(one: dict[str, Any]) -> str:
-    return ("running" if one["running"] else "ended") + (f" ({one['why']})" if one["why"] else "")

@@ -67,6 +67,7 @@ def _print(frame: dict[str, object]) -> None:
         (rows.ROUTES, rows.routes(board.frame["routes"])),
         (rows.TARGETS, rows.targets(board.frame["targets"])),
         (rows.REPLICAS, rows.replicas(board.frame["models"])),
+        (rows.TRIALS, rows.trials(board.frame.get("trials") or {})),
         (rows.FAILOVERS, rows.failovers(board.frame["failovers"])[:5]),
         (rows.REQUESTS, rows.requests(board.matching(""))[:10]),
     ):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,13 +22,14 @@ from lumen_cli.errors import CliError
 # Seconds before another try to reach a gateway that is gone.
 _AGAIN = 1.0
 _HELP = """\
-1–6      the panes; Tab and the arrows move, Enter opens
-Enter    a request or failover: its whole story
+1–7      the panes; Tab and the arrows move, Enter opens
+Enter    a request or failover: its whole story; a trial: both sides
 /        filter the requests, Esc leaves the filter
 f        follow the newest request, or stay where you are
 c        end the chosen request
 e r d    eject, restore, drain the chosen target
 R        restart the chosen model
+a b      approve the chosen canary, or roll it back
 y        copy the id or name of the chosen row
 t        light or dark
 Ctrl+P   every command by name
@@ -57,7 +60,7 @@ class Dashboard(App[None]):
     CSS_PATH = "dashboard.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number + 1), f"pane('{name}')", show=False) for number, name in enumerate(
-            ("overview", "targets", "failovers", "requests", "routes", "engines"))),
+            ("overview", "targets", "failovers", "requests", "routes", "engines", "trials"))),
         Binding("question_mark", "help", "Help"),
         Binding("slash", "filter", "Filter"),
         Binding("escape", "leave_filter", show=False),
@@ -67,6 +70,8 @@ class Dashboard(App[None]):
         Binding("r", "steer('restore')", "Restore", show=False),
         Binding("d", "steer('drain')", "Drain", show=False),
         Binding("R", "restart", "Restart model", show=False),
+        Binding("a", "decide('approve')", "Approve", show=False),
+        Binding("b", "decide('rollback')", "Roll back", show=False),
         Binding("y", "copy", "Copy", show=False),
         Binding("t", "light", "Light/dark", show=False),
         Binding("q", "quit", "Quit"),
@@ -101,6 +106,12 @@ class Dashboard(App[None]):
             with TabPane("6 Engines", id="engines"):
                 yield Listing(
                     rows.REPLICAS, lambda b: rows.replicas(b.frame.get("models", ())), "No local model is configured."
+                )
+            with TabPane("7 Trials", id="trials"):
+                yield Listing(
+                    rows.TRIALS,
+                    lambda b: rows.trials(b.frame.get("trials") or {}),
+                    "No shadow and no canary. See: lumen shadow start --help",
                 )
         yield Footer()
 
@@ -183,12 +194,15 @@ class Dashboard(App[None]):
     def on_data_table_row_selected(self) -> None:
         chosen = self._chosen()
         if chosen and self._tabs().active in ("requests", "failovers"):
-            self.run_worker(self._open(chosen.partition(" ")[0]))
+            self.run_worker(self._open(f"/admin/requests/{chosen.partition(' ')[0]}", rows.tries))
+        elif chosen and self._tabs().active == "trials":
+            kind, _, route = chosen.partition(" ")
+            self.run_worker(self._open(f"/admin/{kind}/{quote(route, safe='/')}", rows.sides))
 
-    async def _open(self, request_id: str) -> None:
-        found = await self._ask("get", f"/admin/requests/{request_id}")
+    async def _open(self, path: str, told: Callable[[dict[str, Any]], list[str]]) -> None:
+        found = await self._ask("get", path)
         if found is not None:
-            self.push_screen(Told("\n".join(rows.tries(found))))
+            self.push_screen(Told("\n".join(told(found))))
 
     def action_cancel(self) -> None:
         if self._tabs().active == "requests" and (chosen := self._chosen()):
@@ -201,6 +215,13 @@ class Dashboard(App[None]):
     def action_restart(self) -> None:
         if self._tabs().active == "engines" and (chosen := self._chosen()):
             self.run_worker(self._ask("post", "/admin/restart", {"model": chosen.rpartition(" ")[0] or chosen}))
+
+    def action_decide(self, action: str) -> None:
+        chosen = self._chosen() if self._tabs().active == "trials" else None
+        kind, _, route = (chosen or "").partition(" ")
+        if kind == "canary":
+            body = {"route": route, "action": action, "options": "{}"}
+            self.run_worker(self._ask("post", "/admin/canary", body))
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One call of the admin API, off the loop; what goes wrong is told in a corner."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lumen_cli import trials as tried
 from lumen_cli.output import ago
 from lumen_cli.standing import budgets as budget_rows
 from lumen_cli.standing import targets as target_rows
@@ -17,6 +18,7 @@ TARGETS = ("target", "state", "for", "why", "in flight", "share", "errors", "fir
 FAILOVERS = ("when", "from", "to", "rung", "at", "seam", "client saw", "why", "request")
 REQUESTS = ("route", "target", "outcome", "tokens", "first", "total", "tries", "key", "reason", "request")
 REPLICAS = ("model", "#", "state", "doing", "pid", "restarts", "in flight")
+TRIALS = ("trial", "route", "candidate", "state", "share", "seen", "evidence", "for")
 BUDGETS = ("budget", "of", "limit", "spent", "held")
 DEVICES = ("device", "memory", "used", "busy", "temperature", "held by")
 
@@ -96,6 +98,31 @@ def replicas(models: Iterable[Mapping[str, Any]]) -> list[Row]:
             cells = (one["model"], one["index"], one["state"], doing, one["pid"], one["restarts"], one["in_flight"])
             rows.append((f"{one['model']} {one['index']}", _cells(cells)))
     return rows
+
+
+def trials(found: Mapping[str, Any]) -> list[Row]:
+    """Canaries, then shadows; the key is kind and route."""
+    rows: list[Row] = []
+    for one in found.get("canaries", ()):
+        route, candidate, state, share, answers, evidence, since = tried.canary_row(one)
+        why = one["why"] or one["reason"]
+        told = f"{state} ({why})" if why else state
+        rows.append(
+            (f"canary {route}", ("canary", route, candidate, told, share, f"{answers} answers", evidence or "-", since))
+        )
+    for one in found.get("shadows", ()):
+        route, candidate, share, pairs, spent, since, state, judge = tried.shadow_row(one)
+        cells = ("shadow", route, candidate, state, share, f"{pairs} pairs, {spent}", judge, since)
+        rows.append((f"shadow {route}", cells))
+    return rows
+
+
+def sides(told: Mapping[str, Any]) -> list[str]:
+    """A trial's report, line by line: incumbent and candidate side by side, and the verdict."""
+    lines = [("", "incumbent", "candidate"), *tried.sides(told["report"])]
+    widths = [max(len(line[at]) for line in lines) for at in range(3)]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return [f"{told['candidate']} on {told['route']}", "", *shown, "", *tried.verdict(told["report"])]
 
 
 def budgets(money: Mapping[str, Any]) -> list[Row]:
