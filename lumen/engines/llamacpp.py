@@ -70,7 +70,6 @@ class LlamaCpp:
             "gpu-layers": model.gpu_layers,
             "kv-type": model.kv_type,
             "pooling": model.pooling,
-            "queue": model.queue,  # of each replica; the supervisor's bound is over all of them
             "parent-pid": place.parent_pid,
             "grace": f"{grace:g}",
             **{name.replace("_", "-"): value for name, value in options.items()},

@@ -28,7 +28,6 @@ def test_a_plain_model_says_only_what_is_known() -> None:
         "--name": "org/m",
         "--socket": "/run/r.sock",
         "--kv-type": "f16",
-        "--queue": "512",
         "--parent-pid": "99",
         "--grace": "30",
     }
@@ -55,7 +54,7 @@ def test_everything_a_model_may_say_reaches_the_worker() -> None:
     assert said == {
         "--model": "/m", "--name": "m", "--socket": "/run/r.sock", "--ctx": "2048", "--slots": "3",
         "--threads": "2", "--gpu-layers": "-1", "--kv-type": "q8_0", "--pooling": "mean", "--grace": "4",
-        "--queue": "512", "--park": "9", "--repack": "off",
+        "--park": "9", "--repack": "off",
         "--kv": "4096", "--batch": "512", "--ubatch": "128", "--flash-attn": "on",
     }  # fmt: skip
     assert launch.env["CUDA_VISIBLE_DEVICES"] == "1,3"

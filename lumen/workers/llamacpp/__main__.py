@@ -48,7 +48,7 @@ def parse(argv: list[str]) -> Settings:
     add("--embedding", action="store_true", help="serve embeddings only")
     add("--pooling", choices=POOLING, default="auto")
     add("--grace", type=float, default=30.0, help="seconds for running answers after SIGTERM")
-    add("--queue", type=int, default=256, help="answers that may wait")
+    add("--queue", type=int, default=4096, help="answers that may wait")
     add("--parent-pid", type=int, help="end when this process ends")
     arguments = parser.parse_args(argv)
     try:

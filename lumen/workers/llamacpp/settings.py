@@ -36,7 +36,7 @@ class Settings:
     embedding: bool = False  # serve embeddings only
     pooling: str = "auto"
     grace: float = 30.0  # seconds for running answers after SIGTERM
-    queue: int = 256  # answers that may wait for a slot
+    queue: int = 4096  # answers that may wait for a slot; a supervisor has a bound of its own before this one
     parent_pid: int | None = None
 
     def __post_init__(self) -> None:
