@@ -5,3 +5,6 @@ set(LLAMA_BUILD_COMMON OFF)
 # that has it must leave all quantised weights as they are; one without rearranges them for AVX2 and AVX-512, which is
 # a quarter faster.
 add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-U__AMX_INT8__>)
+# ggml's own threads instead of OpenMP's: those meet after every operation by way of the kernel, which takes longer than
+# the operations of a small model, and many times that where other programs want the processors.
+set(GGML_OPENMP OFF)
