@@ -34,14 +34,15 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def main() -> Iterator[Any]:
-    llama = llama_cpp.Llama(str(tiny.MODEL), n_ctx=4096, n_threads=2, verbose=False)
+    # One thread: beside other tests two would wait for each other more than they work.
+    llama = llama_cpp.Llama(str(tiny.MODEL), n_ctx=4096, n_threads=1, n_threads_batch=1, verbose=False)
     yield llama
     llama.close()
 
 
 @pytest.fixture(scope="module")
 def draft() -> Iterator[Any]:
-    llama = llama_cpp.Llama(str(tiny.DRAFT), n_ctx=512, n_threads=2, verbose=False, logits_all=True)
+    llama = llama_cpp.Llama(str(tiny.DRAFT), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False, logits_all=True)
     yield llama
     llama.close()
 
