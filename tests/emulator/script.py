@@ -9,13 +9,16 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 KINDS = ("text", "tool", "json", "think")
 PREFILLS = ("startover", "noprefill", "prefill", "anchor")
 # Scripts that break off after N pieces of an answer that is longer.
 BREAKING = frozenset({"cut", "drop", "stall", "errin", "garbage", "truncated", "endless"})
+# What the script `agent` says, and what it fills in where a tool or a schema asks for a city.
+WEATHER = ("It ", "is ", "sunny ", "in ", "Paris.")
+CITY = ('{"city": ', '"Paris"', "}")
 # An anchored continuation asks for this many characters of what was said before.
 ANCHOR = 40
 _LONGER = 3
@@ -54,12 +57,34 @@ def parse(model: str) -> Script:
     return Script(name, tuple(int(word) for word in words if word.isdigit()), kind, prefill)
 
 
+def settled(model: str, body: dict[str, Any]) -> Script:
+    """The script of a request: `agent` does what the request has a model do, as agents expect it of one."""
+    script = parse(model)
+    if script.name != "agent":
+        return script
+    if body.get("tools") and body.get("tool_choice") != "none" and not _has_result(body):
+        return replace(script, kind="tool")
+    generation = body.get("generationConfig", {})
+    wanted = body.get("response_format", {}).get("type") or generation.get("responseMimeType") or "text"
+    return replace(script, kind="json" if "json" in wanted or "format" in body.get("output_config", {}) else "text")
+
+
+def _has_result(body: dict[str, Any]) -> bool:
+    """Whether the conversation ends with what a tool gave."""
+    last = (body.get("contents") or body.get("messages"))[-1]
+    parts = last.get("parts") or last.get("content") or ()
+    told = [part for part in parts if isinstance(part, dict)]
+    return last.get("role") == "tool" or any("functionResponse" in p or p.get("type") == "tool_result" for p in told)
+
+
 def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]) -> list[str]:
     """The pieces of the whole answer, one of them for each token it is billed for.
 
     Args:
         messages: role and text of each message of the conversation.
     """
+    if script.name == "agent":
+        return list(WEATHER if script.kind == "text" else CITY)
     if script.name == "seeded":
         words = [f"word{random.Random(f'{seed or 0}:{i}').randrange(1000)}" for i in range(script.total)]
     else:

@@ -21,6 +21,7 @@ ignored), `noprefill` (400), `prefill` (goes on), `anchor` (repeats the last 40 
 `stall-N`    N words, then silence.             `errin-N`    N words, then an error inside the stream.
 `garbage-N`  N words, then no JSON.             `truncated-N` N words, then half an event, and the end.
 `endless-N`  N words, then one endless line.    `nofinish-N` ends without finish reason.
+`agent`      calls the first tool offered for Paris, tells its weather when the result is there; JSON on request.
 `nodone-N`   everything but the last words (`[DONE]`, `message_stop`).
 `nocount-N`  N words and a finish reason, and no counts.  `cutcount-N` the same, then resets.
 
@@ -41,7 +42,7 @@ from aiohttp import web
 
 from tests.emulator.dialects import PROMPT_TOKENS, Anthropic, Gemini, OpenAI, Speaker, event
 from tests.emulator.more import More
-from tests.emulator.script import Script, conversation, parse, pieces
+from tests.emulator.script import Script, conversation, pieces, settled
 
 _SILENCE = 30.0
 _ENDLESS = 64 * 1024 * 1024
@@ -96,12 +97,12 @@ class Emulator:
 
     async def openai(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        script = parse(body["model"])
+        script = settled(body["model"], body)
         return await self._serve(request, OpenAI(body["model"], body, script), script, bool(body.get("stream")))
 
     async def anthropic(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        script = parse(body["model"])
+        script = settled(body["model"], body)
         return await self._serve(request, Anthropic(body["model"], body, script), script, bool(body.get("stream")))
 
     async def gemini(self, request: web.Request) -> web.StreamResponse:
@@ -109,7 +110,7 @@ class Emulator:
         if request.match_info["verb"] == "batchEmbedContents":
             self._note(request, body)
             return web.json_response({"embeddings": [{"values": [0.5, 0.25]} for _ in body["requests"]]})
-        script, stream = parse(model), request.match_info["verb"] == "streamGenerateContent"
+        script, stream = settled(model, body), request.match_info["verb"] == "streamGenerateContent"
         return await self._serve(request, Gemini(model, body, script), script, stream)
 
     def _note(self, request: web.Request, body: dict[str, Any]) -> None:

@@ -117,6 +117,27 @@ async def test_kinds(provider: Provider, dialect: str, stream: bool) -> None:
     assert (thought.reasoning, thought.text) == ("let me think", "word0 ")
 
 
+@SPOKEN
+@STREAMED
+async def test_an_agents_model(provider: Provider, dialect: str, stream: bool) -> None:
+    assert (await provider.ask(dialect, "agent", stream=stream)).text == "It is sunny in Paris."
+    called = await provider.ask(dialect, "agent", stream=stream, tools=TOOLS)
+    ((name, arguments),) = called.tools
+    assert (name, json.loads(arguments), called.finishes) == ("lookup", {"city": "Paris"}, ["tool_calls"])
+    call = {"id": "call_0", "type": "function", "function": {"name": "lookup", "arguments": arguments}}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "sunny"},
+    ]
+    answered = await provider.ask(dialect, "agent", stream=stream, tools=TOOLS, messages=turns)
+    assert (answered.text, answered.finishes) == ("It is sunny in Paris.", ["stop"])
+    schema = {"name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    wanted = {"type": "json_schema", "json_schema": schema}
+    bound = await provider.ask(dialect, "agent", stream=stream, response_format=wanted)
+    assert json.loads(bound.text) == {"city": "Paris"}
+
+
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 async def test_seeds_and_choices(provider: Provider, dialect: str) -> None:
     texts = [(await provider.ask(dialect, "seeded-8", stream=True, seed=seed)).text for seed in (1, 1, 2)]
