@@ -1,24 +1,19 @@
 """What is known of the quality of answers: labels to learn from, pairs to compare, anchors a person has judged.
 
-They share the ledger's file and nothing else with it: their own connection, short transactions, bounds of their own.
-Every call blocks; call it off the event loop. One lock keeps calls from several threads apart.
+They lie beside the ledger, in its file, with bounds of their own.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from lumen.core.errors import UnavailableError
-from lumen.ledger import opening
-from lumen.ledger.schema import migrate
+from lumen.ledger.aside import Aside
 
 # What is kept: of each route so many labels and pairs, none older than so many days; anchors until they are replaced.
 MOST_LABELS = 20_000
@@ -28,7 +23,6 @@ DAYS = 180
 _DAY = 86_400_000_000
 # Rows are pruned with every so many-th one that is written.
 _PRUNE_EVERY = 100
-_T = TypeVar("_T")
 SOURCES = ("judge", "checker", "feedback", "anchor")
 
 
@@ -89,20 +83,8 @@ class Served(Struct, frozen=True):
     target: str
 
 
-class Labels:
-    """The store in the ledger's file at `path`. Opened when it is first used, and again after trouble."""
-
-    def __init__(self, path: Path, *, busy: float = 2.0) -> None:
-        self._path = path
-        self._busy = busy
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._written = 0
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._drop()
+class Labels(Aside):
+    """The store in the ledger's file at `path`."""
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -237,34 +219,8 @@ class Labels:
             (route, route),
         )
 
-    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        with self._lock:
-            try:
-                with self._transaction() as connection:
-                    return work(connection)
-            except (sqlite3.Error, OSError) as error:
-                self._drop()
-                raise LabelsError(f"the labels cannot be read or written now: {error}") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = opening.connect(self._path, self._busy)
-            migrate(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _trouble(self, error: Exception) -> LabelsError:
+        return LabelsError(f"the labels cannot be read or written now: {error}")
 
 
 def _label(row: tuple[Any, ...]) -> Label:

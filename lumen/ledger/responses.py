@@ -1,6 +1,6 @@
 """Answers of the Responses API that are kept, so that a later request may go on from one of them.
 
-They share the ledger's file and nothing else with it. Each row holds its own turn: what came in, and what was answered;
+They lie beside the ledger, in its file. Each row holds its own turn: what came in, and what was answered;
 a conversation is the chain of rows that name each other. A row belongs to the key that made it. Kept are so many days
 and, of all together, so many bytes; the oldest go first. Every call blocks; call it off the event loop.
 """
@@ -8,17 +8,11 @@ and, of all together, so many bytes; the oldest go first. Every call blocks; cal
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar
 
 from msgspec import Struct
 
 from lumen.core.errors import UnavailableError
-from lumen.ledger import opening
-from lumen.ledger.schema import migrate
+from lumen.ledger.aside import Aside
 
 # A conversation has no more turns, nor more bytes in memory.
 MOST_TURNS = 1000
@@ -26,7 +20,6 @@ MOST_BYTES = 32 * 1024 * 1024
 # What is over is looked for with every so many-th row that is written.
 _PRUNE_EVERY = 32
 _GONE = 256
-_T = TypeVar("_T")
 
 
 class ResponsesError(UnavailableError):
@@ -48,20 +41,8 @@ class Kept(Struct, frozen=True):
     answer: bytes
 
 
-class Responses:
-    """The store in the ledger's file at `path`. Opened when it is first used, and again after trouble."""
-
-    def __init__(self, path: Path, *, busy: float = 2.0) -> None:
-        self._path = path
-        self._busy = busy
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._written = 0
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._drop()
+class Responses(Aside):
+    """The store in the ledger's file at `path`."""
 
     def put(self, kept: Kept, most: int) -> None:
         """Keep an answer; it survives kill -9 when this returns. `most`: bytes that all together may have.
@@ -134,34 +115,8 @@ class Responses:
 
         return self._do(read)
 
-    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        with self._lock:
-            try:
-                with self._transaction() as connection:
-                    return work(connection)
-            except (sqlite3.Error, OSError) as error:
-                self._drop()
-                raise ResponsesError("Kept answers cannot be read or written now.", retry_after=5) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = opening.connect(self._path, self._busy)
-            migrate(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _trouble(self, error: Exception) -> ResponsesError:
+        return ResponsesError("Kept answers cannot be read or written now.", retry_after=5)
 
 
 def prune(connection: sqlite3.Connection, now: int, most: int | None = None) -> None:

@@ -83,6 +83,15 @@ class Box:
                     found.append(process)
         return [p for p in found if p.pid != os.getpid()]
 
+    def engines(self) -> list[psutil.Process]:
+        """Those of them that are llama.cpp workers. One that ends while it is looked at is none any more."""
+        found = []
+        for process in self.ours():
+            with suppress(psutil.Error):
+                if "lumen.workers.llamacpp" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
     def end(self) -> None:
         for client in self.clients:
             client.close()

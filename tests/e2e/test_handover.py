@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 
-from tests.e2e.conftest import Box, until
+from tests.e2e.conftest import until
+from tests.e2e.emulated import Emulated, emulated
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-handover"), pytest.mark.timeout(300)]
 # Pico-dollars a token: two dollars a million for output, nothing for input.
@@ -29,59 +25,31 @@ OUTPUT = 2_000_000
 CONFIG = """
 providers:
   paid:
-    base_url: http://127.0.0.1:{port}/v1
+    base_url: http://127.0.0.1:PORT/v1
     dialect: openai
-    models: {{"*": {{price: {{input: 0, output: 2}}}}}}
+    models: {"*": {price: {input: 0, output: 2}}}
   free:
-    base_url: http://127.0.0.1:{port}/v1
+    base_url: http://127.0.0.1:PORT/v1
     dialect: openai
-    models: {{"*": {{price: {{input: 0, output: 0}}}}}}
+    models: {"*": {price: {input: 0, output: 0}}}
 routes:
-  local: {{targets: [lumen-tiny]}}
+  local: {targets: [lumen-tiny]}
 """
 LONG, WORDS = "slow-60-50", 60
 
 
 @dataclass
-class Place:
-    box: Box
-    port: int
+class Place(Emulated):
+    """`seen`: ids of the answers that clients got. `bad`: what was not as it should be."""
+
     seen: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
-
-    def rows(self, what: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.box.home / "state" / "ledger.db", timeout=30)) as ledger:
-            return ledger.execute(what).fetchall()
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    emulator = subprocess.Popen(
-        [sys.executable, "-m", "tests.emulator", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    box = Box(tmp_path / "box")
-    (box.home / "config").mkdir(parents=True)
-    (box.home / "config" / "config.yaml").write_text(CONFIG.format(port=port))
-    made = Place(box, port)
-    try:
-
-        def listens() -> bool:
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/served", timeout=30) as answer:
-                return json.load(answer) == []
-            return False
-
-        until(listens, "the emulated provider")
-        box.up()
-        yield made
-    finally:
-        box.end()
-        emulator.kill()
-        emulator.wait()
+    with emulated(tmp_path / "box", CONFIG) as made:
+        yield Place(made.box, made.port)
 
 
 async def ask(place: Place, session: aiohttp.ClientSession, url: str, model: str, words: int, *, stream: bool) -> None:
@@ -145,7 +113,7 @@ def test_no_request_is_lost_over_restarts_and_every_one_is_booked_once(place: Pl
     log = (box.home / "state" / "logs" / "gateway.log").read_text()
     assert log.count("another gateway takes over") == log.count("its ledger is taken over") == 2
     # The engines of those before are gone too.
-    assert len([p for p in box.ours() if "lumen.workers.llamacpp" in " ".join(p.cmdline())]) == 1
+    assert len(box.engines()) == 1
     box.lumen("down")
     assert len(set(place.seen)) == len(place.seen) > 50
     booked = place.rows("SELECT request, outcome, cost, output, provider FROM attempts")

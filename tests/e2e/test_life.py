@@ -42,7 +42,7 @@ def test_kill_9_of_the_gateway_leaves_no_orphan_and_nothing_half_written(fresh: 
     fresh.up()
     after = fresh.status()
     assert after["ready"] and after["pid"] != before["pid"]
-    engines = [p for p in fresh.ours() if "lumen.workers.llamacpp" in " ".join(p.cmdline())]
+    engines = fresh.engines()
     assert len(engines) == 1
     for file in fresh.home.rglob("*.json"):
         json.loads(file.read_text())

@@ -11,14 +11,9 @@ import os
 import random
 import re
 import signal
-import socket
-import sqlite3
-import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +22,8 @@ import aiohttp
 import psutil
 import pytest
 
-from lumen.ledger.journal import left
 from tests.e2e.conftest import Box, until
+from tests.e2e.emulated import Emulated, emulated
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-money"), pytest.mark.timeout(1200)]
 FULL = bool(os.environ.get("LUMEN_FULL"))
@@ -41,66 +36,23 @@ PROMPT = 7
 CONFIG = """
 providers:
   emu:
-    base_url: http://127.0.0.1:{port}/v1
+    base_url: http://127.0.0.1:PORT/v1
     dialect: openai
-    models: {{"*": {{price: {{input: 1, output: 2}}}}, "*prefill*": {{capabilities: {{prefill: prefix}}}}}}
+    models: {"*": {price: {input: 1, output: 2}}, "*prefill*": {capabilities: {prefill: prefix}}}
   dear:
-    base_url: http://127.0.0.1:{port}/v1
+    base_url: http://127.0.0.1:PORT/v1
     dialect: openai
-    models: {{"*": {{price: {{input: 0, output: 1000}}}}}}
+    models: {"*": {price: {input: 0, output: 1000}}}
 routes:
-  mended: {{policy: ordered, targets: [emu/cut-6, emu/prefill-words-9]}}
-  plain: {{targets: [emu/words-5]}}
+  mended: {policy: ordered, targets: [emu/cut-6, emu/prefill-words-9]}
+  plain: {targets: [emu/words-5]}
 """
 
 
-@dataclass
-class Bench:
-    """A gateway and an emulated provider, each a process of its own."""
-
-    box: Box
-    port: int
-
-    def served(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/served", timeout=30) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
-        return found
-
-    def rows(self, what: str, *args: Any) -> list[tuple[Any, ...]]:
-        path = self.box.home / "state" / "ledger.db"
-        until(lambda: not left(path), "everything that was written down being in the ledger")
-        with closing(sqlite3.connect(path, timeout=30)) as ledger:
-            return ledger.execute(what, args).fetchall()
-
-
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    emulator = subprocess.Popen(
-        [sys.executable, "-m", "tests.emulator", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    box = Box(tmp_path / "box")
-    (box.home / "config").mkdir(parents=True)
-    (box.home / "config" / "config.yaml").write_text(CONFIG.format(port=port))
-    made = Bench(box, port)
-    try:
-
-        def listens() -> bool:
-            with suppress(OSError):
-                return made.served() == []
-            return False
-
-        until(listens, "the emulated provider")
-        box.up()
+def bench(tmp_path: Path) -> Iterator[Emulated]:
+    with emulated(tmp_path / "box", CONFIG) as made:
         yield made
-    finally:
-        box.end()
-        emulator.kill()
-        emulator.wait()
 
 
 @dataclass
@@ -154,7 +106,7 @@ def _mix(draw: random.Random, number: int) -> tuple[dict[str, Any], int | None]:
     return {"model": f"emu/flap-1-1-5-{number}", "stream": draw.random() < 0.5}, None
 
 
-def test_the_ledger_is_what_was_served_whatever_is_killed(bench: Bench) -> None:
+def test_the_ledger_is_what_was_served_whatever_is_killed(bench: Emulated) -> None:
     draw = random.Random(11)
     seen: list[Told | None] = []
 
@@ -184,7 +136,7 @@ def test_the_ledger_is_what_was_served_whatever_is_killed(bench: Bench) -> None:
     _balance(bench, seen)
 
 
-def _balance(bench: Bench, seen: list[Told | None]) -> None:
+def _balance(bench: Emulated, seen: list[Told | None]) -> None:
     """What clients saw the end of is booked once and exactly; all in all no more than was served, and the bound."""
     what = "SELECT request, outcome, input, output, cost, fidelity FROM attempts ORDER BY request, seq"
     booked: dict[str, list[tuple[Any, ...]]] = {}
@@ -217,7 +169,7 @@ def _balance(bench: Bench, seen: list[Told | None]) -> None:
     assert bench.rows("SELECT COUNT(*) - COUNT(DISTINCT request || ' ' || seq) FROM attempts") == [(0,)]
 
 
-def test_a_budget_for_ten_admits_ten_and_never_more(bench: Bench) -> None:
+def test_a_budget_for_ten_admits_ten_and_never_more(bench: Emulated) -> None:
     # Five tokens of a tenth of a cent: the worst case is what it costs.
     keys = [
         json.loads(bench.box.lumen("key", "add", name, "--credit", "0.05usd", "--json").stdout)["key"]
@@ -245,7 +197,7 @@ def test_a_budget_for_ten_admits_ten_and_never_more(bench: Bench) -> None:
     assert sum(one["completion_tokens"] for one in bench.served()) == 100
 
 
-def test_aborted_streams_leave_nothing_behind(bench: Bench) -> None:
+def test_aborted_streams_leave_nothing_behind(bench: Emulated) -> None:
     url = bench.box.url
     gateway = psutil.Process(bench.box.status()["pid"])
 

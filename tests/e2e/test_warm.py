@@ -6,9 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Box, until
+from tests.e2e.emulated import emulated
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-warm")]
 HI: list[Any] = [{"role": "user", "content": "What is Lumen?"}]
@@ -34,36 +32,9 @@ routes:
 
 
 @pytest.fixture
-def emulator() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.emulator", "--port", str(port)],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        until(listens, "the emulator")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def warm(fresh: Box, emulator: int) -> Box:
-    config = fresh.home / "config"
-    config.mkdir(parents=True)
-    (config / "config.yaml").write_text(CONFIG.replace("PORT", str(emulator)))
-    fresh.up()
-    return fresh
+def warm(tmp_path: Path) -> Iterator[Box]:
+    with emulated(tmp_path / "box", CONFIG) as made:
+        yield made.box
 
 
 def standing(box: Box) -> dict[str, Any]:
@@ -148,7 +119,7 @@ def test_kill_9_of_the_gateway_whatever_its_models_do_leaves_no_orphan(warm: Box
         until(lambda: is_(warm, "asleep"), "sleep")
     os.kill(warm.status()["pid"], signal.SIGKILL)
     # The worker ends by itself when its gateway is gone.
-    until(lambda: not [p for p in warm.ours() if "llamacpp" in " ".join(p.cmdline())], "the worker's end", 20)
+    until(lambda: not warm.engines(), "the worker's end", 20)
     warm.up()
     assert json.loads(ask(warm).body)["choices"]
     assert len(warm.workers()) == 1
