@@ -17,9 +17,11 @@ from lumen.gateway import overview, planning
 from lumen.service import Service, say
 from lumen.wire.call import chat_call
 from lumen.wire.parse import parse_chat
+from lumen.workers.logs import tail
 
-# Requests and failovers in one frame of the live view.
+# Requests and failovers in one frame of the live view, and lines of a log.
 _MOST_SHOWN = 100
+_LINES = 300
 
 
 class Operator:
@@ -102,17 +104,21 @@ class Operator:
             ),
             "failovers": state.health.recent_failovers()[:_MOST_SHOWN],
             "money": state.billing.status(),
+            "devices": service.memory.watched(),
             "rss_bytes": self._process.memory_info().rss,
             "draining": state.draining,
             "trials": self.learning.status(),
         }
 
     def request(self, request_id: str) -> dict[str, Any]:
-        """One of the last requests with all its tries.
+        """A request under way, or one of the last ones, with all its tries.
 
         Raises:
             RequestError: it is not kept, or not any more.
         """
+        active = self._service.state.active.get(request_id)
+        if active is not None:
+            return active.told(asyncio.get_running_loop().time())
         self._service.later.flush()
         found = self._service.live.find(request_id)
         if found is None:
@@ -190,6 +196,18 @@ class Operator:
         """
         self._service.supervisor.wake(self._local(model))
         return {"model": model, "wakes": True}
+
+    async def logs(self, replica: str) -> dict[str, Any]:
+        """The last lines that the engine of a replica wrote. `replica`: MODEL/NUMBER.
+
+        Raises:
+            RequestError: no such model, or no number.
+        """
+        model, _, number = replica.rpartition("/")
+        if not number.isdecimal() or len(number) > 4:
+            raise RequestError("Ask for MODEL/NUMBER, the number of a replica.", param="replica")
+        path = self._service.supervisor.log(self._local(model), int(number))
+        return {"replica": replica, "lines": await asyncio.to_thread(tail, path, 0, _LINES)}
 
     async def restart(self, model: str) -> dict[str, Any]:
         await self._service.supervisor.restart(self._local(model))

@@ -53,6 +53,8 @@ class Operator(Protocol):
 
     def request(self, request_id: str) -> dict[str, Any]: ...
 
+    async def logs(self, replica: str) -> dict[str, Any]: ...
+
     def explain(self, route: str, request: str) -> dict[str, Any]: ...
 
     def cancel(self, request_id: str) -> dict[str, Any]: ...
@@ -139,6 +141,8 @@ CALLS: tuple[Call, ...] = (
     Call("GET", "/admin/failovers", "viewer", lambda operator: operator.failovers()),
     Call("GET", "/admin/memory", "viewer", lambda operator: operator.memory()),
     Call("GET", "/admin/requests/", "viewer", lambda operator, request: operator.request(request), prefix=True),
+    # An engine that is not Lumen's own may write what it is asked.
+    Call("GET", "/admin/logs/", "operator", lambda operator, replica: operator.logs(replica), prefix=True),
     # A stream, served by `_events`.
     Call("GET", EVENTS, "viewer", lambda operator: None),
     Call(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct
 
-from lumen.gateway.attempt import Journey
+from lumen.gateway import timing
+from lumen.gateway.attempt import Journey, Record
 from lumen.gateway.settled import Settled
 
 # Seconds that figures look back, and requests kept: in all, and of each route for its figures.
@@ -63,6 +64,12 @@ class Active(Struct, gc=False):
             "age_ms": round((now - self.started) * 1000),
         }
 
+    def told(self, now: float) -> dict[str, Any]:
+        """The same with all its tries so far."""
+        attempts = self.journey.attempts
+        parts = _parts(attempts, self.started, self.stream)
+        return {**self.shown(now), "parts_ms": parts, "tries": tries(attempts, self.started)}
+
 
 class Live:
     """Keeps the last requests; one event loop writes and reads."""
@@ -103,7 +110,7 @@ class Live:
         """One request with all its tries, where it is still kept."""
         for _, settled in reversed(self._recent):
             if settled.id == request_id:
-                return {**request(settled), "tries": tries(settled)}
+                return {**request(settled), "tries": tries(settled.attempts, settled.started)}
         return None
 
     def routes(self, now: float) -> dict[str, dict[str, Any]]:
@@ -129,25 +136,26 @@ def request(settled: Settled) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens if usage else None,
         "ttft_ms": None if first is None else round(first * 1000, 2),
         "ms": round(settled.seconds * 1000, 2),
+        "parts_ms": _parts(settled.attempts, settled.started, settled.stream),
         "cost": settled.cost,
         "reason": settled.attempts[0].reason if settled.attempts else None,
     }
 
 
-def tries(settled: Settled) -> list[dict[str, Any]]:
-    """Every try of a request; times in milliseconds since the request."""
+def tries(attempts: Sequence[Record], started: float) -> list[dict[str, Any]]:
+    """Every try of a request; times in milliseconds since it `started`. One under way has not ended."""
     return [
         {
             "target": attempt.target,
             "reason": attempt.reason,
-            "began_ms": _since(attempt.started, settled),
-            "first_token_ms": _since(attempt.first_token, settled),
-            "ended_ms": _since(attempt.ended or None, settled),
-            "outcome": attempt.outcome,
+            "began_ms": _since(attempt.started, started),
+            "first_token_ms": _since(attempt.first_token, started),
+            "ended_ms": _since(attempt.ended or None, started),
+            "outcome": attempt.outcome if attempt.ended else None,
             "rung": attempt.rung,
             "position": attempt.position,
         }
-        for attempt in settled.attempts
+        for attempt in attempts
     ]
 
 
@@ -158,8 +166,14 @@ def quantiles(values: Iterable[float], shares: Iterable[float]) -> list[float | 
     return [found[min(int(share * len(found)), last)] if found else None for share in shares]
 
 
-def _since(at: float | None, settled: Settled) -> float | None:
-    return None if at is None else round((at - settled.started) * 1000, 2)
+def _since(at: float | None, started: float) -> float | None:
+    return None if at is None else round((at - started) * 1000, 2)
+
+
+def _parts(attempts: Sequence[Record], started: float, stream: bool) -> dict[str, float]:
+    """The time to the first token in its parts, see `timing.py`, in milliseconds."""
+    found = timing.parts(attempts, started, stream=stream)
+    return {name: round(seconds * 1000, 2) for name, seconds in found.items() if name != "first"}
 
 
 def _figures(route: _Route, now: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lumen.hardware.devices import RAM
 from lumen.hardware.readings import Monitor
 from lumen.hub import needs
 from lumen.hub.needs import Body
+from lumen.workers.glance import Glance
 from lumen.workers.measure import Life, Survey, charge, enter, survey
 from lumen.workers.memory import Ledger
 from lumen.workers.placing import groups, ordered
@@ -62,6 +63,7 @@ class Machine:
     kept: Path | None = None
     offloads: bool = field(default_factory=needs.offloads)
     ledger: Ledger = field(init=False)
+    _glance: Glance = field(init=False)
     _corrections: Corrections = field(init=False)
     _files: dict[Path, _Known] = field(default_factory=dict)
     _peaks: dict[str, _Peak] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.monitor.devices)
+        self._glance = Glance(self.monitor)
         self._corrections = corrections.read(self.kept) if self.kept is not None else Corrections()
 
     async def adopt(self, models: Mapping[str, tuple[Model, ModelFiles]], claims: Iterable[str] = ()) -> None:
@@ -150,8 +153,26 @@ class Machine:
             ],
         }
 
+    def watched(self) -> list[dict[str, Any]]:
+        """Every device for whoever watches: bytes, `busy` in per cent, at most some seconds old. Waits for nothing."""
+        charged = {one.device.id: one.charged for one in self.ledger.standing()}
+        return [
+            {
+                "id": one.device.id,
+                "kind": one.device.kind,
+                "name": one.device.name,
+                "total": one.device.total,
+                "used": one.used,
+                "charged": charged.get(one.device.id, 0),
+                "busy": one.busy,
+                "celsius": one.celsius,
+            }
+            for one in self._glance.readings()
+        ]
+
     async def close(self) -> None:
         """Write what was learned and let go of the driver."""
+        await self._glance.close()
         for peak in self._peaks.values():
             self._end(peak)
         self._peaks.clear()

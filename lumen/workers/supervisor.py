@@ -17,6 +17,7 @@ from lumen.engines.base import Engine, ModelFiles, Place
 from lumen.workers.group import Group, Prompt
 from lumen.workers.lifecycle import Timing
 from lumen.workers.load import Lease
+from lumen.workers.logs import log_path
 from lumen.workers.pool import Pool
 from lumen.workers.remembered import Remembered
 from lumen.workers.replica import Replica
@@ -126,6 +127,10 @@ class Supervisor:
             return
         wanted = {name: self._spec(name, model, files) for name, (model, files) in models.items()}
         self._pool.adopt({name: (spec, models[name][0], beside) for name, (spec, beside) in wanted.items()})
+
+    def log(self, model: str, index: int) -> Path:
+        """Where a replica's engine writes what it says; there or not."""
+        return log_path(self._home.log_dir, model, index)
 
     async def acquire(self, model: str, timeout: float, prompt: Prompt | None = None) -> Lease:
         """A ready replica, the least busy first; waits up to `timeout` seconds while the model starts or wakes.

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from lumen.gateway.attempt import Record
-from lumen.gateway.live import KEPT, WINDOW, Live, quantiles
+from lumen.core.trace import Trace
+from lumen.gateway.attempt import Journey, Record
+from lumen.gateway.live import KEPT, WINDOW, Active, Live, quantiles
 from lumen.gateway.settled import Settled
 from lumen.wire.answers import Usage
 
@@ -12,6 +13,7 @@ def settled(number: int, *, ended: float = 100.0, route: str = "r", outcome: str
     started = ended - 1.0
     broken = Record("a", "first", started, ended=started + 0.01, outcome="upstream_disconnected")
     last = Record("b", "fallback", started + 0.01, rung="prefill", position=4, first_token=started + ttft, ended=ended)
+    last.queued, last.sent, last.answered = 0.005, started + 0.02, started + 0.03
     last.outcome, last.usage = outcome, Usage(10, 20, 30)
     return Settled(f"req_{number}", "chat", route, None, 1e9, started, ended, outcome, True, [broken, last], 7)
 
@@ -60,7 +62,20 @@ def test_a_request_can_be_looked_up_with_all_its_tries() -> None:
         ("a", "upstream_disconnected", None, 10.0),
         ("b", "ok", "prefill", 1000.0),
     ]
+    assert found["parts_ms"] == {"gateway": 15.0, "wake": 0.0, "queue": 15.0, "prefill": 20.0}
     assert live.find("req_2") is None
+
+
+def test_a_request_under_way_tells_its_tries_so_far() -> None:
+    tried = [
+        Record("a", "first", 10.0, ended=10.1, outcome="upstream_disconnected"),
+        Record("b", "fallback", 10.1, sent=10.2, answered=10.3, first_token=10.5),
+    ]
+    active = Active("req_1", "chat", "r", None, True, 10.0, Journey(Trace(1), tried), None)
+    told = active.told(11.0)
+    assert (told["age_ms"], told["target"], told["attempts"]) == (1000, "b", 2)
+    assert [(t["outcome"], t["ended_ms"]) for t in told["tries"]] == [("upstream_disconnected", 100.0), (None, None)]
+    assert told["parts_ms"]["prefill"] == 200.0
 
 
 def test_quantiles_are_values_that_were_seen() -> None:

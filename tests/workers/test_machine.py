@@ -59,6 +59,22 @@ def test_without_cards_everything_lies_in_the_machine_s_memory() -> None:
     assert set(seat.asleep) == {RAM} and 0 < seat.asleep[RAM] < seat.holds[RAM]
 
 
+def test_who_watches_sees_how_full_and_busy_the_devices_are() -> None:
+    async def run() -> None:
+        here = machine(24)
+        card, memory = cards(24)[0], MEMORY
+        tell(here, Reading(card, 6 * GIB, busy=87, celsius=61), Reading(memory, 60 * GIB))
+        assert here.ledger.reserve("m/0", {"cuda:0": 2 * GIB}) is None
+        assert here.watched() == []  # nobody has looked before, and nobody waits
+        await here.close()
+        first, last = here.watched()
+        assert (first["used"], first["total"], first["charged"]) == (18 * GIB, 24 * GIB, 2 * GIB)
+        assert (first["busy"], first["celsius"], last["busy"], last["used"]) == (87, 61, None, 4 * GIB)
+        await here.close()
+
+    asyncio.run(run())
+
+
 def test_llama_cpp_goes_on_cards_only_where_it_can_and_was_told_to() -> None:
     here = machine(24)
     assert here.seats(spec(ON_CARDS), 1)[0].gpus == (0,)
