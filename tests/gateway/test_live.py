@@ -53,6 +53,19 @@ def test_figures_look_back_one_window() -> None:
     assert (later["rps"], later["ttft_ms"]["p50"], later["requests"]) == (0.0, None, 60)
 
 
+def test_figures_of_many_requests_are_made_once_a_second_those_of_few_at_once() -> None:
+    live = Live()
+    for i in range(10):
+        live.add(settled(i, route="quiet"))
+        assert live.routes(100.0)["quiet"]["requests"] == i + 1
+    for i in range(300):
+        live.add(settled(i, route="busy"))
+    assert live.routes(100.0)["busy"]["requests"] == 300
+    live.add(settled(300, route="busy"))
+    assert live.routes(100.5)["busy"]["requests"] == 300
+    assert live.routes(101.0)["busy"]["requests"] == 301
+
+
 def test_a_request_can_be_looked_up_with_all_its_tries() -> None:
     live = Live()
     live.add(settled(1))
