@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.scheduler import Chunk, Schedulable
+from lumen.workers.llamacpp.team import Team
 from lumen.workers.llamacpp.threads import Tuner
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -154,10 +155,11 @@ class Context:
         self._flag = ctypes.create_string_buffer(2)
         self._pointer: int | None = None
         self.memory: int | None = None
+        self._team: Team | None = None
+        self._threads = 0
         self.reopen()
         self.n_cells: int = lib.llama_n_ctx(self.pointer)
         self.batch = Batch(shape.n_batch)
-        self._threads = shape.threads
         self._weight: int = lib.llama_model_size(model.pointer)
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._tuner: Tuner | None = None
@@ -170,6 +172,9 @@ class Context:
         if not pointer:
             raise LoadError(f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens for this model")
         self._pointer, self.memory = pointer, lib.llama_get_memory(pointer)
+        self._team = Team(pointer, self.shape.threads)
+        self._threads = 0
+        self._set_threads(self.shape.threads)
 
     def _params(self, shape: Shape) -> Any:
         params = lib.llama_context_default_params()
@@ -253,6 +258,8 @@ class Context:
         if threads != self._threads:
             self._threads = threads
             lib.llama_set_n_threads(self.pointer, threads, threads)
+            if self._team is not None:
+                self._team.use(threads > 1)
 
     def _run(self, exact: bool = False) -> None:
         n: int = self.batch.struct.n_tokens
@@ -362,6 +369,9 @@ class Context:
             lib.llama_memory_clear(self.memory, False)
 
     def close(self) -> None:
+        if self._team is not None:
+            self._team.close()
+            self._team = None
         if self._pointer is not None:
             lib.llama_free(self._pointer)
             self._pointer = self.memory = None

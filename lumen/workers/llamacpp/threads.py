@@ -15,6 +15,8 @@ _BETTER = 0.95
 _SLOW = 2.0
 _HOPELESS = 3.0
 """Times the present time after which a trial ends at once."""
+_BETWEEN = 30
+"""Decodes of a size between its trials, at least: prompts come seldom, and should not mostly be trials."""
 _PAUSE = 0.5
 _PAUSE_LIMIT = 60.0
 """Seconds between trials: at first, and at most. Each that fails doubles them."""
@@ -35,6 +37,7 @@ class _Size:
     due: float = 0.0  # when to try the next, however well it goes
     since: float = 0.0  # when the last trial ended
     slow: int = 0  # decodes in a row
+    seen: int = 0  # decodes since the last trial
 
 
 class Tuner:
@@ -55,7 +58,7 @@ class Tuner:
         if size is None:
             level = 0 if rows * self._one_row < self._short else len(self._ladder) - 1
             size = self._sizes[rows.bit_length()] = _Size(level, 0.0, due=now + _PAUSE)
-        if size.trial is None and now >= size.due and size.seconds:
+        if size.trial is None and now >= size.due and size.seen >= _BETWEEN:
             size.trial = self._neighbour(size)
         return self._ladder[size.level if size.trial is None else size.trial]
 
@@ -74,13 +77,14 @@ class Tuner:
         if size.trial is not None:
             self._judge(size, seconds, now)
             return
+        size.seen += 1
         if not size.seconds:
             size.seconds = seconds
         # Twice suddenly slow, or slower than one thread would be: fewer threads may help, and cost little to try.
         size.slow = size.slow + 1 if seconds > _SLOW * size.seconds else 0
         poor = seconds > _SLOW * rows * self._one_row and now >= size.since + size.pause
         if size.level and (poor or size.slow >= 2):
-            size.slow, size.up, size.due = 0, True, now
+            size.slow, size.seen, size.up, size.due = 0, _BETWEEN, True, now
         size.seconds += 0.2 * (seconds - size.seconds)
 
     def _judge(self, size: _Size, seconds: float, now: float) -> None:
@@ -94,4 +98,4 @@ class Tuner:
             size.pause = min(2 * size.pause, _PAUSE_LIMIT)
         lost = sum(size.taken) - len(size.taken) * size.seconds
         size.due = now + max(size.pause, _DEAR * lost)
-        size.since, size.trial, size.taken = now, None, []
+        size.since, size.seen, size.trial, size.taken = now, 0, None, []

@@ -56,6 +56,13 @@ def test_it_notices_when_the_other_becomes_better(before: int) -> None:
     assert before == 1 or spent[2] < 3  # a disaster is left at once
 
 
+def test_prompts_that_come_seldom_are_not_tried_out() -> None:
+    tuner = Tuner(2, 0.0004, 0.004)
+    for minute in range(20):
+        assert tuner.choose(512, 60.0 * minute) == 2
+        tuner.learn(512, 0.1, 60.0 * minute + 0.1)
+
+
 def test_short_decodes_begin_on_one_thread_and_long_ones_on_all() -> None:
     tuner = Tuner(6, 0.001, 0.004)
     assert tuner.choose(1, 0.0) == 1

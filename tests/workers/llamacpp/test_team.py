@@ -1,0 +1,82 @@
+"""Threads that stay between decodes: they change no number, and go when their context goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lumen import tiny
+from lumen.workers.llamacpp import team
+from lumen.workers.llamacpp.context import Context, Floats, Shape
+from lumen.workers.llamacpp.model import Model
+from lumen.workers.llamacpp.scheduler import Chunk
+from lumen.workers.llamacpp.worker import _One
+
+TOKENS = list(range(5, 85))
+
+
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    made = Model(tiny.MODEL, gpu_layers=0, repack="auto", progress=lambda _pct: None)
+    yield made
+    made.close()
+
+
+def context(model: Model) -> Context:
+    return Context(model, Shape(512, 128, 128, 1, 3, 1, flash_attn="off"))
+
+
+def answer(made: Context) -> Floats:
+    """Logits behind a prompt and one more token."""
+    made.clear()
+    sequence = _One(TOKENS)
+    made.decode([Chunk(sequence, 0, len(TOKENS) - 1, False)])
+    (row,) = made.decode([Chunk(sequence, len(TOKENS) - 1, 1, True)])
+    return made.logits(row).copy()
+
+
+@pytest.mark.skipif("libgomp" in Path("/proc/self/maps").read_text(), reason="this llama.cpp has OpenMP's threads")
+def test_they_stay_between_decodes_and_go_with_the_context(model: Model) -> None:
+    before = threads()
+    made = context(model)
+    for _ in range(2):
+        answer(made)
+        assert threads() == before + 2  # the third is the one that asks
+        made.close()
+        assert threads() == before
+        made.reopen()
+    made.close()
+    made.close()
+    assert threads() == before
+
+
+def test_the_answer_is_the_same_with_them_and_without(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = context(model)
+    with_team = answer(made)
+    made._set_threads(1)
+    alone = answer(made)
+    made._set_threads(3)
+    again = answer(made)
+    made.close()
+    monkeypatch.setattr(team, "_pool", lambda _threads: None)  # as where this ggml knows no such thing
+    made = context(model)
+    without = answer(made)
+    made.close()
+    for other in (alone, again, without):
+        assert np.array_equal(with_team, other)
+
+
+def test_threads_are_as_many_as_before_after_a_sleep(model: Model) -> None:
+    made = context(model)
+    made._set_threads(1)
+    made.close()
+    made.reopen()
+    assert made._threads == 3
+    made.close()
