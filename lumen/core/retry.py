@@ -7,9 +7,13 @@
 | anything else that would be the same everywhere (NEVER) | – | give up |
 | its own queue is full (a local model) | – | the next target, at once |
 | wait, 3 s or less (`Retry-After`) | once | the same target, after waiting it out |
+| nothing more (a local model whose process ended) | twice | the same model: another replica, or the process anew |
 | wait longer | – | the next target (this one stays out until then: `core/breaker.py`) |
 | a single reset or 5xx (SAME) | once | the same target, after a short pause with full jitter |
 | all else | – | the next target |
+
+A local model's next try hangs on no budget of retries: it does not go to the process that failed, as little as the rest
+of an answer does that broke off later.
 
 A silent target (`SilentError` is OTHER) is never tried twice. What was delivered goes on by `core/resume.py`.
 """
@@ -19,13 +23,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from lumen.core.errors import Retry, UpstreamError
+from lumen.core.errors import BrokenError, ConnectError, Retry, UpstreamError
 
 # Seconds before the one quick retry on the same target; the draw makes it full jitter.
 QUICK_RETRY = 0.1
 # The longest `Retry-After` that is waited out at the target that asked for it.
 WAITED_OUT = 3.0
 MAX_TRIES = 2
+# At a local model of which a process ended each time: as many as it takes to begin an answer and go on with it twice.
+MOST_PROCESSES = 3
 
 CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 # What a local model says whose queue is full: another target is there now, and this one will not be in a moment.
@@ -48,12 +54,20 @@ class Decision:
     pause: float = 0.0
 
 
-def after(error: UpstreamError, *, tries: int, draw: float, around_filter: bool = False) -> Decision:
+def lost(error: UpstreamError, *, local: bool) -> bool:
+    """Whether it was a process of this machine that ended, rather than a target that has trouble."""
+    return local and isinstance(error, (BrokenError, ConnectError))
+
+
+def after(
+    error: UpstreamError, *, tries: int, draw: float, around_filter: bool = False, local: bool = False
+) -> Decision:
     """What to do after `error`.
 
     Args:
         tries: attempts made at this target, the failed one included.
         draw: uniform in [0, 1).
+        local: it is a model of this machine.
         around_filter: the route lets another target answer what one's content filter refused.
     """
     if error.code in CONTEXT_CODES:
@@ -62,6 +76,8 @@ def after(error: UpstreamError, *, tries: int, draw: float, around_filter: bool 
         return Decision(Next.OTHER)
     if error.retry is Retry.NEVER:
         return Decision(Next.GIVE_UP)
+    if lost(error, local=local) and tries < MOST_PROCESSES:
+        return Decision(Next.SAME, QUICK_RETRY * draw)
     if tries < MAX_TRIES and error.code != QUEUE_FULL:
         if error.retry_after is not None:
             return Decision(Next.SAME, error.retry_after) if error.retry_after <= WAITED_OUT else Decision(Next.OTHER)

@@ -101,7 +101,7 @@ class Attempt:
         self._pass = given
         self._line = line
         now = self._loop.time()
-        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own)
+        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own, alone=leg.alone)
         self._limits: Limits = limits if leg.patient else replace(limits, ready=0.0)
         self._exchange: Exchange | None = None
         self._decoder: Decoder | None = None

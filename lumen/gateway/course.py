@@ -20,7 +20,7 @@ from lumen.core.errors import (
     WakingError,
 )
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
-from lumen.core.retry import Next, after
+from lumen.core.retry import Next, after, lost
 from lumen.core.trace import Trace
 from lumen.gateway.health import Health
 from lumen.gateway.table import Target
@@ -35,6 +35,7 @@ class Leg:
     """One attempt to make. `rung`: how it goes on with what was delivered; `None`: from the beginning.
 
     `forced`: the target is out, but nothing else is left. `patient`: a local model that starts or wakes is waited for.
+    `alone`: there is nobody else, so that it is given all the time the route allows, not what it usually needs.
     """
 
     target: Target
@@ -42,6 +43,7 @@ class Leg:
     rung: Rung | None = None
     forced: bool = False
     patient: bool = True
+    alone: bool = False
 
 
 class Course:
@@ -107,11 +109,12 @@ class Course:
             target, reason = self._plan[index]
             if self._larger_than is None or (target.offer.context or 0) > self._larger_than:
                 self._tries = 0
-                self._leg = Leg(target, reason, forced=forced, patient=not (self._cover and target.can.local))
+                patient = not (self._cover and target.can.local)
+                self._leg = Leg(target, reason, forced=forced, patient=patient, alone=self._alone)
                 return self._leg
         if self._covered:
             leg = self._covered.pop(0)
-            self._leg = replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True)
+            self._leg = replace(leg, reason=f"{leg.reason}, waited for", forced=True, patient=True, alone=True)
             return self._leg
         return None
 
@@ -148,7 +151,8 @@ class Course:
             return 0.0
         self.failure = error
         self._tries += 1
-        decision = after(error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter)
+        local = leg.target.can.local
+        decision = after(error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter, local=local)
         if decision.next is Next.GIVE_UP:
             raise error
         if decision.next is Next.LARGER:
@@ -156,7 +160,7 @@ class Course:
             return 0.0
         # Every further attempt is taken from the budget, but only asking the same target again hangs on it: a target
         # that died under fifty requests must not cost all but a few of them their answer elsewhere.
-        allowed = self._health.retries.retry(self._clock())
+        allowed = lost(error, local=local) or self._health.retries.retry(self._clock())
         if decision.next is not Next.SAME or not allowed:
             return 0.0
         self._again = replace(leg, forced=self._alone)
@@ -209,7 +213,7 @@ class Course:
             )
             for rung in rungs(self._trace, self._asked, at, self.splices, mixed=self._mixed):
                 if rung is not Rung.NONE:
-                    leg = Leg(target, f"continues {broke.name}, {rung.value}", rung, forced=True)
+                    leg = Leg(target, f"continues {broke.name}, {rung.value}", rung, forced=True, alone=self._alone)
                     found.append((_RANK[rung], -1 if same else place, leg))
         return [leg for _, _, leg in sorted(found, key=lambda way: way[:2])]
 

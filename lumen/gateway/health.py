@@ -36,7 +36,7 @@ class _Target:
 
     __slots__ = (
         "before", "begun", "breaker", "in_flight", "latency",
-        "limits", "limits_at", "limits_of", "limits_over", "name", "used",
+        "limits", "limits_alone", "limits_at", "limits_of", "limits_over", "name", "used",
     )  # fmt: skip
 
     def __init__(self, name: str, breaker: Breaker, latency: Latency, now: float) -> None:
@@ -53,6 +53,7 @@ class _Target:
         self.limits_of: Timeouts | None = None
         self.limits_over: Limits | None = None
         self.limits_at = 0
+        self.limits_alone = False
 
 
 class Pass:
@@ -295,13 +296,17 @@ class Health:
 
     # -- what history says -----------------------------------------------------------------------------------
 
-    def limits(self, given: Pass, base: Limits, own: Timeouts) -> Limits:
-        """The limits of this attempt: `base` adapted to the target's history where the route sets none of its `own`."""
+    def limits(self, given: Pass, base: Limits, own: Timeouts, *, alone: bool = False) -> Limits:
+        """The limits of this attempt: `base` adapted to the target's history where the route sets none of its `own`.
+
+        `alone`: the first token has at least the time of `base`, since nobody else would be asked for it.
+        """
         target = given.target
         latency = target.latency
         version = latency.first.version + latency.gap.version
         usual = stretch(given.size, latency.size) == 1.0
-        if usual and target.limits_of is own and target.limits_over is base and target.limits_at == version:
+        made_for = usual and target.limits_of is own and target.limits_over is base and target.limits_alone is alone
+        if made_for and target.limits_at == version:
             assert target.limits is not None
             return target.limits
         first, gap = limits(
@@ -311,12 +316,15 @@ class Health:
             total=base.total,
             size=given.size,
         )
+        if alone:
+            first = max(first, base.first_token)
         # Many targets send their headers with the first token.
         longer = own.headers is None and first > base.first_token
         headers = first if longer else min(base.headers, first) if own.headers is None else base.headers
         made = replace(base, headers=headers, first_token=first, gap=gap)
         if usual:
             target.limits, target.limits_of, target.limits_over, target.limits_at = made, own, base, version
+            target.limits_alone = alone
         return made
 
     def hedge_delay(self, name: str) -> float | None:

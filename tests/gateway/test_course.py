@@ -103,6 +103,30 @@ def test_one_quick_retry_at_the_same_target_then_the_next(error: UpstreamError) 
     assert way.course.verdict() is error
 
 
+def test_a_local_model_is_asked_again_while_its_processes_end_whatever_the_budget_of_retries() -> None:
+    """Two replicas killed under one request, among many that retry, are no reason to refuse it."""
+    way = trip(target("here", local=True), target("p/b"))
+    while way.health.retries.retry(0.0):
+        """Use it up."""
+    for _ in range(2):
+        assert way.next() == "here"
+        assert way.fails(BrokenError("killed", phase="headers")) == QUICK_RETRY * 0.5
+    assert way.next() == "here"
+    assert way.fails(BrokenError("killed", phase="headers")) == 0
+    assert way.next() == "p/b", "the request itself may be what ends them"
+
+
+def test_who_is_alone_is_told_so() -> None:
+    """Nobody else would answer sooner, so that a limit by its own history only costs the answer."""
+    alone, both = trip(target("here", local=True)), trip(target("p/a"), target("p/b"))
+    alone.next(), both.next()
+    assert alone.leg is not None and alone.leg.alone
+    assert both.leg is not None and not both.leg.alone
+    alone.fails(BROKE, "word")
+    alone.next()
+    assert alone.leg is not None and alone.leg.rung is not None and alone.leg.alone
+
+
 def test_a_short_wait_is_waited_out_there_and_a_longer_one_is_not() -> None:
     way = trip(target("p/a"), target("p/b"))
     way.next()

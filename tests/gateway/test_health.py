@@ -268,6 +268,16 @@ def test_limits_adapt(health: Health, clock: Clock) -> None:
     assert health.limits(given, BASE, UNSET) == found
 
 
+def test_a_target_that_is_alone_has_all_the_time_there_is_to_its_first_token(health: Health, clock: Clock) -> None:
+    given = learned(health, clock, 1.0, 0.1)
+    short = health.limits(given, BASE, UNSET)
+    assert short.first_token < 60.0
+    alone = health.limits(given, BASE, UNSET, alone=True)
+    assert (alone.first_token, alone.headers, alone.gap) == (60.0, 60.0, short.gap), "nobody else would answer"
+    assert health.limits(given, BASE, UNSET, alone=True) is alone
+    assert health.limits(given, BASE, UNSET) == short
+
+
 def test_limits_stretch_for_a_long_prompt(health: Health, clock: Clock) -> None:
     short = health.limits(learned(health, clock, 1.0, 0.1), BASE, UNSET).first_token
     long = health.begin("a", clock(), 5000)
