@@ -46,6 +46,8 @@ from lumen.hardware import processes
 _SAMPLE = 5.0  # seconds between looks at the gateway's memory
 _SETTLES = 180.0
 _FLAT = 0.1
+# Between two looks at a process that sleeps, its memory differs by some pages.
+_CLOSE = 1.02
 
 
 @dataclass
@@ -137,7 +139,7 @@ def check_memory(figures: Figures, admin: Admin) -> None:
     for owner in sorted(given.keys() & living.keys()):
         held = processes.memory([living[owner]]).held
         figures.held.append((owner, given[owner], held))
-        figures.check(held <= given[owner], f"{owner} was given {given[owner]} bytes and holds {held}")
+        figures.check(held <= given[owner] * _CLOSE, f"{owner} was given {given[owner]} bytes and holds {held}")
     charged = next(one["charged"] for one in told["devices"] if one["id"] == "ram")
     figures.check(charged == sum(given.values()), f"{charged} bytes are given, and {sum(given.values())} to somebody")
 
@@ -171,7 +173,8 @@ def check_ledger(figures: Figures, file: Path, served: Sequence[dict[str, Any]])
         mine = by_request.pop(seen.id, [])
         figures.billed += sum(row[4] for row in mine)
         if seen.what == "whole":
-            output = sum(row[3] or 0 for row in mine)
+            # A replay that came out differently was work, and is no part of the answer.
+            output = sum(row[3] or 0 for row in mine if row[5] != "upstream_diverged")
             last = mine[-1][5] if mine else "no row"
             figures.check(last == "ok", f"{seen.kind} {seen.id} was whole, and its last row says {last}")
             figures.check(output == seen.output, f"{seen.kind} {seen.id}: {seen.output} tokens told, {output} booked")
