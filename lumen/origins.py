@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from lumen.catalogue import Catalogue
+from lumen.catalogue import Catalogue, probed
 from lumen.catalogue.vendors import Vendor, able, vendor
 from lumen.config.checks import price_of
 from lumen.config.schema import Config, Model
@@ -118,7 +118,11 @@ def unlock(config: Config, keys: Vault | None = None) -> dict[str, Opened]:
         ConfigError: a provider cannot be used as it is written, or one that is `required` has no key.
     """
     store = keys or vault(paths())
-    return {name: open_one(vendor(name, provider), store) for name, provider in config.providers.items()}
+    found_out = probed.read(paths().probed_file)
+    return {
+        name: open_one(vendor(name, provider, found_out.get(name)), store)
+        for name, provider in config.providers.items()
+    }
 
 
 def offered(catalogue: Catalogue, opened: Mapping[str, Opened]) -> list[str]:

@@ -51,6 +51,11 @@ class Paths:
         return self.state_dir / "pool.json"
 
     @property
+    def probed_file(self) -> Path:
+        """What `lumen provider test --probe` found out about models; lost, it is found out again."""
+        return self.state_dir / "probed.json"
+
+    @property
     def trials_file(self) -> Path:
         """The shadows and canaries of routes, and how far judges are trusted."""
         return self.state_dir / "trials.json"

@@ -1,11 +1,10 @@
-"""What a provider can really do, found by tiny requests through the same dialects that the gateway uses."""
+"""A model of a provider, asked tiny things through the same dialects that the gateway uses."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lumen.catalogue import Vendor
@@ -16,20 +15,17 @@ from lumen.wire.parse import parse_chat
 from lumen_cli.vendor_client import Answer, VendorClient
 
 # Enough for an answer of a few words, also from models that think a little before they speak.
-_SHORT = 16
-_LONGER = 256
+SHORT = 16
+# No request that is made here has more tokens than that.
+INPUT = 250
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
-# Cut within a word: a new answer would begin with a whole word, a continuation begins with the rest of this one.
-_CUT = "The quick brown fox jumps over the la"
+# Begun with a mark that no new answer begins with, and cut within a word: only what goes on begins with the rest of it,
+# and only what repeats it begins with the mark.
+_MARK = "[7Q] "
+_CUT = _MARK + "The quick brown fox jumps over the la"
 _REST = "zy"
-_SCHEMA = {
-    "type": "object",
-    "properties": {"capital_city": {"type": "string"}},
-    "required": ["capital_city"],
-    "additionalProperties": False,
-}
 # A field that a dialect takes is sent whatever was declared: whether it works is what is asked.
-_ALL = Capabilities(seed=True, logprobs=True, json_schema=True, n=True, stream_usage=True)
+_ALL = Capabilities(seed=True, logprobs=True, json_schema=True, n=True, stream_usage=True, tools=True)
 _LISTS = {"anthropic": "models?limit=1000", "gemini": "models?pageSize=1000"}
 
 
@@ -42,16 +38,26 @@ class Refused(Exception):
         self.message = message
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What requests come to: their number, and the tokens of their prompts and of their answers."""
+
+    requests: int
+    input: int
+    output: int
+
+
 class Target:
-    """One model of a provider, to be asked small things."""
+    """One model of a provider, to be asked small things. `openai`: whether it speaks that dialect."""
 
     def __init__(self, vendor: Vendor, model: str, client: VendorClient) -> None:
         self._vendor = vendor
         self._model = model
         self._client = client
-        self.declared = vendor.can(model)
+        self.declared = vendor.declared(model)
+        self.openai = vendor.dialect == "openai"
 
-    def answer(self, tokens: int = _SHORT, **fields: Any) -> tuple[list[Event], Answer]:
+    def answer(self, tokens: int = SHORT, **fields: Any) -> tuple[list[Event], Answer]:
         """One request; what it came to.
 
         Raises:
@@ -60,13 +66,20 @@ class Target:
         """
         return self._send(_call(tokens, **fields), lambda body: None)
 
-    def text(self, tokens: int = _SHORT, **fields: Any) -> str:
+    def text(self, tokens: int = SHORT, **fields: Any) -> str:
         """The answer's text; raises as `answer` does."""
-        choice = _choices(self.answer(tokens, **fields)[0])[0]
+        choice = choices(self.answer(tokens, **fields)[0])[0]
         return str((choice.get("message") or {}).get("content") or "")
 
-    def continued(self, mark: dict[str, Any], last: dict[str, Any]) -> bool:
-        """Whether an answer cut within a word is continued when the request says so.
+    def raw(self, tokens: int, more: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """The answer as the server gave it, to a request with `more` than the dialect has; raises as `answer`."""
+        _, answer = self._send(_call(tokens, temperature=0, **fields), lambda body: body.update(more))
+        found = json.loads(answer.body)
+        return found if isinstance(found, dict) else {}
+
+    def continued(self, mark: dict[str, Any], last: dict[str, Any]) -> str:
+        """What becomes of an answer cut within a word: it is `continued`, or `repeated` and continued, or the model
+        `starts over`; raises as `answer` does.
 
         `mark`: fields of the request, `last`: of its last message; both are the OpenAI dialect's own.
         """
@@ -80,9 +93,11 @@ class Target:
                 body["messages"][-1].update(last)
                 body.update(mark)
 
-        events, _ = self._send(_call(_SHORT, messages=messages, temperature=0), change)
-        said = (_choices(events)[0].get("message") or {}).get("content") or ""
-        return str(said).startswith(_REST)
+        events, _ = self._send(_call(2 * SHORT, messages=messages, temperature=0), change)
+        said = str((choices(events)[0].get("message") or {}).get("content") or "")
+        if said.startswith(_REST):
+            return "continued"
+        return "repeated" if said.startswith(_CUT + _REST) else "starts over"
 
     def _send(self, call: Call, change: Callable[[Any], None]) -> tuple[list[Event], Answer]:
         dialect: Dialect = module(self._vendor.dialect).make(
@@ -92,7 +107,7 @@ class Target:
         try:
             made = dialect.encode(call, self._model, resume)
             body = made.body
-            if self._vendor.dialect == "openai":
+            if self.openai:
                 plain = json.loads(body)
                 change(plain)
                 body = json.dumps(plain).encode()
@@ -130,68 +145,16 @@ def listed(vendor: Vendor, client: VendorClient) -> list[str] | None:
     return sorted({name.removeprefix("models/") for name in names if isinstance(name, str)})
 
 
-def probe(target: Target, vendor: Vendor) -> dict[str, Any]:
-    """What a model can do, by capability: `True`, `False`, a way of continuing, or `None` where it stayed unclear."""
-    return {
-        "prefill": _prefill(target, vendor),
-        "seed": _found(lambda: bool(target.answer(seed=7)[0])),
-        "logprobs": _found(lambda: _has_logprobs(target)),
-        "json_schema": _found(lambda: _follows_schema(target)),
-        "n": _found(lambda: len(_choices(target.answer(n=2)[0])) == 2),
-        "stream_usage": _found(lambda: _counts(target)),
-    }
-
-
-def _prefill(target: Target, vendor: Vendor) -> str | None:
-    ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"native": ({}, {})}
-    if vendor.dialect == "openai":
-        ways["prefix"] = ({}, {"prefix": True})
-        ways["continue"] = ({"continue_final_message": True, "add_generation_prompt": False}, {})
-    # What was declared is asked first: a server may take more than one way.
-    order = sorted(ways, key=lambda way: way != target.declared.prefill)
-    unclear = False
-    for way in order:
-        found = _found(partial(target.continued, *ways[way]))
-        if found:
-            return way
-        unclear = unclear or found is None
-    return None if unclear else "none"
-
-
-def _found(ask: Callable[[], bool]) -> bool | None:
-    """What asking showed; a refusal of the request is a no, any other failure says nothing."""
-    try:
-        return ask()
-    except Refused as error:
-        return False if error.status in (200, 400, 404, 405, 415, 422, 501) else None
-
-
-def _has_logprobs(target: Target) -> bool:
-    choice = _choices(target.answer(logprobs=True)[0])[0]
-    return bool((choice.get("logprobs") or {}).get("content"))
-
-
-def _follows_schema(target: Target) -> bool:
-    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": _SCHEMA}}
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
-    try:
-        found = json.loads(target.text(_LONGER, messages=messages, response_format=wanted))
-    except ValueError:
-        return False
-    return isinstance(found, dict) and list(found) == ["capital_city"]
-
-
-def _counts(target: Target) -> bool:
-    events, _ = target.answer(stream=True, stream_options={"include_usage": True})
-    return any(event.usage is not None and event.usage.completion_tokens for event in events)
+def say(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
 
 
 def _call(tokens: int, **fields: Any) -> Call:
-    messages = [{"role": "user", "content": "Say only: ok"}]
-    body = {"model": "any", "messages": messages, "max_tokens": tokens, **fields}
+    body = {"model": "any", "messages": [say("Say only: ok")], "max_tokens": tokens, **fields}
     return chat_call(parse_chat(json.dumps(body).encode()))
 
 
-def _choices(events: list[Event]) -> list[dict[str, Any]]:
+def choices(events: list[Event]) -> list[dict[str, Any]]:
+    """The choices of a whole answer; one that is empty where there are none."""
     found: list[dict[str, Any]] = json.loads(events[0].data).get("choices") or [{}] if events else [{}]
     return found

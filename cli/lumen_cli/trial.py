@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lumen.catalogue import Catalogue, Vendor
+from lumen.core.money import shown
 from lumen.providers.base import module
+from lumen_cli.abilities import MOST, probe
 from lumen_cli.errors import CliError
-from lumen_cli.probing import Refused, Target, listed, probe
+from lumen_cli.probing import INPUT, SHORT, Refused, Target, listed
 from lumen_cli.vendor_client import VendorClient
 
 if TYPE_CHECKING:
     from lumen.config.schema import Config
     from lumen.secrets import Secret
 
+_BEGUN = {
+    "continued": "continued",
+    "repeated": "repeated, then continued",
+    "starts over": "begun anew",
+    "refused": "refused",
+    "unclear": "now this, now that",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """That what a model can do is to be found out. `most`: pico-dollars it may cost; `limited`: that was asked for.
+
+    `tell`: hears what it comes to at most before anything is asked.
+    """
+
+    most: int
+    limited: bool
+    tell: Callable[[str], None]
+
 
 def run(
-    vendor: Vendor, config: Config, secret: Secret | None, *, model: str | None, probing: bool, timeout: float
+    vendor: Vendor,
+    config: Config,
+    secret: Secret | None,
+    *,
+    model: str | None,
+    probing: Probing | None,
+    timeout: float,
 ) -> dict[str, Any]:
     """What was found, ready for JSON.
 
     `ok`: address and key are right. `error`, `next`: what is not, and what to do. `key`: `accepted`, `refused`,
     `unchecked` or `none`. `models`: how many are listed. `answered_ms`: how long the one request took. `differs`:
-    capability → `[declared, found]`.
+    capability → `[declared, found]`. `begun`: what it does with an answer that is begun, see `probe`.
     """
     own = dict(vendor.headers)
     headers = own | module(vendor.dialect).headers(secret.reveal()) if secret is not None else own
@@ -31,7 +60,7 @@ def run(
     found: dict[str, Any] = {
         "provider": vendor.name, "address": vendor.base_url, "ok": False, "error": None, "next": None,
         "key": "unchecked" if secret else "none", "models": None, "model": model, "answered_ms": None,
-        "probed": None, "differs": {},
+        "probed": None, "begun": None, "differs": {},
     }  # fmt: skip
     try:
         _look(vendor, config, client, found, probing=probing)
@@ -55,15 +84,36 @@ def summary(found: dict[str, Any]) -> list[str]:
         lines.append(f"answer    {found['answered_ms']} ms, by {found['model']}")
     for name, value in (found["probed"] or {}).items():
         shown = {True: "yes", False: "no", None: "unclear"}.get(value, value)
+        if name == "prefill" and value is not None:
+            shown += f": an answer that is begun is {_BEGUN[found['begun']]}"
         differs = f"  (declared: {_word(found['differs'][name][0])})" if name in found["differs"] else ""
         lines.append(f"{name:<13} {shown}{differs}")
-    if found["differs"]:
-        says = " ".join(f"--can {name}={_word(value)}" for name, (_, value) in found["differs"].items())
-        lines.append(f"To declare what was found: lumen provider add {found['provider']} {says}")
     return lines
 
 
-def _look(vendor: Vendor, config: Config, client: VendorClient, found: dict[str, Any], *, probing: bool) -> None:
+def _cost(vendor: Vendor, model: str, probing: Probing) -> str:
+    """What probing comes to at most, in words.
+
+    Raises:
+        CliError: it could be more than is allowed, or nobody knows.
+    """
+    price = Catalogue({vendor.name: vendor}).price(vendor.name, model)
+    # One request goes before, whose answer is timed.
+    requests, given, made = MOST.requests + 1, MOST.input + INPUT, MOST.output + SHORT
+    told = f"Probing asks {vendor.name}/{model} {requests} times at most, {given:,} tokens in and {made:,} out: "
+    if price is None:
+        if probing.limited:
+            raise CliError(f"nobody says what {vendor.name}/{model} costs", "leave --max-cost out")
+        return told + "at a price that is not known."
+    most = price.dearest * given + price.output * made + price.per_request * requests
+    if most > probing.most:
+        raise CliError(f"probing could cost {shown(most)}, more than {shown(probing.most)}", "allow it with --max-cost")
+    return f"{told}{shown(most)} at most."
+
+
+def _look(
+    vendor: Vendor, config: Config, client: VendorClient, found: dict[str, Any], *, probing: Probing | None
+) -> None:
     listing = vendor.preset.listing if vendor.preset else "key"
     names = listed(vendor, client) if listing != "none" else None
     if names is not None:
@@ -79,11 +129,13 @@ def _look(vendor: Vendor, config: Config, client: VendorClient, found: dict[str,
             raise CliError("it is not known which model to ask", "name one with --model")
         return
     target = Target(vendor, found["model"], client)
+    if probing:
+        probing.tell(_cost(vendor, found["model"], probing))
     _, answer = target.answer()
     found["answered_ms"] = round(answer.seconds * 1000)
     found["key"] = "accepted" if found["key"] == "unchecked" else found["key"]
     if probing:
-        found["probed"] = probe(target, vendor)
+        found["probed"], found["begun"] = probe(target)
         declared = asdict(target.declared)
         found["differs"] = {
             name: [declared[name], value]

@@ -13,7 +13,7 @@ from lumen_cli.settings import config_file
 
 if TYPE_CHECKING:
     from lumen.catalogue import Vendor
-    from lumen.config.schema import Config
+    from lumen.config.schema import Abilities, Config
     from lumen.secrets import Secret
 
 
@@ -25,10 +25,11 @@ def config_of(given: Path | None) -> Config:
 
 
 def all_vendors(config: Config) -> dict[str, Vendor]:
-    """Every provider of a configuration, with what its preset adds."""
-    from lumen.catalogue import vendor
+    """Every provider of a configuration, with what its preset adds and what was found out about it."""
+    from lumen.catalogue import probed, vendor
 
-    return {name: vendor(name, provider) for name, provider in config.providers.items()}
+    found = probed.read(find_paths().probed_file)
+    return {name: vendor(name, provider, found.get(name)) for name, provider in config.providers.items()}
 
 
 def find_vendor(name: str, config: Config) -> Vendor:
@@ -75,10 +76,7 @@ def missing(found: Vendor) -> str | None:
 def described(found: Vendor) -> dict[str, Any]:
     """What there is to tell of a provider, ready for JSON; nothing of its key but where it is."""
     preset = found.preset
-    models = {
-        pattern: {field: value for field, value in asdict(said.capabilities).items() if value is not None}
-        for pattern, said in found.models
-    }
+    models = {pattern: _said(said.capabilities) for pattern, said in found.models}
     return {
         "name": found.name,
         "title": found.title,
@@ -90,9 +88,14 @@ def described(found: Vendor) -> dict[str, Any]:
         "required": found.required,
         "capabilities": asdict(found.capabilities),
         "models": {pattern: said for pattern, said in models.items() if said},
+        "probed": {model: _said(said) for model, said in found.probed.items()},
         "notes": list(preset.notes) if preset else [],
         "docs": preset.docs if preset else None,
     }
+
+
+def _said(said: Abilities) -> dict[str, Any]:
+    return {name: value for name, value in asdict(said).items() if value is not None}
 
 
 def abilities(values: dict[str, Any]) -> str:

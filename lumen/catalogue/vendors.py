@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lumen.catalogue.probed import Probed
 from lumen.config import presets
 from lumen.config.presets import Preset
 from lumen.config.schema import Abilities, Provider, RemoteModel
@@ -20,7 +21,8 @@ _DIALECT = "openai"
 class Vendor:
     """A provider resolved. `key`: `env:NAME`, `keyring`, `file`, or `None` where it asks for none.
 
-    `models`: what is said of single models, the configuration's own before the preset's.
+    `models`: what is said of single models, the configuration's own before the preset's. `probed`: what was found out
+    about some by asking them.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Vendor:
     capabilities: Capabilities
     models: tuple[tuple[str, RemoteModel], ...]
     preset: Preset | None
+    probed: Mapping[str, Abilities] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -49,15 +52,20 @@ class Vendor:
                 yield found
 
     def can(self, model: str) -> Capabilities:
-        """What one model can do."""
+        """What one model can do; what was found out counts more than what was declared."""
+        probed = self.probed.get(model)
+        return able(self.declared(model), probed) if probed is not None else self.declared(model)
+
+    def declared(self, model: str) -> Capabilities:
+        """What one model can do by its preset and the configuration."""
         found = self.capabilities
         for said in reversed(list(self.said_of(model))):
             found = able(found, said.capabilities)
         return found
 
 
-def vendor(name: str, provider: Provider) -> Vendor:
-    """The provider `name` of a configuration.
+def vendor(name: str, provider: Provider, probed: Probed | None = None) -> Vendor:
+    """The provider `name` of a configuration; `probed` counts where it was found at the same address.
 
     A preset that shares only its name, because the address leads elsewhere, says nothing of this server; nor does
     the variable of a preset's key ever serve for another host.
@@ -71,10 +79,11 @@ def vendor(name: str, provider: Provider) -> Vendor:
         raise ConfigError(f"the provider {name} has no base_url")
     usual = f"env:{preset.key}" if preset and preset.key and preset.serves(base_url) else None
     capabilities = able(Capabilities(), preset.capabilities) if preset else Capabilities()
+    base_url = base_url.rstrip("/")
     return Vendor(
         name=name,
         title=preset.title if preset else name,
-        base_url=base_url.rstrip("/"),
+        base_url=base_url,
         dialect=provider.dialect or (preset.dialect if preset else _DIALECT),
         key=provider.key or usual,
         required=provider.required,
@@ -82,6 +91,7 @@ def vendor(name: str, provider: Provider) -> Vendor:
         capabilities=able(capabilities, provider.capabilities),
         models=(*provider.models.items(), *(preset.models.items() if preset else ())),
         preset=preset,
+        probed=probed.models if probed is not None and probed.base_url == base_url else {},
     )
 
 

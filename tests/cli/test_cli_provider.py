@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +19,11 @@ import pytest
 from aiohttp import web
 
 from lumen.catalogue import prices
+from lumen.config.edit import edit, put
 from lumen.config.load import load
+from lumen.origins import unlock
 from lumen.paths import Paths
+from lumen.providers.base import Capabilities
 from lumen.secrets import KeyMissing, vault
 from tests.cli.harness import Fake, Ran
 from tests.cli.vendor_server import KEY, Vendor, serving
@@ -289,24 +294,93 @@ def test_probing_tells_what_differs(
     acme.prefill, acme.logprobs, acme.n, acme.stream_usage = prefill, False, False, False
     acme.refuses = frozenset({"seed"})
     acme.json_schema = prefill != "native"
+    acme.echo, acme.tools = prefill == "prefix", False
     found = lumen("provider", "test", "acme", "--model", "small", "--probe", "--json").json
     assert found["ok"]
-    assert found["probed"] == {"prefill": prefill, "seed": False, "logprobs": False, "n": False,
-                               "stream_usage": False, "json_schema": prefill != "native"}  # fmt: skip
+    echo = {} if prefill == "none" else {"prefill_echo": prefill == "prefix"}
+    assert found["probed"] == {"prefill": prefill, **echo, "seed": False, "logprobs": False, "n": False,
+                               "stream_usage": False, "json_schema": prefill != "native", "tools": False,
+                               "token_ids": False}  # fmt: skip
+    begun = {"none": "starts over", "prefix": "repeated"}
+    assert found["begun"] == begun.get(prefill, "continued")
     assert found["differs"]["seed"] == [True, False] and ("prefill" in found["differs"]) == (prefill != "none")
     ran = lumen("provider", "test", "acme", "--model", "small", "--probe")
     assert "seed          no  (declared: true)" in ran.out
-    advice = next(line for line in ran.out.splitlines() if "lumen provider add" in line)
-    assert lumen(*advice.partition("lumen ")[2].split()).code == 0, "what it advises works as it stands"
-    again = lumen("provider", "test", "acme", "--model", "small", "--probe", "--json").json
-    assert again["differs"] == {}
+    assert "What was found out counts from now on: takes effect with the next `lumen up`." in ran.err
+
+
+def test_what_was_found_out_counts_more_than_what_is_declared_until_something_else_is_said(
+    lumen: Lumen, acme: Vendor, monkeypatch: pytest.MonkeyPatch, home: Paths
+) -> None:
+    def planned(url: str) -> Capabilities:
+        """What a gateway plans with, for a provider at this address."""
+        made = load(home.config_file)
+        provider = replace(made.providers["acme"], base_url=url)
+        return unlock(replace(made, providers={"acme": provider}))["acme"].vendor.can("small")
+
+    monkeypatch.setenv("ACME_KEY", KEY)
+    acme.prefill, acme.echo, acme.seed, acme.token_ids = "continue", True, False, True
+    assert (planned(acme.url).prefill, planned(acme.url).seed) == ("none", True)
+    assert lumen("provider", "test", "acme", "--model", "small", "--probe").code == 0
+    found = planned(acme.url)
+    assert (found.prefill, found.prefill_echo, found.seed, found.token_ids) == ("continue", True, False, True)
+    assert planned(acme.url + "/elsewhere").prefill == "none", "it was asked at one address"
+    assert load(home.config_file).providers["acme"].capabilities.prefill is None, "what is declared stays as it is"
+    assert (
+        "found     small: token_ids, prefill=continue, prefill_echo, no seed" in lumen("provider", "show", "acme").out
+    )
+    acme.prefill = "none"
+    lumen("provider", "test", "acme", "--model", "small", "--probe")
+    assert planned(acme.url).prefill == "none"
+    home.probed_file.write_text('{"acme": {"base_url": 3}, "other": [')
+    assert planned(acme.url).seed, "a file that cannot be read is none"
+    lumen("provider", "test", "acme", "--model", "small", "--probe")
+    assert not planned(acme.url).seed
+    assert lumen("provider", "add", "acme", "--can", "seed=true").code == 0
+    assert planned(acme.url).seed
+
+
+def test_a_server_that_only_tells_its_tokens_cannot_go_on_from_them(
+    lumen: Lumen, acme: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_KEY", KEY)
+    found = lumen("provider", "test", "acme", "--model", "small", "--probe", "--json").json
+    assert any(body.get("resume_token_ids") == [11, 12] for _, _, body, _ in acme.seen)
+    assert found["probed"]["token_ids"] is False
+
+
+def test_what_probing_may_cost_is_told_and_kept(
+    lumen: Lumen, acme: Vendor, monkeypatch: pytest.MonkeyPatch, home: Paths
+) -> None:
+    monkeypatch.setenv("ACME_KEY", KEY)
+    ran = lumen("provider", "test", "acme", "--model", "small", "--probe", "--max-cost", "1usd")
+    assert ran.code == 1 and "nobody says what acme/small costs" in ran.err
+    ran = lumen("provider", "test", "acme", "--model", "small", "--probe")
+    assert ran.code == 0 and "at a price that is not known" in ran.err
+    edit(home.config_file, lambda text: put(text, ("providers", "acme", "models", "small"),
+                                            {"price": {"input": "2/1M", "output": "8/1M"}}))  # fmt: skip
+    acme.seen.clear()
+    ran = lumen("provider", "test", "acme", "--model", "small", "--probe", "--max-cost", "0.0001usd")
+    assert ran.code == 1 and "more than $0.000100; allow it with --max-cost" in ran.err
+    asked = [body for method, _, body, _ in acme.seen if method == "POST"]
+    assert asked == [], "nothing was asked"
+    ran = lumen("provider", "test", "acme", "--model", "small", "--probe")
+    (told,) = re.findall(
+        r"asks acme/small (\d+) times at most, ([\d,]+) tokens in and ([\d,]+) out: \$([\d.]+)", ran.err
+    )
+    most = [int(part.replace(",", "")) for part in told[:3]]
+    assert most[1] * 2 + most[2] * 8 == round(float(told[3]) * 10**6)
+    asked = [body for method, _, body, _ in acme.seen if method == "POST"]
+    assert len(asked) <= most[0]
+    assert sum(body["max_tokens"] * (body.get("n") or 1) for body in asked) <= most[2]
+    assert sum(len(json.dumps(body)) / 4 for body in asked) <= most[1]
 
 
 def test_a_vendor_as_declared_differs_in_nothing(lumen: Lumen, acme: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", KEY)
     found = lumen("provider", "test", "acme", "--model", "small", "--probe", "--json").json
     assert found["differs"] == {} and found["probed"]["seed"] is True
-    assert len(acme.seen) <= 12, "few and tiny"
+    assert len(acme.seen) <= 14, "few and tiny"
     assert all(body.get("max_tokens", 16) <= 256 for _, _, body, _ in acme.seen)
 
 

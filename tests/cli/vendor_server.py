@@ -15,12 +15,17 @@ KEY = "sk-the-right-one-0123456789"
 
 @dataclass
 class Vendor:
-    """`models`: what it lists, `None` for no list. `prefill`: the way it continues an answer."""
+    """`models`: what it lists, `None` for no list. `prefill`: the way it continues an answer; `echo`: after repeating
+    it. `seed`: whether a seed decides what it says."""
 
     models: list[str] | None = field(default_factory=lambda: ["small", "large"])
     key: str | None = KEY
     public_list: bool = False
     prefill: str = "none"
+    echo: bool = False
+    seed: bool = True
+    tools: bool = True
+    token_ids: bool = False
     refuses: frozenset[str] = frozenset()
     logprobs: bool = True
     json_schema: bool = True
@@ -40,7 +45,21 @@ class Vendor:
         if body.get("stream"):
             asked = (body.get("stream_options") or {}).get("include_usage")
             return 200, "text/event-stream", _stream(text, usage if asked and self.stream_usage else None)
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+        }
+        if body.get("tools") and self.tools:
+            function = {"name": body["tools"][0]["function"]["name"], "arguments": "{}"}
+            choice["message"] = {
+                "role": "assistant",
+                "tool_calls": [{"id": "1", "type": "function", "function": function}],
+            }
+        if body.get("return_token_ids"):
+            ids = [11, 12, 13, 14]
+            # A server that only tells its tokens, and does not know that it should go on from some, says all of them.
+            choice["token_ids"] = ids[len(body.get("resume_token_ids") or ()) if self.token_ids else 0 :]
         if body.get("logprobs") and self.logprobs:
             choice["logprobs"] = {"content": [{"token": "ok", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
         many = (body.get("n") or 1) if self.n else 1
@@ -53,9 +72,14 @@ class Vendor:
             return '{"capital_city": "Paris"}'
         last = body["messages"][-1]
         if last["role"] != "assistant":
-            return "ok"
+            return self._sentence(body) if "at random" in last["content"] else "ok"
         way = "prefix" if last.get("prefix") else "continue" if body.get("continue_final_message") else "native"
-        return "zy dog." if way == self.prefill else "The quick brown fox jumps over the lazy dog."
+        if way != self.prefill:
+            return "The quick brown fox jumps over the lazy dog."
+        return (str(last["content"]) if self.echo else "") + "zy dog."
+
+    def _sentence(self, body: dict[str, Any]) -> str:
+        return f"Seed {body.get('seed')}." if self.seed else f"Draw {len(self.seen)}."
 
 
 @contextmanager

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from lumen.config.presets import Preset
     from lumen.config.schema import Config, Provider
     from lumen.secrets import Secret, Store
+    from lumen_cli.trial import Probing
 
 app = command("Add, list, test and remove providers and their keys.")
 
 _LONGEST_LINE = 16 * 1024
+_PROBING_COSTS = "0.05usd"
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -74,6 +76,9 @@ def add(
         return new
 
     written = edit(path, changed)
+    if can:
+        # What is said now counts more than what was found out before.
+        _forget(name)
     trail.changed("provider.add", name, **{field: value for field, value in change.items() if field != "headers"})
     if "key" in change and secret is None:
         keys.remove(name)
@@ -117,6 +122,8 @@ def show(
     say(f"can       {abilities(row['capabilities'])}")
     for pattern, said in row["models"].items():
         say(f"          {pattern}: {abilities(said)}")
+    for model, said in row["probed"].items():
+        say(f"found     {model}: {abilities(said)}")
     for line in row["notes"]:
         say(f"note      {line}")
     if row["docs"]:
@@ -140,6 +147,7 @@ def rm(name: str = typer.Argument(help="The provider to remove."), config: Path 
             f"the provider {name} serves the routes {', '.join(used)}", "change those with `lumen route set`"
         )
     edit(path, lambda text: remove_provider(text, name))
+    _forget(name)
     trail.changed("provider.rm", name)
     forgotten = ", and its key is forgotten" if vault(find_paths()).remove(name) else ""
     say(f"Provider {name} is removed from {path}{forgotten}: {reload(admin, path)}.")
@@ -164,18 +172,27 @@ def presets(json_output: bool = JSON) -> None:
 def test(
     name: str = typer.Argument(help="The provider to test."),
     model: str | None = typer.Option(None, help="The model to ask; default: one of a route, else the cheapest."),
-    probe: bool = typer.Option(False, "--probe", help="Find out what it can do, by about eight tiny requests."),
+    probe: bool = typer.Option(False, "--probe", help="Find out what it can do, by about twelve tiny requests."),
+    max_cost: str | None = typer.Option(
+        None, metavar="AMOUNT", help="The most that probing may cost; default: 0.05usd."
+    ),
     timeout: float = typer.Option(30.0, min=0.1, max=600, help="Seconds of silence that are waited out."),
     config: Path | None = CONFIG,
     json_output: bool = JSON,
 ) -> None:
-    """Ask a provider something small, and say whether address and key are right and how fast it answers."""
+    """Ask a provider something small, and say whether address and key are right and how fast it answers.
+
+    What `--probe` finds out about a model counts from then on, whatever is declared of it.
+    """
     from lumen_cli.trial import run, summary
     from lumen_cli.vendors import config_of, find_vendor, key_of
 
     loaded = config_of(config)
     vendor = find_vendor(name, loaded)
-    found = run(vendor, loaded, key_of(vendor), model=model, probing=probe, timeout=timeout)
+    probing = _probing(max_cost) if probe else None
+    found = run(vendor, loaded, key_of(vendor), model=model, probing=probing, timeout=timeout)
+    if found["probed"]:
+        _keep(vendor, found, config)
     if json_output:
         print_json(found)
     else:
@@ -183,6 +200,31 @@ def test(
             say(line)
     if not found["ok"]:
         raise CliError(found["error"], found["next"], code=FAILED)
+
+
+def _probing(max_cost: str | None) -> Probing:
+    from lumen.core.money import parse_amount
+    from lumen_cli.limits import checked
+    from lumen_cli.trial import Probing
+
+    most = checked("max_cost", max_cost or _PROBING_COSTS, parse_amount)
+    return Probing(most, max_cost is not None, note)
+
+
+def _keep(vendor: Vendor, found: dict[str, Any], config: Path | None) -> None:
+    """Write down what was found out, where a gateway reads it."""
+    from lumen.catalogue import probed
+
+    admin, here = Admin(find_paths().admin_socket), find_paths()
+    probed.keep(here.probed_file, vendor.name, vendor.base_url, found["model"], found["probed"])
+    trail.changed("provider.probe", vendor.name, model=found["model"], found=found["probed"])
+    note(f"What was found out counts from now on: {reload(admin, config_file(config, here, admin))}.")
+
+
+def _forget(name: str) -> None:
+    from lumen.catalogue import probed
+
+    probed.forget(find_paths().probed_file, name)
 
 
 def _preset(name: str, given: str | None, base_url: str | None) -> Preset | None:
