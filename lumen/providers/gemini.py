@@ -86,9 +86,11 @@ class Gemini:
         if isinstance(request, EmbeddingRequest):
             many = 1 if isinstance(request.input, str) else len(request.input)
             return WholeDecoder(partial(read_embeddings, writer, many, request.encoding_format), MAX_ANSWER)
+        # The API cannot be told to make one call at a time: what it makes beyond the first is left out.
+        most_calls = 1 if isinstance(request, ChatRequest) and request.parallel_tool_calls is False else None
         if call.stream:
-            return ContentStream(writer, call.answers)
-        return WholeDecoder(partial(read_answer, writer, call.answers), MAX_ANSWER)
+            return ContentStream(writer, call.answers, most_calls)
+        return WholeDecoder(partial(read_answer, writer, call.answers, most_calls), MAX_ANSWER)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         told = error_object(body)

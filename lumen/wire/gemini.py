@@ -1,7 +1,8 @@
 """A request as the Gemini API takes it, or an error that says which part it cannot take. Pure.
 
 Source: the public `generateContent` and `batchEmbedContents` reference, v1beta. Left out because they label a
-request and change nothing in its answer: `user`, `metadata`, and reasoning of earlier turns.
+request and change nothing in its answer: `user`, `metadata`, and reasoning of earlier turns. `parallel_tool_calls` has
+no place in it: where it is false, the answer's calls after the first are left out (`gemini_answers.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from lumen.wire.translate import max_tokens, refuse, stops
 _REFUSED = {
     "logprobs": "its probabilities are not translated.",
     "logit_bias": "it takes no token biases.",
-    "parallel_tool_calls": "it cannot be kept from parallel calls.",
     "prediction": "it takes no predicted output.",
     "modalities": "its answers are translated as text only.",
     "verbosity": "it has no such control.",

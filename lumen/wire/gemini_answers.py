@@ -103,13 +103,14 @@ _embeddings = msgspec.json.Decoder(_Embeddings).decode
 
 
 class ContentStream(StreamDecoder):
-    """One streamed answer with as many choices as were asked for."""
+    """One streamed answer with as many choices as were asked for; `most_calls` bounds the tool calls of each."""
 
-    __slots__ = ("_begun", "_calls", "_left", "_usage", "_writer")
+    __slots__ = ("_begun", "_calls", "_left", "_most_calls", "_usage", "_writer")
 
-    def __init__(self, writer: Writer, answers: int) -> None:
+    def __init__(self, writer: Writer, answers: int, most_calls: int | None = None) -> None:
         super().__init__()
         self._writer = writer
+        self._most_calls = most_calls
         self._left = set(range(answers))
         self._begun: set[int] = set()
         self._calls: dict[int, int] = {}
@@ -152,6 +153,8 @@ class ContentStream(StreamDecoder):
     def _delta(self, index: int, part: _Part) -> dict[str, Any]:
         if part.function_call is not None:
             number = self._calls.get(index, 0)
+            if number == self._most_calls:
+                return {}
             self._calls[index] = number + 1
             call = _call(self._writer, index, number, part)
             function = call["function"]
@@ -163,8 +166,8 @@ class ContentStream(StreamDecoder):
         return {"reasoning_content" if part.thought else "content": part.text}
 
 
-def read_answer(writer: Writer, answers: int, body: bytes) -> Event:
-    """One whole answer.
+def read_answer(writer: Writer, answers: int, most_calls: int | None, body: bytes) -> Event:
+    """One whole answer; `most_calls` bounds the tool calls of each of its choices.
 
     Raises:
         UpstreamError: it reports a failure, or is no answer.
@@ -172,7 +175,7 @@ def read_answer(writer: Writer, answers: int, body: bytes) -> Event:
     told = _read(_answer, body, "body")
     _check(told)
     writer.named(told.response_id, told.model_version)
-    choices = [_choice(writer, candidate) for candidate in told.candidates or ()]
+    choices = [_choice(writer, candidate, most_calls) for candidate in told.candidates or ()]
     if len(choices) < answers:
         raise unreadable("body")
     return writer.whole(choices, _counted(told.usage_metadata))
@@ -200,13 +203,14 @@ def read_embeddings(writer: Writer, many: int, encoding: str | None, body: bytes
     return Event(_encode(made), True, (), usage)
 
 
-def _choice(writer: Writer, candidate: _Candidate) -> dict[str, Any]:
+def _choice(writer: Writer, candidate: _Candidate, most_calls: int | None) -> dict[str, Any]:
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[dict[str, Any]] = []
     for part in (candidate.content.parts if candidate.content else None) or ():
         if part.function_call is not None:
-            calls.append(_call(writer, candidate.index, len(calls), part))
+            if len(calls) != most_calls:
+                calls.append(_call(writer, candidate.index, len(calls), part))
         elif part.inline_data is not None:
             raise _untold("body")
         elif part.text:

@@ -13,7 +13,7 @@ from lumen.core.errors import BrokenError, MalformedError, RefusedError, Retry, 
 from lumen.providers.base import Capabilities, module
 from lumen.wire.call import embedding_call
 from lumen.wire.parse import parse_embedding
-from tests.providers.asking import KNOWN, deltas, streamed, told, whole
+from tests.providers.asking import KNOWN, deltas, streamed, told, tool, whole
 
 COUNTS = {
     "promptTokenCount": 100,
@@ -73,6 +73,15 @@ def test_a_transcript() -> None:
     ]
     last = json.loads(events[-1].data)
     assert (last["id"], last["model"], last["choices"], last["usage"]) == ("r1", "gemini-x", [], USAGE)
+
+
+def test_a_request_for_one_call_gets_the_first() -> None:
+    asked: dict[str, Any] = {"tools": [tool("f"), tool("g")], "parallel_tool_calls": False}
+    called = [d["tool_calls"][0] for _, d, _ in deltas(streamed("gemini", TRANSCRIPT, **asked)) if "tool_calls" in d]
+    assert [call["function"]["name"] for call in called] == ["f"]
+    both = said({"functionCall": {"name": "f"}}, {"functionCall": {"name": "g"}}, finish="STOP")
+    (choice,) = whole("gemini", both, **asked)[0]["choices"]
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["f"]
 
 
 def test_any_cut_gives_the_same() -> None:

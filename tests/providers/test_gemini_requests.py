@@ -177,7 +177,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("stop", {"stop": ["a"] * 6}),
     ("logprobs", {"logprobs": True, "top_logprobs": 2}),
     ("logit_bias", {"logit_bias": {"5": 1}}),
-    ("parallel_tool_calls", {"tools": [tool()], "parallel_tool_calls": False}),
     ("min_p", {"min_p": 0.1}),
     ("typical_p", {"typical_p": 0.5}),
     ("repetition_penalty", {"repetition_penalty": 1.1}),
