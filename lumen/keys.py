@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lumen.config.schema import PRIORITIES, Priority
 from lumen.core.errors import ConfigError
 from lumen.core.roles import ROLES, Role
 from lumen.files import locked, write_atomic
@@ -52,6 +53,7 @@ class Key:
     `models` and `routes` are glob patterns. With neither, the key may use everything; with either, only what
     they name: a declared route must match `routes`, a model addressed by its own name must match `models`.
     `retains`: whether anything of what its requests say may be kept, see `lumen/gateway/retention.py`.
+    `priority`: whose turn it is at a local model, in place of the route's; `None`: as the route says.
     `role`: what it may do in the admin API, see `lumen/core/roles.py`; such a key asks no model. `None`: it only asks.
     """
 
@@ -66,6 +68,7 @@ class Key:
     limits: Limits = field(default_factory=Limits)
     retains: bool = True
     role: Role | None = None
+    priority: Priority | None = None
 
     def active(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""
@@ -131,8 +134,8 @@ class KeyRing:
             raise ConfigError(f"key {name_or_id!r} {why}; `lumen key ls` lists the keys")
         return KeyRing(replace(key, revoked=now) if key is live[0] else key for key in self.keys)
 
-    def limit(self, name_or_id: str, limits: Mapping[str, int | None]) -> KeyRing:
-        """This ring with some of that key's limits set; `None` lifts one, those not named stay.
+    def limit(self, name_or_id: str, limits: Mapping[str, int | None], **rest: Priority | None) -> KeyRing:
+        """This ring with some of that key's limits set; `None` lifts one, those not named stay. `rest`: `priority`.
 
         Raises:
             ConfigError: there is no such key, or it is revoked.
@@ -140,7 +143,7 @@ class KeyRing:
         found = next((key for key in self.keys if name_or_id in (key.name, key.id) and key.revoked is None), None)
         if found is None:
             raise ConfigError(f"there is no key {name_or_id!r} in use; `lumen key ls` lists the keys")
-        changed = replace(found, limits=replace(found.limits, **limits))
+        changed = replace(found, limits=replace(found.limits, **limits), **rest)
         return KeyRing(changed if key is found else key for key in self.keys)
 
 
@@ -154,6 +157,7 @@ def mint(
     limits: Limits | None = None,
     retains: bool = True,
     role: Role | None = None,
+    priority: Priority | None = None,
 ) -> tuple[Key, str]:
     """A new key and its secret (`lumen-` and 256 random bits), which is nowhere kept.
 
@@ -171,6 +175,7 @@ def mint(
         limits=limits or Limits(),
         retains=retains,
         role=role,
+        priority=priority,
     )
     return key, secret
 
@@ -222,6 +227,8 @@ def _key(entry: Any) -> Key:
         raise ValueError("wrong retention")
     if entry.get("role") is not None and entry["role"] not in ROLES:
         raise ValueError("wrong role")
+    if entry.get("priority") is not None and entry["priority"] not in PRIORITIES:
+        raise ValueError("wrong priority")
     return Key(**{**entry, "models": tuple(entry["models"]), "routes": tuple(entry["routes"]), "limits": limits})
 
 

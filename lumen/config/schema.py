@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from lumen.core.roles import Role
 
@@ -28,6 +28,7 @@ Prefill = Literal["none", "prefix", "continue", "native"]
 MaxTokensField = Literal["max_tokens", "max_completion_tokens", "as_given"]
 Retention = Literal["usual", "none"]
 Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 
 @dataclass(frozen=True, slots=True)

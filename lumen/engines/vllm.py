@@ -200,7 +200,7 @@ def _environment(
         env["VLLM_SERVER_DEV_MODE"] = "1"
     if place.gpus:
         # As `nvidia-smi` counts; CUDA's own order is by speed.
-        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, place.gpus))}
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpus))
     threads = model.threads or place.threads
     if found is not None and found.cpu:
         # Left to itself each replica would bind its threads to the same first cores.

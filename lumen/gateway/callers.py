@@ -13,9 +13,12 @@ def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> by
     """The line of the request's header.
 
     Args:
+        priority: the route's; a key's own goes before it.
         shared: prefixes are one for all keys. keep: it may write what it computed of this request to a disk.
     """
-    return _line("" if key is None else key.id, priority, shared, keep)
+    if key is None:
+        return _line("", priority, shared, keep)
+    return _line(key.id, key.priority or priority, shared, keep)
 
 
 @lru_cache(maxsize=4096)

@@ -71,6 +71,7 @@ def routes(table: Table, declared: Mapping[str, Route], late: Callable[[str, flo
             "defaults": dict(entry.defaults),
             "timeouts": asdict(entry.limits),
             "budget": asdict(declared[entry.name].budget) if entry.name in declared else None,
+            "cover": entry.cover,
             "ttft": entry.ttft,
             "late": [t.name for t in entry.targets if entry.ttft is not None and late(t.name, entry.ttft)],
         }

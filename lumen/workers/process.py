@@ -98,6 +98,8 @@ async def start_process(
         OSError: the program cannot be started, or the log not be written.
     """
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    # Cards are numbered as their driver numbers them, by which they were chosen; CUDA's own order is by speed.
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     environment |= launch.env
     environment |= marks.environment()
     descriptor, offset = await asyncio.to_thread(open_log, log)

@@ -19,6 +19,7 @@ from lumen_cli.errors import CliError, NotRunning
 
 from lumen.config.load import load as load_config
 from lumen.config.schema import Target, Timeouts
+from lumen.core.errors import ConfigError
 from lumen.keys import load
 from lumen.paths import Paths
 from tests.cli.harness import Fake, Ran, environment
@@ -236,6 +237,24 @@ def test_keys_are_revoked_by_name_or_id(lumen: Callable[..., Ran], home: Paths) 
     assert lumen("key", "ls", "--json").json[0]["state"] == "revoked"
     ran = lumen("key", "revoke", "app")
     assert (ran.code, ran.err) == (1, "lumen: key 'app' is revoked already; `lumen key ls` lists the keys\n")
+
+
+def test_a_key_has_a_turn_of_its_own(lumen: Callable[..., Ran], home: Paths) -> None:
+    assert lumen("key", "add", "batch", "--priority", "low", "--rpm", "60").code == 0
+    lumen("key", "add", "app")
+    assert [key.priority for key in load(home.keys_file).keys] == ["low", None]
+    assert [key["priority"] for key in lumen("key", "ls", "--json").json] == ["low", None]
+    ran = lumen("key", "set", "batch", "--priority", "high")
+    assert "and goes by high priority" in ran.out
+    (batch, _) = load(home.keys_file).keys
+    assert (batch.priority, batch.limits.rpm) == ("high", 60), "what is not given stays"
+    lumen("key", "set", "batch", "--priority", "none")
+    assert load(home.keys_file).keys[0].priority is None
+    ran = lumen("key", "set", "batch", "--priority", "first")
+    assert (ran.code, "write low, normal, high" in ran.err) == (2, True)
+    home.keys_file.write_text(home.keys_file.read_text().replace('"priority": null', '"priority": "first"'))
+    with pytest.raises(ConfigError, match="not a file of keys"):
+        load(home.keys_file)
 
 
 def test_a_running_gateway_learns_of_keys(lumen: Callable[..., Ran], fake: Fake) -> None:

@@ -190,6 +190,21 @@ def test_limits_of_a_route(home: Paths, lumen: Lumen) -> None:
     assert yaml.safe_load(home.config_file.read_text())["routes"]["fast"]["budget"]["monthly"] == "100usd"
 
 
+def test_a_route_is_covered_while_its_model_wakes(home: Paths, lumen: Lumen) -> None:
+    lumen("config", "path")
+    home.config_file.write_text("models:\n  small: {source: builtin:tiny}\n  other: {source: builtin:tiny}\n")
+    ran = lumen("route", "set", "fast", "--target", "small", "--cover")
+    assert ran.code == 1 and "no second target that could cover" in ran.err
+    assert lumen("route", "set", "fast", "--target", "small", "--target", "other", "--cover").code == 0
+    assert load_config(home.config_file).routes["fast"].cover
+    assert "cover     the next target answers" in lumen("route", "show", "fast").out
+    assert lumen("route", "set", "fast", "--policy", "ordered").code == 0
+    assert load_config(home.config_file).routes["fast"].cover, "what is not given stays"
+    assert lumen("route", "set", "fast", "--no-cover").code == 0
+    assert not load_config(home.config_file).routes["fast"].cover
+    assert "cover" not in lumen("route", "show", "fast").out
+
+
 @pytest.mark.parametrize(
     "args", [("--max-cost", "0.6usd"), ("--daily", "20"), ("--ttft", "soon"), ("--max-output", "x")]
 )

@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 
 from lumen.config.schema import Config
+from lumen.gateway.callers import line
 from lumen.gateway.retention import Retention
+from lumen.keys import mint
 from lumen.workers.llamacpp.caller import HEADER, read
 from lumen.workers.llamacpp.fair import CLASSES
 from tests.gateway.conftest import Up
+
+
+def test_a_key_that_has_a_turn_of_its_own_goes_by_that() -> None:
+    plain, hurried = (mint(name, priority=priority)[0] for name, priority in (("a", None), ("b", "high")))
+    for key, priority, rank in ((None, "low", "low"), (plain, "low", "low"), (hurried, "low", "high")):
+        told = line(key, priority, shared=False, keep=True).decode().partition(": ")[2]
+        assert read(told).rank == CLASSES.index(rank)
 
 
 @pytest.mark.anyio

@@ -225,8 +225,10 @@ def test_grandchildren_do_not_outlive_it(run_dir: Path, end: str) -> None:
             await supervisor.apply(wanted(m=fake_model("family")))
             (await supervisor.acquire("m", 15)).release()
             (pid,) = supervisor.pids()
+            # A child that is being started shows no environment for a moment.
+            await until(lambda: len(marked(run_dir)) == 2)
             family = marked(run_dir)
-            assert len(family) == 2 and pid in family
+            assert pid in family
             if end == "stop":
                 await supervisor.stop(5)
                 assert marked(run_dir) == {}
@@ -253,9 +255,12 @@ def test_a_program_that_is_not_there_or_an_engine_that_misses_something(run_dir:
     run(work())
 
 
-def test_engines_do_not_see_hidden_variables(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_do_not_see_hidden_variables_and_number_cards_by_bus(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VENDOR_KEY", "secret")
     monkeypatch.setenv("VENDOR_NAME", "shown")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
 
     async def work() -> None:
         async with supervising(run_dir, hidden=["VENDOR_KEY"]) as supervisor:
@@ -264,5 +269,6 @@ def test_engines_do_not_see_hidden_variables(run_dir: Path, monkeypatch: pytest.
             environment = psutil.Process(supervisor.pids()[0]).environ()
             assert "VENDOR_KEY" not in environment
             assert environment["VENDOR_NAME"] == "shown"
+            assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as the cards it is given are numbered"
 
     run(work())

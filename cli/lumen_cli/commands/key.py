@@ -18,6 +18,7 @@ from lumen_cli.limits import (
     DAILY,
     MAX_REQUEST,
     MONTHLY,
+    NONE,
     PER_MINUTE,
     RPM,
     TPM,
@@ -30,11 +31,15 @@ from lumen_cli.settings import reload
 from lumen_cli.trail import changed
 
 if TYPE_CHECKING:
+    from lumen.config.schema import Priority
     from lumen.core.roles import Role
 
 app = command("Add, change, list and revoke keys.")
 
 _LONGEST_NAME = 64
+_PRIORITY = typer.Option(
+    None, metavar="CLASS", help="Whose turn it is at a local model: low, normal or high; `none`: as the route says."
+)
 
 
 @app.command()
@@ -54,6 +59,7 @@ def add(
     rpm: str | None = RPM,
     tpm: str | None = TPM,
     concurrency: str | None = CONCURRENCY,
+    priority: str | None = _PRIORITY,
     retention: bool = typer.Option(
         True, "--retention/--no-retention", help="Whether anything of what its requests say may be kept."
     ),
@@ -70,13 +76,12 @@ def add(
     )  # fmt: skip
     key, secret = mint(
         name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits,
-        role=checked,
-        retains=retention,
+        role=checked, retains=retention, priority=_priority(priority),
     )  # fmt: skip
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
     changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires, role=role,
-            retains=retention)  # fmt: skip
+            retains=retention, priority=priority)  # fmt: skip
     force = _tell_gateway(paths)
     if json_output:
         print_json(
@@ -87,6 +92,7 @@ def add(
                 "expires": key.expires,
                 "role": role,
                 "retention": "usual" if retention else "none",
+                "priority": key.priority,
                 "limits": written(asdict(key.limits)),
                 "reload": force,
             }
@@ -121,20 +127,23 @@ def set_(
     rpm: str | None = RPM,
     tpm: str | None = TPM,
     concurrency: str | None = CONCURRENCY,
+    priority: str | None = _PRIORITY,
 ) -> None:
     """Change a key's limits; those not given stay, `none` lifts one. What was spent still counts."""
     from lumen.keys import update
 
     change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
-    if not change:
+    rest = {} if priority is None else {"priority": _priority(priority)}
+    if not change and not rest:
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
     paths = find_paths()
-    ring = update(paths.keys_file, lambda ring: ring.limit(name, change))
-    changed("key.set", name, **change)
-    limits = next(key.limits for key in ring.keys if name in (key.name, key.id) and key.revoked is None)
-    now = shown(asdict(limits))
-    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}: {_tell_gateway(paths)}.")
+    ring = update(paths.keys_file, lambda ring: ring.limit(name, change, **rest))
+    changed("key.set", name, **change, **rest)
+    key = next(key for key in ring.keys if name in (key.name, key.id) and key.revoked is None)
+    now = shown(asdict(key.limits))
+    turn = f" and goes by {key.priority} priority" if key.priority else ""
+    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{turn}: {_tell_gateway(paths)}.")
 
 
 @app.command()
@@ -158,6 +167,7 @@ def ls(json_output: bool = JSON) -> None:
                     "models": list(key.models),
                     "routes": list(key.routes),
                     "role": key.role,
+                    "priority": key.priority,
                     "limits": written(asdict(key.limits)),
                 }
                 for key, state in zip(keys, states, strict=True)
@@ -165,7 +175,7 @@ def ls(json_output: bool = JSON) -> None:
         )
         return
     table(
-        ("id", "name", "role", "state", "created", "expires", "models", "routes", "limits"),
+        ("id", "name", "role", "state", "created", "expires", "models", "routes", "priority", "limits"),
         [
             (
                 key.id,
@@ -176,6 +186,7 @@ def ls(json_output: bool = JSON) -> None:
                 moment(key.expires) or "never",
                 ", ".join(key.models) or ("none" if key.routes or key.role else "all"),
                 ", ".join(key.routes) or ("none" if key.models or key.role else "all"),
+                key.priority or "the route's",
                 shown(asdict(key.limits)) or "none",
             )
             for key, state in zip(keys, states, strict=True)
@@ -192,6 +203,17 @@ def revoke(name: str = typer.Argument(help="The key's name or id.")) -> None:
     update(paths.keys_file, lambda ring: ring.revoke(name, time.time()))
     changed("key.revoke", name)
     say(f"Key {name!r} is revoked: {_tell_gateway(paths)}.")
+
+
+def _priority(text: str | None) -> Priority | None:
+    from lumen.config.schema import PRIORITIES
+
+    if text is None or text.strip().lower() == NONE:
+        return None
+    found = next((known for known in PRIORITIES if known == text.strip().lower()), None)
+    if found is None:
+        raise CliError(f"--priority {text}: there is no such class", f"write {', '.join(PRIORITIES)}", code=USAGE)
+    return found
 
 
 def _tell_gateway(paths: Paths) -> str:

@@ -75,6 +75,9 @@ def set_(
     max_output: str | None = typer.Option(
         None, metavar="TOKENS", help="The longest answer where a request names no limit and money is limited."
     ),
+    cover: bool | None = typer.Option(
+        None, "--cover/--no-cover", help="While a local target starts or wakes, the next target answers."
+    ),
     config: Path | None = CONFIG,
 ) -> None:
     """Make a route or change what is given of it; `PARAM=` with no value removes that one."""
@@ -85,6 +88,8 @@ def set_(
         change["targets"] = [_target(text) for text in target]
     if policy is not None:
         change["policy"] = policy
+    if cover is not None:
+        change["cover"] = cover
     if default:
         change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
     if timeout:
@@ -152,6 +157,8 @@ def show(
     for one in found.get("rules") or ():
         say(f"rule      {one['when']} -> {one['target']}")
     say(f"defaults  {_settings(found['defaults']) or 'none'}")
+    if found.get("cover"):
+        say("cover     the next target answers while a local one starts or wakes")
     say(f"limits    {_settings(limits) or 'the usual ones'}")
     say(f"budget    {shown(found.get('budget') or {}) or 'none'}")
     if found.get("ttft"):
