@@ -41,10 +41,10 @@ def identify(ring: KeyRing, authorization: str | None, api_key: str | None, now:
             raise _denied("Send your key as 'Authorization: Bearer KEY'.")
         presented = value.strip()
     if not presented:
-        raise _denied("You did not provide a key. Send it as 'Authorization: Bearer KEY'.")
+        raise _denied("You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.")
     key = ring.find(presented, now)
     if key is None:
-        raise _denied("Incorrect key provided: it is unknown, revoked or expired.")
+        raise _denied("Incorrect API key provided: it is unknown, revoked or expired.")
     return key
 
 

@@ -113,6 +113,15 @@ async def test_bad_keys_are_401(up: Up, headers: dict[str, str], path: str) -> N
     assert (status, body["error"]["code"]) == (401, "invalid_api_key")
 
 
+async def test_a_wrong_key_is_told_in_the_words_that_clients_look_for(up: Up) -> None:
+    """LiteLLM knows a 401 of this dialect by them alone, and takes any other for a bad request."""
+    status, body, _ = await up.post("/v1/chat/completions", HI, headers={"Authorization": "Bearer wrong"})
+    assert status == 401 and body["error"]["message"].startswith("Incorrect API key provided: ")
+    assert body["error"]["type"] == "invalid_request_error"
+    status, body, _ = await up.post("/v1/chat/completions", HI, headers={})
+    assert status == 401 and body["error"]["message"].startswith("You didn't provide an API key. ")
+
+
 async def test_a_revoked_key_is_401(up: Up) -> None:
     assert (await up.post("/v1/chat/completions", HI))[0] == 200
     up.state.ring = KeyRing([])
