@@ -134,8 +134,24 @@ class KeyRing:
             raise ConfigError(f"key {name_or_id!r} {why}; `lumen key ls` lists the keys")
         return KeyRing(replace(key, revoked=now) if key is live[0] else key for key in self.keys)
 
-    def limit(self, name_or_id: str, limits: Mapping[str, int | None], **rest: Priority | None) -> KeyRing:
-        """This ring with some of that key's limits set; `None` lifts one, those not named stay. `rest`: `priority`.
+    def limit(self, name_or_id: str, limits: Mapping[str, int | None]) -> KeyRing:
+        """This ring with some of that key's limits set; `None` lifts one, those not named stay.
+
+        Raises:
+            ConfigError: there is no such key, or it is revoked.
+        """
+        found = self.in_use(name_or_id)
+        changed = replace(found, limits=replace(found.limits, **limits))
+        return KeyRing(changed if key is found else key for key in self.keys)
+
+    def prefer(self, name_or_id: str, priority: Priority | None) -> KeyRing:
+        """This ring with that key going by `priority`; raises as `limit` does."""
+        found = self.in_use(name_or_id)
+        changed = replace(found, priority=priority)
+        return KeyRing(changed if key is found else key for key in self.keys)
+
+    def in_use(self, name_or_id: str) -> Key:
+        """That key.
 
         Raises:
             ConfigError: there is no such key, or it is revoked.
@@ -143,8 +159,7 @@ class KeyRing:
         found = next((key for key in self.keys if name_or_id in (key.name, key.id) and key.revoked is None), None)
         if found is None:
             raise ConfigError(f"there is no key {name_or_id!r} in use; `lumen key ls` lists the keys")
-        changed = replace(found, limits=replace(found.limits, **limits), **rest)
-        return KeyRing(changed if key is found else key for key in self.keys)
+        return found
 
 
 def mint(

@@ -17,9 +17,9 @@ from tests.gateway.conftest import Up
 
 
 def test_a_key_that_has_a_turn_of_its_own_goes_by_that() -> None:
-    plain, hurried = (mint(name, priority=priority)[0] for name, priority in (("a", None), ("b", "high")))
-    for key, priority, rank in ((None, "low", "low"), (plain, "low", "low"), (hurried, "low", "high")):
-        told = line(key, priority, shared=False, keep=True).decode().partition(": ")[2]
+    plain, hurried = mint("a")[0], mint("b", priority="high")[0]
+    for key, rank in ((None, "low"), (plain, "low"), (hurried, "high")):
+        told = line(key, "low", shared=False, keep=True).decode().partition(": ")[2]
         assert read(told).rank == CLASSES.index(rank)
 
 

@@ -33,6 +33,7 @@ from lumen_cli.trail import changed
 if TYPE_CHECKING:
     from lumen.config.schema import Priority
     from lumen.core.roles import Role
+    from lumen.keys import KeyRing
 
 app = command("Add, change, list and revoke keys.")
 
@@ -134,16 +135,19 @@ def set_(
 
     change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
-    rest = {} if priority is None else {"priority": _priority(priority)}
-    if not change and not rest:
+    if not change and priority is None:
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
-    paths = find_paths()
-    ring = update(paths.keys_file, lambda ring: ring.limit(name, change, **rest))
-    changed("key.set", name, **change, **rest)
-    key = next(key for key in ring.keys if name in (key.name, key.id) and key.revoked is None)
+    paths, turn = find_paths(), _priority(priority)
+
+    def changed_ring(ring: KeyRing) -> KeyRing:
+        limited = ring.limit(name, change)
+        return limited if priority is None else limited.prefer(name, turn)
+
+    key = update(paths.keys_file, changed_ring).in_use(name)
+    changed("key.set", name, **change, **({} if priority is None else {"priority": turn}))
     now = shown(asdict(key.limits))
-    turn = f" and goes by {key.priority} priority" if key.priority else ""
-    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{turn}: {_tell_gateway(paths)}.")
+    also = f" and goes by {key.priority} priority" if key.priority else ""
+    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{also}: {_tell_gateway(paths)}.")
 
 
 @app.command()
