@@ -76,6 +76,11 @@ class Paths:
         return self.state_dir / "payloads"
 
     @property
+    def prefixes_dir(self) -> Path:
+        """What local models computed of prompts, to go on with after a restart; lost, it is computed again."""
+        return self.state_dir / "prefixes"
+
+    @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import socket
 import sys
 import time
@@ -297,6 +298,9 @@ class Service:
             if retention.any and not no_dumps():
                 # Before an engine starts, which inherits it.
                 say("this system cannot be told to keep memory out of crash dumps; see to it that it writes none")
+            if config.retention == "none":
+                # Kept by what was in force before; workers that run hold the folder, and write nothing once it is gone.
+                await asyncio.to_thread(_delete, self._paths.prefixes_dir)
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
             reserved = {target.model for route in config.routes.values() if route.reserve for target in route.targets}
@@ -411,6 +415,15 @@ class AlreadyRunning(LumenError):
 
 def _ledger_told(why: str | None) -> None:
     say("the ledger is well again" if why is None else f"the ledger is in trouble, paid requests are refused: {why}")
+
+
+def _delete(folder: Path) -> None:
+    """With all that is in it, although somebody may be writing just now."""
+    for _ in range(3):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    say(f"{folder} cannot be deleted, and nothing may be kept: delete it")
 
 
 def say(text: str) -> None:

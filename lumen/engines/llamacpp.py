@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import lumen
 from lumen.config.schema import Abilities, Model
+from lumen.config.units import parse_size
 from lumen.core.errors import ConfigError
 from lumen.engines._options import Option, check_options
 from lumen.engines.base import Launch, ModelFiles, Place, Request, Sleeping
+from lumen.paths import paths
 
 if TYPE_CHECKING:
     from lumen.hardware.machine import Hardware
 
 _GRACE = 30.0
+# Seconds beyond it: the worker writes prefixes for 4 s at most.
+_KEEPING = 7.0
+_DISK = "256MiB"
 _OPTIONS: Mapping[str, Option] = {
     "kv": Option(int, least=256),
     "park": Option(int, least=0),
+    "kv_disk": Option(object),  # a size
     "batch": Option(int, least=32),
     "ubatch": Option(int, least=1),
     "flash_attn": Option(str, choices=("auto", "on", "off")),
@@ -59,6 +65,7 @@ class LlamaCpp:
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         options = check_options(self.name, model.options, _OPTIONS)
         grace = float(options.pop("grace", _GRACE))
+        disk = _disk(options.pop("kv_disk", _DISK)) if not model.embedding else 0
         _check(files, model)
         flags: dict[str, Any] = {
             "model": files.path,
@@ -71,6 +78,8 @@ class LlamaCpp:
             "kv-type": model.kv_type,
             "pooling": model.pooling,
             "parent-pid": place.parent_pid,
+            "kv-dir": paths().prefixes_dir if disk else None,
+            "kv-disk-mb": disk or None,
             "grace": f"{grace:g}",
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
@@ -81,7 +90,7 @@ class LlamaCpp:
                 argv += [f"--{flag}", str(value)]
         if model.embedding:
             argv.append("--embedding")
-        # The worker ends by itself within its grace; the margin lets it write its last words.
+        # The worker ends by itself within its grace; the margin lets it write its prefixes and its last words.
         return Launch(
             tuple(argv),
             place.socket,
@@ -89,7 +98,7 @@ class LlamaCpp:
             phases=True,
             # On a card the weights would stay there; loaded from mapped pages again they are soon back.
             sleeping=None if model.gpu_layers else _SLEEPING,
-            grace=grace + 2.0,
+            grace=grace + (_KEEPING if disk else 2.0),
         )
 
     def probe(self, files: ModelFiles, model: Model) -> tuple[str, Mapping[str, Any]]:
@@ -98,6 +107,14 @@ class LlamaCpp:
         # Not chat: a base model without a chat template must come up too.
         body = {"model": files.name, "prompt": "ready?", "max_tokens": 1, "temperature": 0}
         return "/v1/completions", body
+
+
+def _disk(written: object) -> int:
+    """MiB of prefixes that may be kept on the disk."""
+    try:
+        return parse_size(str(written)) >> 20
+    except ValueError as error:
+        raise ConfigError(f"option 'kv_disk' of engine 'llamacpp': {error}") from None
 
 
 def _check(files: ModelFiles, model: Model) -> None:

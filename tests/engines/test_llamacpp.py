@@ -10,6 +10,7 @@ from lumen.config.schema import Model
 from lumen.core.errors import ConfigError
 from lumen.engines.base import ModelFiles, Place
 from lumen.engines.llamacpp import ENGINE
+from lumen.paths import paths
 
 FILES = ModelFiles("org/m", Path("/models/m q4.gguf"))
 PLACE = Place(Path("/run/r.sock"), 4321, parent_pid=99)
@@ -30,6 +31,8 @@ def test_a_plain_model_says_only_what_is_known() -> None:
         "--kv-type": "f16",
         "--parent-pid": "99",
         "--grace": "30",
+        "--kv-dir": str(paths().prefixes_dir),
+        "--kv-disk-mb": "256",
     }
     assert (launch.socket, launch.base_url, launch.phases) == (PLACE.socket, "http://localhost", True)
     assert launch.grace > 30  # the worker ends by itself first
@@ -61,10 +64,18 @@ def test_everything_a_model_may_say_reaches_the_worker() -> None:
     assert flags(ENGINE.launch(FILES, Model(source="x"), place).argv)["--threads"] == "8"
 
 
+@pytest.mark.parametrize(("written", "told"), [("1GiB", "1024"), ("64 MiB", "64"), (0, None), ("0", None)])
+def test_how_much_of_the_disk_prefixes_may_take(written: object, told: str | None) -> None:
+    said = flags(ENGINE.launch(FILES, Model(source="x", options={"kv_disk": written}), PLACE).argv)
+    assert said.get("--kv-disk-mb") == told
+    assert ("--kv-dir" in said) is (told is not None)
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     for model, message in (
         (Model(source="x", options={"bach": 1}), "did you mean 'batch'"),
         (Model(source="x", options={"flash_attn": "yes"}), "one of auto, on, off"),
+        (Model(source="x", options={"kv_disk": "much"}), "kv_disk"),
         (Model(source="x", pooling="cls"), "needs 'embedding: true'"),
         (Model(source="x", embedding=True, pooling="rank"), "mean, cls, last, not 'rank'"),
         (Model(source="x", draft="builtin:tiny-draft"), "remove 'draft'"),

@@ -36,6 +36,8 @@ def parse(argv: list[str]) -> Settings:
     add("--kv", type=int, default=0, help="KV cells shared by all sequences")
     add("--park", type=int, default=256, help="cells finished answers may keep while others run")
     add("--shelf-mb", type=int, default=512, help="MiB of host memory for the prefixes of finished answers")
+    add("--kv-dir", type=Path, help="folder for prefixes that are kept when this process ends")
+    add("--kv-disk-mb", type=int, default=0, help="MiB of these (0: none are kept)")
     add("--slots", type=int, default=8, help="answers generated at once")
     add("--batch", type=int, default=512, help="tokens of one decode")
     add("--ubatch", type=int, default=0, help="tokens computed in one go (0: choose)")

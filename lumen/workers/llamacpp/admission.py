@@ -45,6 +45,12 @@ class Admission:
             cells -= sequence.worst
             yield sequence
 
+    def reap(self) -> None:
+        """Those that were cancelled wait no more."""
+        for sequence in [sequence for sequence in self.waiting if sequence.cancelled]:
+            self.waiting.remove(sequence)
+            sequence.sampler.close()
+
 
 def _shares_soon(sequence: Sequence, running: Many[Sequence], cache: PrefixCache) -> bool:
     """Whether a running sequence computes a longer prefix of this one than there is now: worth a few steps' wait."""

@@ -66,7 +66,7 @@ class NoRoom(Exception):
 
 
 class Aborted(Exception):
-    """The abort flag stopped a decode; the context's memory is in an unknown state."""
+    """The abort flag stopped a decode; of the sequences of its batch some cells may be there and some not."""
 
 
 class DecodeFailed(Exception):

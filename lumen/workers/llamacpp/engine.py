@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
-from queue import SimpleQueue
+from operator import attrgetter
 
 from lumen.workers.llamacpp.admission import Admission
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
 from lumen.workers.llamacpp.fair import Drain
-from lumen.workers.llamacpp.lanes import LaneCache
+from lumen.workers.llamacpp.keeper import Keeper
+from lumen.workers.llamacpp.lanes import new_cache
 from lumen.workers.llamacpp.metrics import Counters
-from lumen.workers.llamacpp.model import LoadError
+from lumen.workers.llamacpp.orders import Orders
 from lumen.workers.llamacpp.paces import Paces
-from lumen.workers.llamacpp.prefix import PrefixCache, Shelf
 from lumen.workers.llamacpp.rounds import Rounds
 from lumen.workers.llamacpp.scheduler import Chunk, decodes
 from lumen.workers.llamacpp.sequence import NEVER, Event, Sequence
@@ -47,11 +47,12 @@ class Engine:
         embedder: Embedder,
         on_death: Callable[[], None],
         speculator: Speculator | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """`context` None: embeddings only. `park`: cells, and bytes of host memory, for prefixes of finished answers.
 
         `post` hears each step's events at once; `on_death` that the thread broke. `speculator` None: nothing is
-        guessed.
+        guessed; `keeper` None: nothing is kept on a disk.
         """
         self._context = context
         self._slots = slots
@@ -59,7 +60,8 @@ class Engine:
         self._counters = counters
         self._embedder = embedder
         self._on_death = on_death
-        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._keeper = keeper if context is not None else None
+        self._orders = Orders()
         self._running: list[Sequence] = []
         self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
         self._talk = Talk(counters, post, self._leave, self._interrupt)
@@ -76,15 +78,17 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
             self._rounds = Rounds(context, counters, self._take, speculator)
-            self._cache = self._new_cache(context)
+            self._cache = new_cache(context, self._park)
             counters.cells_total = context.n_cells
 
     def start(self) -> None:
         self._thread.start()
+        if self._keeper is not None:
+            self._keeper.begin()
 
     def submit(self, sequences: Many[Sequence]) -> None:
         """Queue the choices of one request."""
-        self._inbox.put(lambda: self._waiting.extend(sequences))
+        self._orders.give(lambda: self._waiting.extend(sequences))
 
     def cancel(self, sequences: Many[Sequence]) -> None:
         """Nobody waits for these any more: their slots are free at the next step."""
@@ -94,7 +98,7 @@ class Engine:
 
     def wake(self) -> None:
         """Look around again: an outbox has room, or there are embeddings to make."""
-        self._inbox.put(_nothing)
+        self._orders.wake()
 
     def stop(self, abort: bool, timeout: float) -> bool:
         """End the thread after this step, or (`abort`) within it; whoever still runs gets an error. True: it
@@ -104,7 +108,7 @@ class Engine:
         def order() -> None:
             self._stopping = True
 
-        self._inbox.put(order)
+        self._orders.give(order)
         if abort and self._context is not None:
             self._context.abort()
         self._thread.join(timeout)
@@ -112,27 +116,15 @@ class Engine:
 
     def sleep(self) -> Future[bool]:
         """Give cells and buffers back; weights stay, and prefixes in host memory. False: somebody runs or waits."""
-        return self._order(self._sleep)
+        return self._orders.ask(self._sleep)
 
     def rouse(self) -> Future[bool]:
         """Take cells and buffers again. Fails with `LoadError` where there is no memory for them."""
-        return self._order(self._rouse)
+        return self._orders.ask(self._rouse)
 
     @property
     def asleep(self) -> bool:
         return self._asleep
-
-    def _order(self, act: Callable[[], bool]) -> Future[bool]:
-        done: Future[bool] = Future()
-
-        def obey() -> None:
-            try:
-                done.set_result(act())
-            except LoadError as error:
-                done.set_exception(error)
-
-        self._inbox.put(obey)
-        return done
 
     def _sleep(self) -> bool:
         if self._running or self._waiting or self._embedder.pending:
@@ -142,9 +134,15 @@ class Engine:
                 continue
             self._context.close()
             self._counters.cells_used = 0
+            self._keep()
         self._embedder.close()
         self._asleep = True
         return True
+
+    def _keep(self) -> None:
+        """Bring to the disk what the next process may go on with."""
+        if self._keeper is not None:
+            self._keeper.keep(self._cache)
 
     def _rouse(self) -> bool:
         if self._context is not None and self._asleep:
@@ -155,7 +153,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Answers that wait for a slot, about: what was submitted within this step counts once a request."""
-        return len(self._waiting) + self._inbox.qsize()
+        return len(self._waiting) + len(self._orders)
 
     def wait(self) -> int:
         """Whole seconds after which another answer would likely have had its turn, 1 to 60."""
@@ -166,11 +164,13 @@ class Engine:
         return self._thread.is_alive()
 
     def _run(self) -> None:
+        sound = False
         try:
             while not self._stopping:
                 self._hear(block=not (self._busy() or self._embedder.pending))
                 self._step()
                 self._embedder.step()
+            sound = True
         except Exception:
             log.exception("the engine broke")
             self._on_death()
@@ -178,17 +178,19 @@ class Engine:
             self._fail_all((503, "The worker is shutting down."), self._running + list(self._waiting))
             self._embedder.fail()
             self._flush()
+        if sound:
+            self._keep()
 
     def _busy(self) -> bool:
         """Whether a step now would get anywhere."""
-        return bool(self._round or self._waiting) or any(not self._stalled(sequence) for sequence in self._running)
+        return bool(self._round or self._waiting) or any(not _stalled(sequence) for sequence in self._running)
 
     def _hear(self, block: bool) -> None:
         if block:
-            self._inbox.get()()
-        while not self._inbox.empty():
+            self._orders.obey()
+        while self._orders:
             self._round = []
-            self._inbox.get()()
+            self._orders.obey()
 
     # One step
 
@@ -210,7 +212,7 @@ class Engine:
 
     def _advance_all(self) -> None:
         """Decide who gets how many tokens, and compute them."""
-        ready = [sequence for sequence in self._running if not self._stalled(sequence)]
+        ready = [sequence for sequence in self._running if not _stalled(sequence)]
         if not ready:
             return
         batches = list(decodes(ready, self._paces.limits(self._need().shape.n_batch), self._lanes))
@@ -254,26 +256,16 @@ class Engine:
         assert self._context is not None, "the server admits no generation where there is no context"
         return self._context
 
-    @staticmethod
-    def _stalled(sequence: Sequence) -> bool:
-        outbox = sequence.outbox
-        if sequence.cancelled or not outbox.full:
-            return False
-        outbox.stalled = True
-        # The loop may have emptied it just before it could see the mark.
-        return outbox.full
-
     def _reap(self) -> None:
         """Let cancelled sequences go; what they computed stays parked for a retry."""
         for sequence in [s for s in self._running if s.cancelled]:
             self._leave(sequence, "cancelled")
-        if any(sequence.cancelled for sequence in self._waiting):
-            for sequence in [s for s in self._waiting if s.cancelled]:
-                self._waiting.remove(sequence)
-                sequence.sampler.close()
+        self._admission.reap()
 
     def _admit(self) -> None:
         if self._waiting:
+            if self._keeper is not None:
+                self._keeper.look(self._cache, (sequence.tokens for sequence in self._waiting))
             n_cells = self._need().n_cells
             for sequence in self._admission.admit(self._running, self._cache, n_cells, time.monotonic()):
                 self._enter(sequence)
@@ -290,7 +282,7 @@ class Engine:
             self._talk.emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
         self._round = []
         self._running.append(sequence)
-        self._running.sort(key=_arrival)
+        self._running.sort(key=attrgetter("arrival"))
 
     def _decode(self, chunks: list[Chunk]) -> list[int]:
         """The logits row of each chunk; none where it broke. Who had to make room loses its chunks."""
@@ -315,11 +307,7 @@ class Engine:
 
     def _account(self, seconds: float, begun: float, tokens: int, chunks: int) -> None:
         self._failures = 0
-        counters = self._counters
-        counters.steps += 1
-        counters.busy_seconds += seconds
-        counters.last_step = begun + seconds
-        counters.mark(begun)
+        self._counters.step(begun, seconds)
         self._paces.learn(seconds, tokens, chunks)
 
     def _cells_used(self) -> int:
@@ -385,12 +373,13 @@ class Engine:
         self._failures += 1
         log.error("decode failed: %s", error)
         self._fail_all((500, "The engine failed on this batch."), list(self._running))
+        if isinstance(error, Aborted):
+            self._stopping = True  # what is parked was not part of the batch, and is as it was
+            return
         context = self._need()
         context.clear()
-        self._cache = self._new_cache(context)
-        if isinstance(error, Aborted):
-            self._stopping = True
-        elif self._failures >= _MAX_FAILURES:
+        self._cache = new_cache(context, self._park)
+        if self._failures >= _MAX_FAILURES:
             raise error
 
     def _fail_all(self, error: tuple[int, str], sequences: Many[Sequence]) -> None:
@@ -404,18 +393,9 @@ class Engine:
             sequence.sampler.close()
             self._talk.emit(sequence, Event(sequence.choice, error=error))
 
-    def _new_cache(self, context: Context) -> PrefixCache:
-        cells, shelf = self._park
-        kind = LaneCache if context.shape.lanes else PrefixCache
-        return kind(context, context.shape.n_seq, cells, Shelf(shelf), divisible=not context.model.recurrent)
 
-
-def _nothing() -> None:
-    """A command that only wakes the engine."""
-
-
-def _arrival(sequence: Sequence) -> int:
-    return sequence.arrival
+def _stalled(sequence: Sequence) -> bool:
+    return not sequence.cancelled and sequence.outbox.blocked()
 
 
 def _dispensable(sequence: Sequence) -> tuple[int, int]:

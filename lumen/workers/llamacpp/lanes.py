@@ -7,7 +7,8 @@ rows of neighbouring lanes in one go but starts anew at every gap, so live lanes
 
 from __future__ import annotations
 
-from lumen.workers.llamacpp.prefix import CLAIM_TAIL, PrefixCache
+from lumen.workers.llamacpp.context import Context
+from lumen.workers.llamacpp.prefix import CLAIM_TAIL, PrefixCache, Shelf
 
 
 class LaneCache(PrefixCache):
@@ -90,3 +91,10 @@ class LaneCache(PrefixCache):
         if slot in self._parked:
             return len(self._parked[slot][0])
         return len(self._live[slot][1])
+
+
+def new_cache(context: Context, park: tuple[int, int]) -> PrefixCache:
+    """The cache that fits `context`. `park`: cells, and bytes of host memory, for prefixes of finished answers."""
+    cells, shelf = park
+    kind = LaneCache if context.shape.lanes else PrefixCache
+    return kind(context, context.shape.n_seq, cells, Shelf(shelf), divisible=not context.model.recurrent)

@@ -27,10 +27,19 @@ class Counters:
     accepted_draft_tokens: int = 0
     steps: int = 0
     preemptions: int = 0
+    kept_prefixes: int = 0
+    restored_prefixes: int = 0
     busy_seconds: float = 0.0
     last_step: float = 0.0  # monotonic time at which the last step ended
     finished: dict[str, int] = field(default_factory=dict)
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
+
+    def step(self, begun: float, seconds: float) -> None:
+        """A decode that began at `begun` (seconds, monotonic) took `seconds`."""
+        self.steps += 1
+        self.busy_seconds += seconds
+        self.last_step = begun + seconds
+        self.mark(begun)
 
     def mark(self, now: float) -> None:
         """Remember how many tokens there were at `now` (seconds, monotonic)."""
@@ -58,6 +67,8 @@ _METRICS: tuple[tuple[str, str, str, str], ...] = (
     ("accepted_draft_tokens_total", "counter", "accepted_draft_tokens", "Proposed tokens that were kept."),
     ("steps_total", "counter", "steps", "Decodes run."),
     ("preemptions_total", "counter", "preemptions", "Sequences sent back to the queue for want of KV cells."),
+    ("kept_prefixes", "gauge", "kept_prefixes", "Prefixes kept on the disk."),
+    ("restored_prefixes_total", "counter", "restored_prefixes", "Prefixes read back from the disk."),
     ("busy_seconds_total", "counter", "busy_seconds", "Seconds spent in decodes."),
 )
 

@@ -10,7 +10,9 @@ by `copy`, so a prefix costs nothing to branch. Decides over a `Memory` seam of 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Protocol
 
@@ -28,6 +30,11 @@ CLAIM_TAIL = 64
 _SHELF_ENTRIES = 256
 
 State = NDArray[np.uint8]
+Fetch = Callable[[], State | None]
+"""The cells of a sequence; None where they cannot be had (any more)."""
+
+Stored = tuple[list[int], str, Fetch]
+"""Tokens, salt, cells."""
 
 
 class Memory(Protocol):
@@ -44,9 +51,12 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Shelved:
+    """`nbytes`: of the cells, as far as they take memory here; 0: they are elsewhere, and `fetch` brings them."""
+
     tokens: list[int]
     salt: str
-    state: State
+    nbytes: int
+    fetch: Fetch
 
 
 class Shelf:
@@ -68,22 +78,46 @@ class Shelf:
         gone = [key for key, old in self._entries.items() if old.salt == salt and _begins(tokens, old.tokens)]
         for key in gone:
             self._drop(key)
-        while self._entries and (self.size + state.nbytes > self.limit or len(self._entries) >= _SHELF_ENTRIES):
+        while self.size + state.nbytes > self.limit:
+            gone.append(next(key for key, old in self._entries.items() if old.nbytes))
+            self._drop(gone[-1])
+        if len(self._entries) >= _SHELF_ENTRIES:
             gone.append(next(iter(self._entries)))
             self._drop(gone[-1])
         key = next(self._keys)
-        self._entries[key] = _Shelved(tokens, salt, state)
+        self._entries[key] = _Shelved(tokens, salt, state.nbytes, lambda: state)
         self.size += state.nbytes
         return key, gone
 
-    def get(self, key: int) -> _Shelved | None:
-        """The entry, now the most recently used."""
-        if key in self._entries:
-            self._entries.move_to_end(key)
-        return self._entries.get(key)
+    def adopt(self, tokens: list[int], salt: str, fetch: Fetch) -> int | None:
+        """Have an entry that takes no memory, as the longest unused; returns its key. None: there are too many."""
+        if len(self._entries) >= _SHELF_ENTRIES:
+            return None
+        key = next(self._keys)
+        self._entries[key] = _Shelved(tokens, salt, 0, fetch)
+        self._entries.move_to_end(key, last=False)
+        return key
+
+    def tokens(self, key: int) -> list[int] | None:
+        """Of the entry; None: there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.tokens
+
+    def get(self, key: int) -> State | None:
+        """The cells of the entry, now the most recently used. None: they cannot be had any more, and it is gone."""
+        self._entries.move_to_end(key)
+        state = self._entries[key].fetch()
+        if state is None:
+            self._drop(key)
+        return state
+
+    def entries(self) -> Iterator[Stored]:
+        """All, the most recently used first."""
+        for entry in reversed(self._entries.values()):
+            yield entry.tokens, entry.salt, entry.fetch
 
     def _drop(self, key: int) -> None:
-        self.size -= self._entries.pop(key).state.nbytes
+        self.size -= self._entries.pop(key).nbytes
 
 
 def _begins(tokens: list[int], start: list[int]) -> bool:
@@ -182,12 +216,16 @@ class PrefixCache:
 
     def _unshelve(self, key: int, length: int) -> int:
         """A fresh slot with the first `length` tokens of a shelved sequence (which stays on the shelf), or -1."""
-        entry = self._shelf.get(key)
-        whole = entry is not None and length == len(entry.tokens)
-        if entry is None or not (whole or self._divisible):
+        tokens = self._shelf.tokens(key)
+        whole = tokens is not None and length == len(tokens)
+        if tokens is None or not (whole or self._divisible):
+            return -1
+        state = self._shelf.get(key)
+        if state is None:
+            self._tree.remove(key)
             return -1
         slot = self._fresh()
-        there = self._memory.restore(slot, entry.state) and self._memory.holds(slot, length)
+        there = self._memory.restore(slot, state) and self._memory.holds(slot, length)
         if there and (whole or self._memory.cut(slot, length)):
             return slot
         self._empty(slot)
@@ -227,6 +265,18 @@ class PrefixCache:
             return False
         self._shelve(next(iter(self._parked)))
         return True
+
+    def adopt(self, tokens: list[int], salt: str, fetch: Fetch) -> None:
+        """A sequence that is kept elsewhere may be reused; `fetch` is asked when it is."""
+        key = self._shelf.adopt(tokens, salt, fetch)
+        if key is not None:
+            self._tree.insert(key, tokens, salt)
+
+    def kept(self) -> Iterator[Stored]:
+        """All that is parked and then all that is on the shelf, the most recently used first."""
+        for slot in reversed(self._parked):
+            yield *self._parked[slot], partial(self._memory.save, slot)
+        yield from self._shelf.entries()
 
     def _tidy(self) -> None:
         """While somebody runs, parked sequences beyond their share go to the shelf."""

@@ -79,6 +79,14 @@ class Outbox:
     def full(self) -> bool:
         return self.sent - self.taken >= self.limit
 
+    def blocked(self) -> bool:
+        """Whether it is full; then `wake` tells when it is not any more. On the engine thread."""
+        if not self.full:
+            return False
+        self.stalled = True
+        # The loop may have emptied it just before it could see the mark.
+        return self.full
+
     def past(self, event: Event) -> bool:
         """Send `event` past the loop, if nothing that went by way of it is still under way."""
         return self.line is not None and self.written == self.sent and self.line.send(event)

@@ -24,6 +24,8 @@ class Settings:
     kv: int = 0  # cells shared by all sequences
     park: int = 256  # cells that finished sequences may keep for their prefixes while others run
     shelf_mb: int = 512  # MiB of host memory for the prefixes of finished answers
+    kv_dir: Path | None = None  # where prefixes are kept that outlive this process
+    kv_disk_mb: int = 0  # MiB of that; 0: none
     slots: int = 8  # sequences that run at once
     batch: int = 512  # tokens given to one decode
     ubatch: int = 0
@@ -44,7 +46,7 @@ class Settings:
             raise ValueError("give either --socket or --port")
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError("--port must lie between 0 and 65535")
-        for field in ("ctx", "kv", "threads", "queue", "park", "shelf_mb"):
+        for field in ("ctx", "kv", "threads", "queue", "park", "shelf_mb", "kv_disk_mb"):
             if getattr(self, field) < 0:
                 raise ValueError(f"--{field.replace('_', '-')} must not be negative")
         if not 1 <= self.slots <= 128:

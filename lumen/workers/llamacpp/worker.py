@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
@@ -13,12 +17,14 @@ from lumen.workers.llamacpp.context import Context, Shape
 from lumen.workers.llamacpp.embed import Embedder, pooling_of
 from lumen.workers.llamacpp.engine import Engine
 from lumen.workers.llamacpp.guess import ROWS, Always, Wager
+from lumen.workers.llamacpp.keeper import Keeper
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.prepare import Preparer
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import NEVER
 from lumen.workers.llamacpp.settings import Settings
+from lumen.workers.llamacpp.snapshots import Snapshots, model_digest
 from lumen.workers.llamacpp.speculator import Speculator
 from lumen.workers.llamacpp.talk import Post
 
@@ -59,10 +65,18 @@ class Worker:
         park = (self.settings.park, self.settings.shelf_mb << 20)
         speculator = _speculator(self.settings, self.model)
         self.engine = Engine(
-            context, self.settings.slots, park, self.counters, post, self.embedder, on_death, speculator
+            context, self.settings.slots, park, self.counters, post, self.embedder, on_death, speculator, self._keeper()
         )
         self.engine.start()
         return self.engine
+
+    def _keeper(self) -> Keeper | None:
+        settings, context = self.settings, self._context
+        if context is None or settings.kv_dir is None or not settings.kv_disk_mb:
+            return None
+        made = partial(_fingerprint, settings, self.model, context.shape)
+        snapshots = Snapshots(settings.kv_dir, settings.name, settings.kv_disk_mb << 20, made)
+        return Keeper(snapshots, self.counters)
 
     def props(self) -> dict[str, Any]:
         """What this worker is and can do."""
@@ -97,6 +111,21 @@ class Worker:
         self.model.close()
 
 
+def _fingerprint(settings: Settings, model: Model, shape: Shape) -> str:
+    """Of everything that decides what a sequence's cells hold and how they lie in memory."""
+    told = {
+        "engine": version("llama-cpp-python"),
+        "model": model_digest(settings.model),
+        "context": shape.n_ctx // shape.n_seq if shape.lanes else shape.n_ctx,
+        "lanes": shape.lanes,
+        "kv": shape.kv_type,
+        "flash": shape.flash_attn,
+        "gpu": settings.gpu_layers,
+        "window": model.n_swa,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def load(settings: Settings, phase: Phase) -> Worker:
     """Load the model and make its context. `phase(name, **values)` hears each step of the start. Raises
     `LoadError`.
@@ -127,10 +156,11 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
     rewinds = not model.recurrent and model.n_swa == 0  # others pay memory for each sequence id, and reuse little
     slots = settings.slots + (_PARKED_SLOTS if rewinds and not lanes else 0)
     flash_attn = _flash_attn(settings, model, n_ctx if lanes else cells)
+    n_batch, n_ubatch = _batches(settings, model, flash_attn, lanes)
     shape = Shape(
         n_ctx=n_ctx * settings.slots if lanes else cells,
-        n_batch=settings.batch,
-        n_ubatch=_ubatch(settings, flash_attn),
+        n_batch=n_batch,
+        n_ubatch=n_ubatch,
         n_seq=slots,
         threads=threads,
         # llama.cpp reserves one for each sequence id, and takes more when there are more.
@@ -171,9 +201,19 @@ def _flash_attn(settings: Settings, model: Model, cells: int) -> str:
     return "off" if scores <= _SCORES_LIMIT else "auto"
 
 
-def _ubatch(settings: Settings, flash_attn: str) -> int:
-    """Without flash attention all rows compute scores for all cells of the longest: small batches waste less."""
-    return min(settings.ubatch or (_CPU_UBATCH if flash_attn == "off" else 512), settings.batch)
+def _batches(settings: Settings, model: Model, flash_attn: str, lanes: bool) -> tuple[int, int]:
+    """Tokens given to one decode, and computed in one go.
+
+    Without flash attention all rows compute scores for all cells of the longest: small batches waste less. Of a batch
+    in several pieces llama.cpp plans all before it computes the first, and the plan drops cells that the last piece may
+    overwrite, which the first one still has to look at. Where sequences with sliding windows share the cells, that
+    gives wrong answers; so there a batch is one piece. In a lane cells are overwritten in order, and nothing is lost.
+    """
+    ubatch = min(settings.ubatch or (_CPU_UBATCH if flash_attn == "off" else 512), settings.batch)
+    if lanes or model.n_swa == 0:
+        return settings.batch, ubatch
+    ubatch = max(ubatch, settings.slots)
+    return ubatch, ubatch
 
 
 @dataclass(slots=True)
