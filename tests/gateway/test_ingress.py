@@ -95,4 +95,4 @@ async def test_responses_errors(up: Up) -> None:
         with pytest.raises(APIError) as caught:
             async for _ in await openai.responses.create(model="fake/cut-2", input="hi", stream=True):
                 pass
-    assert caught.value.message
+    assert (caught.value.message, caught.value.code) == ("The connection to the target broke.", "upstream_disconnected")

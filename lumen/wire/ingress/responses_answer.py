@@ -90,7 +90,9 @@ class ResponsesDress:
     def failed(self, error: LumenError) -> bytes:
         frames: list[bytes] = []
         told = {"code": error.code or error.type, "message": error.message}
-        self._tell(frames, "error", **told, param=error.param)
+        # The reference has the fields beside `type`, the vendor's own servers within `error`, where its SDKs look.
+        about = {**told, "param": error.param}
+        self._tell(frames, "error", **about, error={"type": error.type, **about})
         self._tell(frames, "response.failed", response=self._response("failed") | {"error": told})
         return b"".join(frames)
 

@@ -211,6 +211,14 @@ def test_an_error_in_a_stream() -> None:
     dress.chunk(chunk({"content": "x"}))
     found = events(dress.failed(UnavailableError("No target is left.")))
     assert [event["type"] for event in found] == ["error", "response.failed"]
+    told = {"code": "unavailable", "message": "No target is left.", "param": None}
+    # As the reference has it, and as the vendor's own servers do, which is what its SDK looks for.
+    assert found[0] == {
+        "type": "error",
+        "sequence_number": 5,
+        **told,
+        "error": {"type": UnavailableError("").type, **told},
+    }
     assert found[1]["response"]["error"] == {"code": "unavailable", "message": "No target is left."}
     assert found[1]["response"]["status"] == "failed"
 
