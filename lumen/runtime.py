@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from lumen.gateway import admin, app
 from lumen.gateway.http import Connection, Ingress
 from lumen.gateway.remote import Remote
 from lumen.gateway.tls import Certificates
-from lumen.handover import Predecessor, Successor, Taken
+from lumen.handover import Giving, Predecessor, Successor, Taken, Taking
 from lumen.operator import Operator
 from lumen.paths import Paths, paths
 from lumen.service import AlreadyRunning, Options, Service, say
@@ -45,6 +46,9 @@ class Runtime:
         self._before: tuple[Successor, Taken] | None = None
         self._handover: Predecessor | None = None
         self._given = False
+        # The listening socket once more, to give away or to listen on again; whether the run folder's files are ours.
+        self._kept: socket.socket | None = None
+        self._mine = self._lent = False
         self._inheriting: asyncio.Future[None] | None = None
         self._service = Service(options, where, self._signalled)
 
@@ -86,23 +90,26 @@ class Runtime:
                 await service.start_beside()
                 await self._before[0].go()
                 service.take_over()
-                await self._listen_admin(private)
             secured = None if certificates is None else certificates.context
+            self._kept = listening.dup()
             await SockSite(public, listening, backlog=1024, ssl_context=secured).start()
+            if self._before is not None:
+                await self._before[0].here()
+                await self._listen_admin(private)
             self._announce()
             if self._before is not None:
                 self._inheriting = asyncio.ensure_future(self._inherit(self._before[0], public))
-            self._handover = Predecessor(
-                self._paths.handover_socket, self._lock.fileno(), listening.fileno(), self._signalled_to_give
-            )
+            giving = Giving(self._busy, service.save, self._signalled_to_give)
+            self._handover = Predecessor(self._paths.handover_socket, self._lock.fileno(), self._kept.fileno(), giving)
             gc.collect()
             # What lives from here on is the program itself: keep it out of every later collection.
             gc.freeze()
             # Requests make no cycles to speak of; looking for them every 700 objects costs more than it finds.
             gc.set_threshold(20_000, 20, 50)
             await self._stopping.wait()
-            if self._given:
-                await self._give(self._handover, public, private)
+            while self._given and not await self._give(self._handover, public, private):
+                await self._again(public, private, secured)
+                await self._stopping.wait()
             await self._drain(public)
         finally:
             await self._end(public, private)
@@ -110,7 +117,7 @@ class Runtime:
     async def _end(self, public: ServerRunner, private: ServerRunner) -> None:
         service = self._service
         # A successor has its own; one that never got so far has none.
-        if not self._given and (self._before is None or service.serving):
+        if self._mine and not self._given:
             self._paths.gateway_file.unlink(missing_ok=True)
             self._paths.admin_socket.unlink(missing_ok=True)
         if self._watching is not None:
@@ -120,12 +127,18 @@ class Runtime:
         await public.cleanup()
         await private.cleanup()
         grace = 0.0 if self._hurry.is_set() else service.config.server.drain
-        await service.close(grace, self._handover.released if self._handover is not None else None)
+        await service.close(grace, self._released)
+        if self._kept is not None:
+            self._kept.close()
         if self._before is not None:
             self._before[0].close()
         if self._handover is not None:
             # Last: it tells a successor that the engines are gone.
             self._handover.close()
+
+    def _released(self) -> None:
+        if self._handover is not None and not self._lent:
+            self._handover.released()
 
     def _certificates(self) -> Certificates | None:
         """TLS of the endpoint, watched from now on; `None` where it has none."""
@@ -166,6 +179,7 @@ class Runtime:
             await UnixSite(private, str(self._paths.admin_socket)).start()
         finally:
             os.umask(umask)
+        self._mine = True
 
     def _announce(self) -> None:
         service = self._service
@@ -200,24 +214,57 @@ class Runtime:
                 # Its client left on the way.
                 client.close()
 
-        async def released() -> None:
-            await self._service.inherit()
+        async def released(lent: bool) -> None:
+            await self._service.inherit(lent=lent)
             say("the gateway before this one has closed the ledger; its ledger is taken over")
 
-        await before.connections(adopt, released)
+        billing = self._service.state.billing
+        await before.inherit(Taking(adopt, released, lambda body: billing.grant(body.get("hold"))))
+        billing.over()
         await self._service.supervisor.alone()
         say("the gateway before this one has ended")
 
-    async def _give(self, handover: Predecessor | None, public: ServerRunner, private: ServerRunner) -> None:
-        """Let a successor have the sockets, and each connection once nothing is under way on it."""
-        assert handover is not None
+    def _busy(self) -> bool:
+        """Whether the gateway before this one is still at work."""
+        inheriting = self._inheriting is not None and not self._inheriting.done()
+        return inheriting or self._service.state.billing.sharing
+
+    async def _again(self, public: ServerRunner, private: ServerRunner, secured: ssl.SSLContext | None) -> None:
+        """Whoever was to take over has died before it did: go on as if nothing had been."""
+        say("the gateway that was to take over is gone; this one goes on")
+        assert self._kept is not None
+        self._given = False
+        if not self._hurry.is_set():
+            self._stopping.clear()
+        await SockSite(public, self._kept.dup(), backlog=1024, ssl_context=secured).start()
+        await self._listen_admin(private)
+
+    async def _give(self, handover: Predecessor | None, public: ServerRunner, private: ServerRunner) -> bool:
+        """Let a successor have the sockets, the ledger, and each connection once nothing is under way on it.
+
+        False: it has died, and nothing is given.
+        """
+        assert handover is not None and self._kept is not None
         for site in [*public.sites, *private.sites]:
             await site.stop()
-        self._paths.admin_socket.unlink(missing_ok=True)
-        self._service.save()
         if not handover.gone():
-            say("the gateway that was to take over is gone; this one ends")
-            return
+            return False
+        self._kept.close()
+        lending = asyncio.ensure_future(self._lend(handover))
+        await self._pass_on(handover, public)
+        self._lent = await lending
+        return True
+
+    async def _lend(self, handover: Predecessor) -> bool:
+        """Let the successor keep the accounts; False: that is to be done at the end."""
+        lent = await self._service.lend(handover.ask)
+        while lent:
+            if handover.released(lent=True):
+                break
+            await asyncio.sleep(_PASS_ON)
+        return lent
+
+    async def _pass_on(self, handover: Predecessor, public: ServerRunner) -> None:
         state, loop = self._service.state, asyncio.get_running_loop()
         say(f"another gateway takes over; {state.counters.in_flight} requests are finished here")
         until = loop.time() + state.config.server.drain

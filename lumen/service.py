@@ -28,6 +28,7 @@ from lumen.engines.registry import engine
 from lumen.gateway import overview, policyfile
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
+from lumen.gateway.estate import Ask
 from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Live
@@ -207,13 +208,18 @@ class Service:
         self._keeper.load(asyncio.get_running_loop().time())
         self._serve()
 
-    async def inherit(self) -> None:
-        """The other gateway has closed its ledger: it is this one's now."""
-        await self.state.billing.start()
+    async def inherit(self, *, lent: bool) -> None:
+        """The other gateway has closed its ledger: it is this one's now. `lent`: the other still finishes requests."""
+        await self.state.billing.start(shared=lent)
         if self.state.released is not None:
             self.state.released.set()
             self.state.released = None
         await self.learning.start()
+
+    async def lend(self, ask: Ask) -> bool:
+        """Let a successor, which `ask` reaches, keep the accounts; False: this gateway keeps them to its end."""
+        await self.learning.close()
+        return await self.state.billing.lend(ask)
 
     def save(self) -> None:
         """Write down what was learned of the targets."""

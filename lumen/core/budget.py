@@ -176,6 +176,16 @@ def bind(accounts: Iterable[Account], now: int) -> Reservation:
     return Reservation(tuple([(account, account.current(now)) for account in accounts]), now)
 
 
+def rebind(accounts: Iterable[Account], booked: int, now: int) -> Reservation:
+    """A reservation of nothing yet for what another process admitted at `booked`; windows that are over count apart."""
+    then, bound = _numbers(booked // 60), []
+    for account in accounts:
+        current = account.current(max(now, booked))
+        counters = zip(current, then, strict=True)
+        bound.append((account, tuple([one if one.index == number else Counter(number) for one, number in counters])))
+    return Reservation(tuple(bound), booked)
+
+
 def reserve(accounts: Iterable[Account], amount: int, now: int) -> Reservation | Refusal:
     """Set `amount` aside in every window of every account, or in none."""
     reservation = bind(accounts, now)
@@ -206,6 +216,11 @@ def lessen(reservation: Reservation, amount: int) -> None:
         for counter in counters:
             counter.held -= amount
     reservation.amount -= amount
+
+
+def force(reservation: Reservation, amount: int) -> None:
+    """Make a reservation `amount` larger, whatever the limits say: it was granted before."""
+    lessen(reservation, -amount)
 
 
 def settle(reservation: Reservation, cost: int) -> None:

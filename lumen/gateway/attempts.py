@@ -86,6 +86,8 @@ async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
     try:
         delivered, slack = taken_off(leg.rung, trace.tokens) if leg.rung is not None else (0, 0)
         line = errand.tab.begin(target.offer, carried=carried, extra_bytes=extra, delivered=delivered, slack=slack)
+        if line.asked is not None:
+            await line.asked
     except LumenError as error:
         health.ended(given, loop.time(), None)
         course.refused(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,11 @@ from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
 from lumen.core.money import format_rate, micro
 from lumen.core.rate import Gate, RateLimits
 from lumen.core.steady import Steady
+from lumen.gateway.estate import Ask, Estate, Lent
 from lumen.gateway.tab import Need, Offer, Tab
 from lumen.keys import Key, KeyRing, Limits
+from lumen.ledger.journal import Record
+from lumen.ledger.outbox import Inbox, Outbox
 from lumen.ledger.rows import HoldRow, Opening
 from lumen.ledger.store import Ledger, LedgerError
 from lumen.wire.call import Call
@@ -62,18 +65,22 @@ class Billing:
         mono: Callable[[], int] = time.monotonic_ns,
         told: Callable[[str | None], None] = lambda why: None,
     ) -> None:
+        self._path = path
         self._wall = wall
         self._mono = mono
         self._told = told
         self._trouble: str | None = None
-        self._ledger = Ledger(path, told=self._tell)
+        self._ledger: Ledger | Lent = Ledger(path, told=self._tell)
+        # Whether another gateway still finishes requests of its own, and what is held for those.
+        self._shared = False
+        self._estate: Estate | None = None
         self._clock = Steady(wall() // 1000, mono() // 1000)
         self._accounts: dict[Scope, Account] = {BOX: Account(BOX)}
         self._box = _Route(self._accounts[BOX])
         self._routes: dict[str, _Route] = {}
         self._keys: dict[str, Account] = {}
         self._gates: dict[str, Gate] = {}
-        self._held: dict[str, tuple[Tab, int]] = {}
+        self._held: dict[str, tuple[Tab, HoldRow]] = {}
         self._past: dict[str, list[int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -81,14 +88,18 @@ class Billing:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, shared: bool = False) -> None:
         """Open the ledger; where that fails for now it is tried again, and paid requests are refused until then.
+
+        Args:
+            shared: another gateway has lent it and finishes its requests; `over` is called when it has ended.
 
         Raises:
             SchemaError: the ledger was written by a newer Lumen.
         """
+        self._shared = shared
         try:
-            self._opened(await asyncio.to_thread(self._ledger.open))
+            await self._open()
         except LedgerError:
             self._tell(self._ledger.trouble)
             self._opening = asyncio.create_task(self._keep_opening())
@@ -101,8 +112,45 @@ class Billing:
             self._opening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._opening
+        if self._estate is not None:
+            self._estate.close()
         self._ledger.flush(last=True)
         await asyncio.to_thread(self._ledger.close)
+
+    async def lend(self, ask: Ask) -> bool:
+        """Let the gateway that takes over keep the accounts from now on; `ask` reaches it. The ledger is closed then.
+
+        False: that cannot be now, and this gateway keeps them to its end.
+        """
+        ledger = self._ledger
+        if not isinstance(ledger, Ledger) or not ledger.healthy or self.sharing:
+            return False
+        try:
+            outbox = Outbox(self._path)
+        except OSError:
+            return False
+        if not all([outbox.add(Record(hold=row)) for _, row in self._held.values()]):
+            await asyncio.to_thread(outbox.discard)
+            return False
+        self._ledger = Lent(outbox, ask)
+        ledger.flush(last=True)
+        await asyncio.to_thread(ledger.close)
+        return True
+
+    @property
+    def sharing(self) -> bool:
+        """Whether requests of a gateway before this one are still open in the accounts."""
+        return self._shared or self._estate is not None
+
+    def grant(self, asked: Any) -> dict[str, Any]:
+        """What the gateway before this one wants to hold, as `Lent` asks it; the answer for it."""
+        return {} if self._estate is None else self._estate.hold(asked)
+
+    def over(self) -> None:
+        """The gateway before this one has ended."""
+        self._shared = False
+        if self._estate is not None:
+            self._estate.over()
 
     def configure(self, config: Config, ring: KeyRing | None) -> None:
         """Put limits in force; what was spent and held stays, so a limit counts what came before it."""
@@ -239,8 +287,8 @@ class Billing:
         """Microseconds for measuring."""
         return self._mono() // 1000
 
-    def write(self, tab: Tab, row: HoldRow) -> None:
-        """Make a hold durable.
+    def write(self, tab: Tab, row: HoldRow) -> Awaitable[None] | None:
+        """Make a hold durable; where another gateway keeps the accounts, it is once the awaitable has come back.
 
         Raises:
             LedgerError: it cannot be written now, or the machine's clock was set back a moment ago.
@@ -251,8 +299,9 @@ class Billing:
                 "Requests that cost money are refused for now, because this machine's clock was set back.",
                 retry_after=float(-(-left // 1_000_000)),
             )
-        self._ledger.hold(row)
-        self._held[tab.request_id] = (tab, row.known)
+        asked = self._ledger.hold(row)
+        self._held[tab.request_id] = (tab, row)
+        return asked
 
     def closed(self, tab: Tab) -> None:
         """A tab was closed: its record survives kill -9 when this returns."""
@@ -305,6 +354,22 @@ class Billing:
             lengths.add(length)
         return lengths
 
+    async def _open(self) -> None:
+        ledger = self._ledger
+        assert isinstance(ledger, Ledger)
+        # A new one for each try: what is read is read once.
+        inbox = Inbox(self._path) if self._shared else None
+        opening = await asyncio.to_thread(ledger.open, inbox)
+        self._opened(opening)
+        ledger.start()
+        if inbox is not None:
+            self._estate = Estate(inbox, ledger, self._of, lambda: self.now() // 1_000_000, self._settled)
+            self._estate.begin(opening.held)
+            if not self._shared:
+                # It has ended while the ledger was opened.
+                self._estate.over()
+        self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
+
     def _opened(self, opening: Opening) -> None:
         """Take over what the ledger remembers. Nothing was spent in this process before: it could not be written."""
         self._clock = Steady(self.now(), self.mono(), opening.latest)
@@ -315,15 +380,23 @@ class Billing:
             self._past.setdefault(route, []).append(length)
         for name, known in self._routes.items():
             known.lengths = self._lengths(name)
-        self._ledger.start()
-        self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
+
+    def _of(self, key: str, route: str) -> tuple[Account, ...]:
+        """The accounts that a request of another gateway counts in."""
+        known = self._routes.get(route)
+        scopes = [Scope("key", key)] if key else []
+        own = [known.account] if known is not None and known.account is not None else []
+        return (*map(self._account, scopes), *own, self._account(BOX))
+
+    def _settled(self) -> None:
+        """All of the gateway before this one is in the ledger."""
+        self._estate = None
 
     async def _keep_opening(self) -> None:
         while True:
             await asyncio.sleep(_CHECKPOINT)
             with suppress(LedgerError):
-                opening = await asyncio.to_thread(self._ledger.open)
-                self._opened(opening)
+                await self._open()
                 self._tell(None)
                 return
 
@@ -347,10 +420,10 @@ class Billing:
         """Once a second: what requests under way have cost, so that a crash forgets a second of each at most."""
         self._look()
         changed = []
-        for request_id, (tab, before) in self._held.items():
+        for request_id, (tab, row) in self._held.items():
             known = tab.known()
-            if known > before:
-                self._held[request_id] = (tab, known)
+            if known > row.known:
+                self._held[request_id] = (tab, row._replace(known=known))
                 changed.append((known, request_id))
         self._ledger.know(changed)
         self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)

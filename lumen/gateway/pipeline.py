@@ -23,8 +23,10 @@ from lumen.wire.call import Call, Request
 from lumen.wire.ingress.dress import Dress
 from lumen.wire.requests import Plain
 
-# Seconds beyond the time to drain in which a gateway that hands over ends its engines and closes its ledger.
+# Seconds beyond the time to drain in which a gateway that hands over ends its engines, and closes a ledger that it
+# could not lend because of trouble; what costs nothing waits no longer than the other number.
 _HANDED_OVER = 20.0
+_FREE_WAITS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +115,22 @@ def admit(state: State) -> None:
 
 
 async def accountable(state: State, entry: Entry) -> None:
-    """What may cost money waits until the gateway before this one has closed the ledger; it drains no longer than this.
+    """Wait until the gateway before this one has closed the ledger, usually for some hundredths of a second.
 
     Raises:
-        UnavailableError: it did not.
+        UnavailableError: it did not, and this may cost money. What costs nothing is then booked later.
     """
     free = all(target.offer.price is None or target.offer.price.free for target in entry.targets)
-    if free or state.released is None:
+    if state.released is None:
         return
     try:
-        async with asyncio.timeout(state.config.server.drain + _HANDED_OVER):
+        async with asyncio.timeout(_FREE_WAITS if free else state.config.server.drain + _HANDED_OVER):
             await state.released.wait()
     except TimeoutError:
-        raise UnavailableError(
-            "Another gateway still keeps the accounts; try again shortly.", code="draining", retry_after=5
-        ) from None
+        if not free:
+            raise UnavailableError(
+                "Another gateway still keeps the accounts; try again shortly.", code="draining", retry_after=5
+            ) from None
 
 
 def resolve(state: State, key: Key | None, model: str) -> Entry:

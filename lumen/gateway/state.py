@@ -79,7 +79,7 @@ class State:
     # Answers that later requests go on from; `None`: none are kept.
     responses: Responses | None = None
     draining: bool = False
-    # Where this gateway took over from another: set once that one has booked its last request. `None`: it has.
+    # Where this gateway took over from another: set once that one has closed the ledger. `None`: it has.
     released: asyncio.Event | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     planner: Planner = field(init=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,13 @@ class Line:
     """One try at one target. `call`: what to send, its answer bounded where money is; `note` every event."""
 
     __slots__ = ("_bytes", "_carried", "_extra", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab",
-                 "began", "bill", "call", "ended", "first", "offer", "outcome", "sent", "usage", "worst")  # fmt: skip
+<<<<<<< ours
+                 "answered", "began", "bill", "call", "ended", "first", "offer", "outcome", "queue", "sent", "usage",
+                 "wake", "worst")  # fmt: skip
+=======
+                 "asked", "began", "bill", "call", "ended", "first", "offer", "outcome", "sent", "usage",
+                 "worst")  # fmt: skip
+>>>>>>> theirs
 
     def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int, extra: int) -> None:
         self._tab = tab
@@ -83,11 +89,17 @@ class Line:
         self.usage: Usage | None = None
         # Set it once the target has the request: a cancelled try is charged its input from then on.
         self.sent = False
+        # Microseconds; `None` until its target answered. `answered`: when it did, after the request came.
+        self.wake: int | None = None
+        self.queue: int | None = None
+        self.answered: int | None = None
         self._carried, self._extra = carried, extra
         self._pieces = self._bytes = self._ids = 0
         self._least = 1 << 62
         self._resumed_at: int | None = None
         self._fidelity: str | None = None
+        # To be awaited before the target is asked, where another gateway keeps the accounts.
+        self.asked: Coroutine[None, None, None] | None = None
 
     def note(self, event: Event) -> None:
         """Count an event as it goes to the client."""
@@ -103,6 +115,12 @@ class Line:
             self._ids += len(event.token_ids)
         if event.usage is not None:
             self.usage = event.usage
+
+    def waited(self, wake: float, queue: float, target: float) -> None:
+        """Its target answers now; seconds it waited for it to wake, for a turn before it, and for a turn at it."""
+        # Of a whole answer nobody sees when its turn came.
+        turn = queue + target if self.call.stream else queue
+        self.wake, self.queue, self.answered = int(wake * 1e6), int(turn * 1e6), self._tab.elapsed()
 
     def resumed(self, at: int, fidelity: str) -> None:
         """This try goes on where another stopped: after `at` tokens, by that rung of the ladder."""
@@ -173,8 +191,13 @@ class Line:
             tab.request_id, seq, tab.key, tab.route, offer.target, offer.provider, offer.model, tab.operation,
             tab.booked, self.began, self.first, self.ended, tokens.input, tokens.output, tokens.cached,
             tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at,
-            self._fidelity,
+            self._fidelity, self.wake, self.queue, self._prefill(),
         )  # fmt: skip
+
+    def _prefill(self) -> int | None:
+        if self.first is None or self.answered is None or not self.call.stream:
+            return None
+        return max(self.first - self.answered, 0)
 
     def _reported(self) -> Tokens | None:
         usage = self.usage
@@ -262,13 +285,30 @@ class Tab:
             LumenError: `budget_unsatisfiable` or 429: it does not fit beside what the request has cost already.
             LedgerError: it costs money, and that cannot be written down now.
         """
-        call, price, amount = self.call, offer.price, 0
+        call, price, amount, asked, more = self.call, offer.price, 0, None, 0
         if price is not None and not price.free:
             call, amount = self._fit(offer, price, extra_bytes, delivered, slack)
-            self._cover(offer, price, amount)
+            more = self._committed() + amount - self._reservation.amount
+            if more > 0:
+                asked = self._cover(offer, price, more)
         line = Line(self, offer, call, amount, carried, extra_bytes)
         self.lines.append(line)
+        if asked is not None:
+            line.asked = self._granted(line, asked, more)
         return line
+
+    async def _granted(self, line: Line, asked: Awaitable[None], more: int) -> None:
+        """Wait until the other gateway holds what was asked for; where it does not, there is no such try.
+
+        Raises:
+            LumenError: as `begin`.
+        """
+        try:
+            await asked
+        except BaseException:
+            budget.lessen(self._reservation, more)
+            self.lines.remove(line)
+            raise
 
     def known(self) -> int:
         """What the request has cost until now, as far as can be told."""
@@ -331,12 +371,9 @@ class Tab:
             return each
         return min(each, max(fits // self.need.answers, min(FLOOR, each)))
 
-    def _cover(self, offer: Offer, price: Price, amount: int) -> None:
-        """Reserve so much for one more try beside all earlier ones."""
+    def _cover(self, offer: Offer, price: Price, more: int) -> Awaitable[None] | None:
+        """Reserve so much more for one more try beside all earlier ones; to be awaited where another gateway has to."""
         reservation = self._reservation
-        more = self._committed() + amount - reservation.amount
-        if more <= 0:
-            return
         refusal = budget.extend(reservation, more)
         if refusal is not None:
             raise budget.refused(refusal)
@@ -348,7 +385,7 @@ class Tab:
         )  # fmt: skip
         self.held = True
         try:
-            self._billing.write(self, row)
+            return self._billing.write(self, row)
         except LedgerError:
             budget.lessen(reservation, more)
             raise

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lumen.core.errors import ConfigError
 from lumen.ledger import opening
-from lumen.ledger.journal import left
+from lumen.ledger.journal import handed, left
 from lumen.ledger.schema import STEPS, SchemaError, migrate, version
 from lumen.ledger.store import reason
 
@@ -77,7 +77,7 @@ def upgrade(path: Path) -> int:
 def belongings(path: Path) -> list[Path]:
     """The files beside a ledger that hold parts of it, those that are there."""
     found = [path.with_name(path.name + end) for end in _BESIDE]
-    return [one for one in found if one.exists()]
+    return [one for one in found if one.exists()] + handed(path)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ are being committed.
 A file is eight bytes that number it among those that took turns, and blocks: four bytes of length, four of CRC-32, then
 so many of MessagePack; a length of zero ends them. The length is written last, so that half a block is none; the sum
 tells pages that a loss of power took back.
+
+A gateway that another one has taken over from writes into files of its own, see `outbox.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from lumen.ledger.rows import AttemptRow, HoldRow
 
 # Bytes of one file: records of several seconds under the heaviest load.
 SIZE = 2 * 1024 * 1024
-_NUMBER = 8
+# Where the blocks begin, after the number.
+BEGIN = 8
 _FRAME = 8
 _END = bytes(4)
 _FILES = 2
@@ -56,8 +59,8 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._files = tuple(_mapped(one) for one in _paths(path))
-        self._ends = [_NUMBER] * _FILES
+        self._files = tuple(mapped(one) for one in _paths(path))
+        self._ends = [BEGIN] * _FILES
         self._at = 0
         self._number = 0
         for which in range(_FILES):
@@ -71,16 +74,8 @@ class Journal:
 
     def add(self, record: Record) -> bool:
         """Write this down; it survives kill -9 when this returns `True`. `False`: there is no room."""
-        file, begin = self._files[self._at], self._ends[self._at]
-        data = _encode(record)
-        end = begin + _FRAME + len(data)
-        if end + len(_END) > SIZE:
-            return False
-        try:
-            file[begin + _FRAME : end + len(_END)] = data + _END
-            file[begin : begin + _FRAME] = (crc32(data) << 32 | len(data)).to_bytes(_FRAME, "little")
-        except ValueError:
-            # Closed, at the end of the process.
+        end = put(self._files[self._at], self._ends[self._at], record)
+        if end is None:
             return False
         self._ends[self._at] = end
         return True
@@ -95,8 +90,8 @@ class Journal:
         """The records of that file are in the ledger."""
         # Closed by another thread at the end of the process: then there is nobody left to tell.
         with suppress(ValueError):
-            self._files[which][_NUMBER : _NUMBER + len(_END)] = _END
-            self._ends[which] = _NUMBER
+            self._files[which][BEGIN : BEGIN + len(_END)] = _END
+            self._ends[which] = BEGIN
 
     def close(self) -> None:
         """What is in it stays there: the next start takes it over, or finds it in the ledger. Any thread may call."""
@@ -106,23 +101,27 @@ class Journal:
     def _begin(self) -> None:
         self._number += 1
         with suppress(ValueError):
-            self._files[self._at][:_NUMBER] = self._number.to_bytes(_NUMBER, "little")
+            self._files[self._at][:BEGIN] = self._number.to_bytes(BEGIN, "little")
 
 
-def left(path: Path) -> list[Record]:
-    """What the journal of the ledger at `path` holds, in order, perhaps of what is in the ledger already. Blocks."""
-    files: list[tuple[int, list[Record]]] = []
-    for one in _paths(path):
-        with suppress(OSError):
-            data = one.read_bytes()[:SIZE]
-            files.append((int.from_bytes(data[:_NUMBER], "little"), _records(data)))
-    files.sort(key=lambda file: file[0])
-    return [record for _, records in files for record in records]
+def put(file: mmap.mmap, begin: int, record: Record) -> int | None:
+    """Write a record into a mapped file; where the next one begins. `None`: there is no room, or it is closed."""
+    data = _encode(record)
+    end = begin + _FRAME + len(data)
+    if end + len(_END) > SIZE:
+        return None
+    try:
+        file[begin + _FRAME : end + len(_END)] = data + _END
+        file[begin : begin + _FRAME] = (crc32(data) << 32 | len(data)).to_bytes(_FRAME, "little")
+    except ValueError:
+        # Closed, at the end of the process.
+        return None
+    return end
 
 
-def _records(data: bytes) -> list[Record]:
-    """The whole blocks of a file, up to the first that is none."""
-    found, at = [], _NUMBER
+def taken(data: bytes | mmap.mmap, at: int = 0) -> tuple[list[Record], int]:
+    """The whole blocks of a file from `at` on, up to the first that is none, and where that would be."""
+    found, at = list[Record](), at or BEGIN
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         while size := int.from_bytes(data[at : at + 4], "little"):
             body = data[at + _FRAME : at + _FRAME + size]
@@ -130,14 +129,43 @@ def _records(data: bytes) -> list[Record]:
                 break
             found.append(_decode(body))
             at += _FRAME + size
+    return found, at
+
+
+def left(path: Path, *, handed_on: bool = True) -> list[Record]:
+    """What stands beside the ledger at `path`, in order for each request, perhaps in the ledger already. Blocks.
+
+    `handed_on`: with that of a gateway which another one has taken over from.
+    """
+    files: list[tuple[int, list[Record]]] = []
+    for one in _paths(path):
+        with suppress(OSError):
+            data = one.read_bytes()[:SIZE]
+            files.append((int.from_bytes(data[:BEGIN], "little"), taken(data)[0]))
+    files.sort(key=lambda file: file[0])
+    found = [record for _, records in files for record in records]
+    for one in handed(path) if handed_on else ():
+        with suppress(OSError):
+            found += taken(one.read_bytes()[:SIZE])[0]
     return found
+
+
+def handed(path: Path) -> list[Path]:
+    """The files of a gateway that another one has taken over from, the oldest first; see `outbox.py`."""
+    start = f"{path.name}-old"
+    with suppress(OSError):
+        named = ((one, one.name.removeprefix(start)) for one in path.parent.iterdir() if one.name.startswith(start))
+        numbers = {int(number): one for one, number in named if number.isdecimal()}
+        return [numbers[number] for number in sorted(numbers)]
+    return []
 
 
 def _paths(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}-new{which}") for which in range(_FILES)]
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def mapped(path: Path) -> mmap.mmap:
+    """A file of `SIZE` bytes, made where it is not there. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # All of it now: a page that the disk has no room for would end the process when it is written to.

@@ -24,6 +24,8 @@ _LOST = f"""
     SELECT request, 0, key, route, target, provider, model, operation, booked, booked, booked, known, {ESTIMATED},
         '{LOST}' FROM holds
 """
+# A hold that had ended came back with what stood beside the ledger: whose tries are booked has none.
+_OVER = "DELETE FROM holds WHERE EXISTS (SELECT 1 FROM attempts WHERE attempts.request = holds.request)"
 _NEWEST = 5000
 _LENGTHS = """
     SELECT route, output FROM (SELECT route, output, outcome FROM attempts ORDER BY id DESC LIMIT ?)
@@ -35,8 +37,8 @@ _KNOW = "UPDATE holds SET known = ? WHERE request = ?"
 _DROP = "DELETE FROM holds WHERE request IN (VALUES {})"
 _ATTEMPT = (
     "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
-    " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity)"
-    " VALUES {}"
+    " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity,"
+    " wake_us, queue_us, prefill_us) VALUES {}"
 )
 # Rows of one statement. Between two statements a thread takes Python's lock anew, and the event loop waits for it.
 _AT_ONCE = (64, 8, 1)
@@ -91,10 +93,11 @@ def _filled(statement: str, columns: int, rows: int) -> str:
     return statement.format(",".join([row] * rows))
 
 
-def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> Opening:
+def prepare(connection: sqlite3.Connection, written: Sequence[Record] = (), live: Sequence[Record] = ()) -> Opening:
     """Bring the file up to date and read what it remembers.
 
     `written`: what a dead gateway had written down beside it, in order, some of it perhaps in it already.
+    `live`: what one has that still finishes its requests; the holds in it stay.
 
     Raises:
         SchemaError: the file is newer than this program.
@@ -103,11 +106,15 @@ def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> O
     migrate(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for record in written:
-            holds = () if record.hold is None else (record.hold,)
-            write(connection, holds, record.known, record.rows, () if record.drop is None else (record.drop,))
+        _lay(connection, written)
+        connection.execute(_OVER)
+        open_still = {record.hold.request for record in live if record.hold is not None}
+        _many(connection, _DROP, [(request,) for request in open_still])
         lost = connection.execute(_LOST).rowcount
         connection.execute("DELETE FROM holds")
+        _lay(connection, live)
+        connection.execute(_OVER)
+        held = [HoldRow(*row) for row in connection.execute("SELECT * FROM holds ORDER BY booked")]
         latest = connection.execute("SELECT coalesce(max(booked), 0) FROM attempts").fetchone()[0]
         found = list(_totals(connection, latest // _SECOND))
         lengths = connection.execute(_LENGTHS, (_NEWEST,)).fetchall()
@@ -115,22 +122,25 @@ def prepare(connection: sqlite3.Connection, written: Sequence[Record] = ()) -> O
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    return Opening(found, latest, lost, lengths[::-1])
+    return Opening(found, max([latest, *[row.booked for row in held]]), lost, lengths[::-1], held)
 
 
 def lay_in(connection: sqlite3.Connection, written: Sequence[Record]) -> None:
     """Lay what stood beside a ledger into a copy of it that was made a moment later."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for record in written:
-            holds = () if record.hold is None else (record.hold,)
-            write(connection, holds, record.known, record.rows, () if record.drop is None else (record.drop,))
-        # A hold that ended in between came back; whose tries are booked has none.
-        connection.execute("DELETE FROM holds WHERE request IN (SELECT request FROM attempts)")
+        _lay(connection, written)
+        connection.execute(_OVER)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _lay(connection: sqlite3.Connection, written: Iterable[Record]) -> None:
+    for record in written:
+        holds = () if record.hold is None else (record.hold,)
+        write(connection, holds, record.known, record.rows, () if record.drop is None else (record.drop,))
 
 
 def _totals(connection: sqlite3.Connection, now: int) -> Iterator[tuple[Scope, Window, int, int]]:

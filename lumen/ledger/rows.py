@@ -22,6 +22,8 @@ class AttemptRow(NamedTuple):
 
     `booked`: when the request was admitted, by the ledger's own clock; its windows and its day are counted by it.
     `began_us`, `first_us`, `ended_us`: of this try, after `booked`. Counts are `None` where nothing is known.
+    `wake_us`, `queue_us`, `prefill_us`: how long it waited for a model to wake, for its turn, and then for the first
+    token, of which a whole answer tells nothing; see `gateway/timing.py`.
     `resumed_at`: how many tokens the client already had; `fidelity`: the rung of the ladder this try went on from.
     """
 
@@ -47,6 +49,10 @@ class AttemptRow(NamedTuple):
     outcome: str
     resumed_at: int | None
     fidelity: str | None
+    # What an earlier version wrote down beside its ledger ends before these.
+    wake_us: int | None = None
+    queue_us: int | None = None
+    prefill_us: int | None = None
 
 
 class HoldRow(NamedTuple):
@@ -70,9 +76,11 @@ class Opening:
 
     `latest`: the newest time in it. `lost`: holds of a dead gateway, now charged what was known of them.
     `lengths`: (route, output tokens) of the newest complete answers, the oldest of them first.
+    `held`: holds of a gateway that still finishes its requests, in the order in which they were admitted.
     """
 
     totals: list[tuple[Scope, Window, int, int]] = field(default_factory=list)
     latest: int = 0
     lost: int = 0
     lengths: list[tuple[str, int]] = field(default_factory=list)
+    held: list[HoldRow] = field(default_factory=list)

@@ -25,6 +25,7 @@ from pathlib import Path
 from lumen.core.errors import UnavailableError
 from lumen.ledger import opening
 from lumen.ledger.journal import Journal, Record, left
+from lumen.ledger.outbox import Inbox, discard
 from lumen.ledger.responses import prune
 from lumen.ledger.retire import retire
 from lumen.ledger.rows import AttemptRow, HoldRow, Opening
@@ -51,16 +52,20 @@ class LedgerError(UnavailableError):
 
 @dataclass(slots=True)
 class _Batch:
-    """What is committed together. `drops`: requests whose holds are in the file already. `settled`: how many ended."""
+    """What is committed together. `drops`: requests whose holds are in the file already. `settled`: how many ended.
+
+    `after`: called on the loop once it is in the file.
+    """
 
     holds: dict[str, HoldRow] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     rows: list[AttemptRow] = field(default_factory=list)
     drops: list[str] = field(default_factory=list)
     settled: int = 0
+    after: list[Callable[[], None]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.holds or self.known or self.rows or self.drops)
+        return bool(self.holds or self.known or self.rows or self.drops or self.after)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Everything in one transaction."""
@@ -124,8 +129,11 @@ class Ledger:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    def open(self) -> Opening:
+    def open(self, inbox: Inbox | None = None) -> Opening:
         """Open the file, bring it up to date, settle what a dead gateway left open, and read the totals. Blocks.
+
+        Args:
+            inbox: what a gateway writes down that still finishes its requests; its holds stay.
 
         Raises:
             LedgerError: it cannot be opened or written now.
@@ -136,8 +144,11 @@ class Ledger:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = opening.connect(self._path, self._busy)
-            found = opening.prepare(connection, left(self._path))
+            live = [] if inbox is None else inbox.read()
+            found = opening.prepare(connection, left(self._path, handed_on=inbox is None), live)
             self._journal = Journal(self._path)
+            if inbox is None:
+                discard(self._path)
         except (sqlite3.Error, OSError) as error:
             if connection is not None:
                 connection.close()
@@ -148,6 +159,7 @@ class Ledger:
                 connection.close()
             raise
         self._connection = connection
+        self._stored = {row.request for row in found.held}
         return found
 
     def start(self) -> None:
@@ -205,6 +217,9 @@ class Ledger:
             return
         if self._journal is not None:
             self._journal.add(Record(rows=rows, drop=held))
+        self._end(rows, held)
+
+    def _end(self, rows: list[AttemptRow], held: str | None) -> None:
         batch = self._batch
         batch.rows += rows
         batch.settled += 1
@@ -224,6 +239,21 @@ class Ledger:
             self._journal.add(Record(known=known))
             self._batch.known |= {request: amount for amount, request in known}
             self._soon()
+
+    def relay(self, record: Record) -> None:
+        """Commit what another gateway has written down; it is not written to this one's journal."""
+        batch = self._batch
+        if record.hold is not None:
+            batch.holds[record.hold.request] = record.hold
+        batch.known |= {request: amount for amount, request in record.known}
+        if record.rows or record.drop is not None:
+            self._end(record.rows, record.drop)
+        self._soon()
+
+    def after(self, done: Callable[[], None]) -> None:
+        """Call `done` once all is committed that came until now."""
+        self._batch.after.append(done)
+        self._soon()
 
     def flush(self, *, last: bool = False) -> None:
         """Hand over to the writer what has come together. On the loop. `last`: nothing further will come."""
@@ -298,6 +328,8 @@ class Ledger:
         if which is not None and self._journal is not None:
             self._journal.clear(which)
         self._stands(None)
+        for done in batch.after:
+            done()
 
     def _copy_log(self) -> None:
         """What is done beside the writer, which then never has to: the log is copied into the main file, old attempts

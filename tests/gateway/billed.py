@@ -17,6 +17,7 @@ from lumen.core.money import Price
 from lumen.gateway.billing import Billing
 from lumen.gateway.tab import Offer, Tab
 from lumen.keys import Key, KeyRing, Limits, mint
+from lumen.ledger.store import Ledger
 from lumen.wire.answers import Usage
 from lumen.wire.call import Call, Event, chat_call
 from lumen.wire.parse import parse_chat
@@ -67,7 +68,9 @@ class Bench:
 
     async def rows(self, sql: str) -> list[Any]:
         """What the file has once all that was written down is in it."""
-        return await written(self.billing._ledger, sql)
+        ledger = self.billing._ledger
+        assert isinstance(ledger, Ledger)
+        return await written(ledger, sql)
 
 
 def ask(max_tokens: int | None = 10, **more: Any) -> Call:

@@ -6,12 +6,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.web import BaseRequest, Response, ServerRunner, StreamResponse
 
+from lumen import handover
 from lumen.gateway.http import Connection, Ingress
-from lumen.handover import HandoverError, Predecessor, Successor
+from lumen.handover import Giving, HandoverError, Predecessor, Successor, Taking
 from lumen.paths import Paths
 
 pytestmark = pytest.mark.anyio
@@ -99,12 +101,22 @@ async def test_half_a_request_stays_where_it_began(part: bytes) -> None:
         listening.close()
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_the_whole_conversation(tmp_path: Path, told: bool) -> None:
+def giving(went: list[str], busy: Any = lambda: False) -> Giving:
+    return Giving(busy, lambda: went.append("ready"), lambda: went.append("leave"))
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("told", ["lent", "at the end", "killed"])
+async def test_the_whole_conversation(tmp_path: Path, told: str) -> None:
     went: list[str] = []
     path = tmp_path / "h.sock"
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
-        before = Predecessor(path, lock.fileno(), listening.fileno(), lambda: went.append("go"))
+        before = Predecessor(path, lock.fileno(), listening.fileno(), giving(went))
         assert path.stat().st_mode & 0o777 == 0o600
         after, taken = await Successor.begin(path)
         assert taken.listener.getsockname() == listening.getsockname()
@@ -113,37 +125,51 @@ async def test_the_whole_conversation(tmp_path: Path, told: bool) -> None:
         with pytest.raises(HandoverError):
             await Successor.begin(path)
         assert went == []
-        going = asyncio.ensure_future(after.go())
-        while not went:
-            await asyncio.sleep(0)
+        await after.go()
+        assert went == ["ready"]
+        here = asyncio.ensure_future(after.here())
+        await until(lambda: went == ["ready", "leave"])
+        assert not here.done()
         assert before.gone()
-        await going
+        await here
         ours, theirs = socket.socketpair()
         got: list[socket.socket] = []
+        freed: list[bool] = []
 
         async def adopt(client: socket.socket) -> None:
             got.append(client)
 
-        freed: list[bool] = []
+        async def released(lent: bool) -> None:
+            freed.append(lent)
 
-        async def released() -> None:
-            freed.append(coming.done())
+        def asked(body: dict[str, Any]) -> dict[str, Any]:
+            return {"twice": body["value"] * 2}
 
-        coming = asyncio.ensure_future(after.connections(adopt, released))
+        coming = asyncio.ensure_future(after.inherit(Taking(adopt, released, asked)))
         assert before.give(theirs) and theirs.fileno() == -1
         ours.sendall(b"hello")
-        while not got:
-            await asyncio.sleep(0)
+        await until(lambda: got)
         assert got[0].recv(5) == b"hello"
         assert not coming.done() and not freed
-        if told:
-            before.released()
-            while not freed:
-                await asyncio.sleep(0)
+        early = asyncio.ensure_future(before.ask({"value": 21}))
+        if told != "killed":
+            await asyncio.sleep(0.01)
+            # What is asked before it can be answered waits.
+            assert not early.done()
+            assert before.released(lent=told == "lent")
+            await until(lambda: freed)
+            assert not coming.done()
+            # Answers find who asked, however many do at once.
+            answers = await asyncio.gather(*(before.ask({"value": value}) for value in range(20)))
+            assert answers == [{"twice": 2 * value} for value in range(20)]
+            assert await early == {"twice": 42}
         before.close()
         await coming
         # Once, also where the one before was killed and said nothing.
-        assert freed == [False]
+        assert freed == [told == "lent"]
+        early.cancel()
+        if told != "killed":
+            assert await before.ask({"value": 1}) is None
         for one in (ours, *got, taken.listener):
             one.close()
         os.close(taken.lock)
@@ -153,18 +179,79 @@ async def test_the_whole_conversation(tmp_path: Path, told: bool) -> None:
 async def test_a_successor_that_gives_up_leaves_room_for_another(tmp_path: Path) -> None:
     path = tmp_path / "h.sock"
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
-        before = Predecessor(path, lock.fileno(), listening.fileno(), lambda: None)
-        for _ in range(3):
+        before = Predecessor(path, lock.fileno(), listening.fileno(), giving([]))
+        for steps in range(3):
             after, taken = await Successor.begin(path)
+            if steps:
+                await after.go()
             taken.listener.close()
             os.close(taken.lock)
             after.close()
-            while before._task is not None:
-                await asyncio.sleep(0)
+            await until(lambda: before._task is None)
         before.close()
     assert not path.exists()
     with pytest.raises(HandoverError, match="no running gateway"):
         await Successor.begin(path)
+
+
+async def test_a_successor_that_dies_when_it_is_there_leaves_room_for_another(tmp_path: Path) -> None:
+    path, went = tmp_path / "h.sock", list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
+        before = Predecessor(path, lock.fileno(), listening.fileno(), giving(went))
+        after, taken = await Successor.begin(path)
+        await after.go()
+        here = asyncio.ensure_future(after.here())
+        await until(lambda: went[-1:] == ["leave"])
+        here.cancel()
+        after.close()
+        # Nobody is there to be told: the one that runs has to go on, and can be taken over from.
+        assert not before.gone() and path.exists()
+        again, more = await Successor.begin(path)
+        await again.go()
+        for one in (taken, more):
+            one.listener.close()
+            os.close(one.lock)
+        again.close()
+        before.close()
+
+
+async def test_a_gateway_that_dies_when_its_successor_is_ready_is_taken_over_from(tmp_path: Path) -> None:
+    path = tmp_path / "h.sock"
+    with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
+        before = Predecessor(path, lock.fileno(), listening.fileno(), giving([]))
+        after, taken = await Successor.begin(path)
+        before.close()
+        await after.go()
+        await after.here()
+        freed: list[bool] = []
+
+        async def released(lent: bool) -> None:
+            freed.append(lent)
+
+        async with asyncio.timeout(10):
+            await after.inherit(Taking(lambda client: asyncio.sleep(0), released, lambda body: body))
+        assert freed == [False]
+        taken.listener.close()
+        os.close(taken.lock)
+        after.close()
+
+
+async def test_one_that_is_still_taking_over_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, busy = tmp_path / "h.sock", [True, True, False]
+    monkeypatch.setattr(handover, "_BUSY", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
+        before = Predecessor(path, lock.fileno(), listening.fileno(), giving([], lambda: busy.pop(0)))
+        after, taken = await Successor.begin(path)
+        assert busy == []
+        taken.listener.close()
+        os.close(taken.lock)
+        after.close()
+        await until(lambda: before._task is None)
+        monkeypatch.setattr(handover, "_PATIENCE", 0.05)
+        busy += [True] * 1000
+        with pytest.raises(HandoverError, match="still finishing"):
+            await Successor.begin(path)
+        before.close()
 
 
 def test_the_socket_is_in_the_run_folder(tmp_path: Path) -> None:
