@@ -32,6 +32,9 @@ def plain(sums: Sums) -> dict[str, Any]:
         "cost_micro_usd": micro(sums.cost),
         "estimated_attempts": sums.estimated,
         "unpriced_attempts": sums.unpriced,
+        "wake_seconds": round(sums.wake_us / 1_000_000, 3),
+        "queue_seconds": round(sums.queue_us / 1_000_000, 3),
+        "prefill_seconds": round(sums.prefill_us / 1_000_000, 3),
     }
 
 
@@ -48,17 +51,25 @@ def cells(sums: Sums) -> tuple[str, ...]:
     )
 
 
+_PARTS = ("wake", "queue", "prefill")
 COLUMNS = ("requests", "input", "cached", "output", "cost")
 
 
 def notes(sums: Sums) -> list[str]:
-    """What the marks of `cells` mean, as far as they occur."""
+    """How long was waited, and what the marks of `cells` mean, as far as they occur."""
     found = []
+    if sums.wake_us or sums.queue_us or sums.prefill_us:
+        each = (f"{n} {us / sums.requests / 1000:,.1f} ms" for n, us in zip(_PARTS, _parts(sums), strict=True))
+        found.append(f"Until the first token, a request in the mean: {', '.join(each)}.")
     if sums.estimated:
         found.append(f"* {sums.estimated:,} attempts were not counted by their target to the end and are estimated.")
     if sums.unpriced:
         found.append(f"? {sums.unpriced:,} attempts went to targets whose price is not known; they count as nothing.")
     return found
+
+
+def _parts(sums: Sums) -> tuple[int, int, int]:
+    return sums.wake_us, sums.queue_us, sums.prefill_us
 
 
 def print_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -15,6 +15,9 @@ from lumen_cli.errors import CliError
 
 _ID = re.compile(r"req_[0-9a-f]{8,64}")
 _RESUMED = "fidelity"
+# What a try waited for before its first token, as booked.
+_PARTS = ("wake", "queue", "prefill")
+_PARTS_UNKNOWN = (None,) * len(_PARTS)
 _TOLD = ("target", "began_ms", "first_token_ms", "ended_ms", "outcome")
 
 
@@ -117,7 +120,8 @@ def _end(found: Story) -> str:
     return str(found.attempts[-1]["outcome"]) if found.attempts else "under way or unknown"
 
 
-COLUMNS = ("try", "target", "began ms", "first ms", "ended ms", "outcome", "in", "out", "cost", "resumed")
+COLUMNS = ("try", "target", "began ms", *(f"{part} ms" for part in _PARTS), "first ms", "ended ms", "outcome", "in",
+           "out", "cost", "resumed")  # fmt: skip
 
 
 def rows(found: Story) -> list[tuple[Any, ...]]:
@@ -128,6 +132,7 @@ def rows(found: Story) -> list[tuple[Any, ...]]:
                 i,
                 t["target"],
                 t["began_ms"],
+                *_PARTS_UNKNOWN,
                 t["first_token_ms"],
                 t["ended_ms"],
                 t["outcome"],
@@ -143,7 +148,8 @@ def rows(found: Story) -> list[tuple[Any, ...]]:
             row["seq"],
             row["target"],
             row["began_us"] / 1000,
-            None if row["first_us"] is None else row["first_us"] / 1000,
+            *(_ms(row[f"{part}_us"]) for part in _PARTS),
+            _ms(row["first_us"]),
             row["ended_us"] / 1000,
             row["outcome"],
             row["input"],
@@ -153,3 +159,7 @@ def rows(found: Story) -> list[tuple[Any, ...]]:
         )
         for row in found.attempts
     ]
+
+
+def _ms(micros: int | None) -> float | None:
+    return None if micros is None else micros / 1000

@@ -216,6 +216,7 @@ class Attempt:
         record = self.record
         record.queued, record.woke = exchange.waited
         record.sent, record.answered = exchange.sent, self._loop.time()
+        line.waited(record.woke, record.queued, record.answered - exchange.sent)
         try:
             if exchange.status != 200:
                 raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())

@@ -45,17 +45,20 @@ _ALL = _By("1", "1")
 _ITEM = _By("provider || char(10) || model", "provider || char(10) || model", "target_requests")
 _ATTEMPTS = f"""count(DISTINCT request), count(*), coalesce(sum(outcome NOT IN ('ok', 'cancelled')), 0),
     coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(cached), 0), coalesce(sum(cache_write), 0),
-    coalesce(sum(reasoning), 0), coalesce(sum(ended_us - began_us), 0), coalesce(sum(cost / {MICRO}), 0),
+    coalesce(sum(reasoning), 0), coalesce(sum(ended_us - began_us), 0), coalesce(sum(wake_us), 0),
+    coalesce(sum(queue_us), 0), coalesce(sum(prefill_us), 0), coalesce(sum(cost / {MICRO}), 0),
     coalesce(sum(cost % {MICRO}), 0), coalesce(sum((flags & {ESTIMATED}) <> 0), 0),
     coalesce(sum((flags & {UNPRICED}) <> 0), 0)"""
 _RETIRED = """sum(attempts), sum(attempts * (outcome NOT IN ('ok', 'cancelled'))), sum(input), sum(output), sum(cached),
-    sum(cache_write), sum(reasoning), sum(busy_us), sum(whole), sum(rest), sum(estimated), sum(unpriced)"""
+    sum(cache_write), sum(reasoning), sum(busy_us), sum(wake_us), sum(queue_us), sum(prefill_us), sum(whole), sum(rest),
+    sum(estimated), sum(unpriced)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
     """Totals of some attempts. `cost`: pico-dollars. `busy_us`: microseconds that targets were at work.
 
+    `wake_us`, `queue_us`, `prefill_us`: microseconds that were waited, see `rows.py`.
     `estimated`, `unpriced`: how many attempts had counts that were not reported, or no price.
     """
 
@@ -68,6 +71,9 @@ class Sums:
     cache_write: int
     reasoning: int
     busy_us: int
+    wake_us: int
+    queue_us: int
+    prefill_us: int
     cost: int
     estimated: int
     unpriced: int
@@ -241,6 +247,5 @@ def _between(column: str, since: int, until: int | None, scale: int) -> tuple[st
 
 
 def _sums(row: tuple[Any, ...]) -> Sums:
-    requests, attempts, failed, used, out, cached, written, reasoning, busy, whole, rest, estimated, unpriced = row
-    cost = whole * MICRO + rest
-    return Sums(requests, attempts, failed, used, out, cached, written, reasoning, busy, cost, estimated, unpriced)
+    *counts, whole, rest, estimated, unpriced = row
+    return Sums(*(*counts, whole * MICRO + rest, estimated, unpriced))

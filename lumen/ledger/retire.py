@@ -45,9 +45,11 @@ TABLE = """CREATE TABLE retired (
     PRIMARY KEY (day, key, route, target, provider, model, outcome)
 ) WITHOUT ROWID"""
 _NAMES = "day, key, route, target, provider, model, outcome"
+# Sums that came later than the table.
+PARTS = ("wake_us", "queue_us", "prefill_us")
 _COUNTS = (
     "requests", "target_requests", "provider_requests", "outcome_requests", "attempts", "input", "output", "cached",
-    "cache_write", "reasoning", "busy_us", "estimated", "unpriced",
+    "cache_write", "reasoning", "busy_us", *PARTS, "estimated", "unpriced",
 )  # fmt: skip
 
 
@@ -59,7 +61,8 @@ def _first(*of: str) -> str:
 _SUM = f"""INSERT INTO retired ({_NAMES}, {", ".join(_COUNTS)}, whole, rest)
     SELECT booked / {DAY}, key, route, target, provider, model, outcome, sum(a), sum(b), sum(c), sum(d), count(*),
         coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(cached), 0), coalesce(sum(cache_write), 0),
-        coalesce(sum(reasoning), 0), sum(ended_us - began_us), sum((flags & {ESTIMATED}) <> 0),
+        coalesce(sum(reasoning), 0), sum(ended_us - began_us), coalesce(sum(wake_us), 0),
+        coalesce(sum(queue_us), 0), coalesce(sum(prefill_us), 0), sum((flags & {ESTIMATED}) <> 0),
         sum((flags & {UNPRICED}) <> 0), sum(cost / {MICRO}) + sum(cost % {MICRO}) / {MICRO},
         sum(cost % {MICRO}) % {MICRO}
     FROM (SELECT *, {_first()} AS a, {_first("target")} AS b, {_first("provider")} AS c, {_first("outcome")} AS d

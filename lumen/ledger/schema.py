@@ -130,7 +130,13 @@ _RESPONSES = (
     "CREATE INDEX responses_at ON responses (at, size)",
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS, _RESPONSES)
+# The time to the first token in its parts.
+_PARTS = (
+    *(f"ALTER TABLE attempts ADD COLUMN {name} INTEGER" for name in ("wake_us", "queue_us", "prefill_us")),
+    *(f"ALTER TABLE retired ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0" for name in retire.PARTS),
+)
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS, _RESPONSES, _PARTS)
 
 
 class SchemaError(ConfigError):

@@ -30,7 +30,7 @@ def tries() -> list[AttemptRow]:
     return [
         attempt(ID, 1, cost=30, target="a/x", outcome="upstream_disconnected", first_us=100_000, ended_us=400_000),
         attempt(ID, 2, cost=40, target="b/y", began_us=410_000, first_us=600_000, ended_us=1_000_000, resumed_at=4,
-                fidelity="prefill"),
+                fidelity="prefill", wake_us=90_000, queue_us=5_250, prefill_us=94_750),
     ]  # fmt: skip
 
 
@@ -53,7 +53,9 @@ def test_a_request_is_put_together_again_from_log_and_ledger(lumen: Callable[...
     assert told.code == 0
     assert "chat on fast, ok" in told.out and "first token after 100.0 ms, 1000.0 ms in all" in told.out
     assert "prefill at token 4" in told.out and "upstream_disconnected" in told.out and "410.0" in told.out
+    assert [part in told.out for part in ("wake ms", "90.0", "5.25", "94.75")] == [True] * 4
     found = lumen("logs", "--request", ID, "--json").json
+    assert [row["queue_us"] for row in found["attempts"]] == [None, 5_250]
     assert found["line"]["splices"] == ["prefill"] and found["line"]["reason"] == "weight 9"
     assert [(row["target"], row["ended_us"], row["cost"]) for row in found["attempts"]] == [
         ("a/x", 400_000, 30),

@@ -49,6 +49,22 @@ async def test_a_finished_request_is_in_the_ledger_before_the_client_is_told(tmp
     consistent(gate.path)
 
 
+async def test_what_was_waited_for_is_written_with_each_try(tmp_path: Path) -> None:
+    async with bench(tmp_path / "l.db") as gate:
+        tab = gate.open(PAID, PAID)
+        first = tab.begin(PAID)
+        first.end("upstream_disconnected")
+        second = tab.begin(PAID)
+        gate.clock.tick(2.0)
+        second.waited(wake=1.5, queue=0.25, target=0.125)
+        gate.clock.tick(0.5)
+        for event in said(3):
+            second.note(event)
+        tab.close()
+        parts = await gate.rows("SELECT wake_us, queue_us, prefill_us, first_us FROM attempts ORDER BY seq")
+        assert parts == [(None, None, None, None), (1_500_000, 375_000, 500_000, 2_500_000)]
+
+
 async def test_tokens_carried_over_are_billed_once(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db") as gate:
         tab = gate.open(PAID, PAID)

@@ -126,6 +126,24 @@ async def test_a_stream_whose_end_was_seen_is_in_the_ledger(up: Up) -> None:
     ]
 
 
+async def test_the_parts_of_the_time_to_the_first_token_are_in_the_ledger(up: Up) -> None:
+    """As the answer's own headers tell them; nobody sees the first token of a whole answer."""
+    limited(up)
+    _, _, headers = await up.stream(body(model="fake/slow-5-20"))
+    told = {name: float(ms) for name, ms in re.findall(r"(\w+);dur=([\d.]+)", headers["server-timing"])}
+    await up.post("/v1/chat/completions", body())
+    found = await written(
+        up.state.billing._ledger, "SELECT wake_us, queue_us, prefill_us, first_us FROM attempts ORDER BY booked"
+    )
+    (wake, queue, prefill, first), whole = found
+    assert wake == 0
+    # Two clocks of one machine, read one after the other.
+    assert queue / 1000 == pytest.approx(told["queue"], abs=0.2) and queue > 0
+    assert prefill / 1000 == pytest.approx(told["prefill"], abs=20)
+    assert queue + prefill <= first
+    assert whole[:3] == (0, 0, None)
+
+
 async def test_both_halves_of_an_answer_are_billed(up: Up) -> None:
     limited(up)
     status, text, _ = await up.stream(body(model="broken", max_tokens=50))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lumen.ledger import opening
+from lumen.ledger import opening, report
+from lumen.ledger.journal import Journal, Record
 from lumen.ledger.schema import STEPS, SchemaError, migrate, version
 from tests.ledger.ledgers import NOON, attempt, committed, opened, rows
 
@@ -35,6 +36,40 @@ async def test_a_file_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(
     assert migrate(connection, newer) == len(newer)
     assert connection.execute("SELECT known FROM holds").fetchall() == [(8,)]
     connection.close()
+
+
+@pytest.mark.parametrize("released", range(1, len(STEPS)))
+async def test_a_file_of_any_earlier_version_is_brought_up_to_date(tmp_path: Path, released: int) -> None:
+    """With the rows that it has, the sums of old ones, and what its program had written down beside it."""
+    path = tmp_path / "l.db"
+    old = plain(path)
+    migrate(old, STEPS[:released])
+    names = [name for _, name, *_ in old.execute("PRAGMA table_info(attempts)") if name != "id"]
+    values = attempt("before", cost=5)._asdict()
+    old.execute(
+        f"INSERT INTO attempts ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+        [values[name] for name in names],
+    )
+    if released > 1:
+        old.execute(
+            "INSERT INTO retired (day, key, route, target, provider, model, outcome, requests, target_requests,"
+            " provider_requests, outcome_requests, attempts, input, output, cached, cache_write, reasoning, busy_us,"
+            " whole, rest, estimated, unpriced) VALUES (1, 'k', 'r', 't', 'p', 'm', 'ok', 2, 2, 2, 2, 2, 6, 8, 0, 0, 0,"
+            " 9, 0, 7, 0, 0)"
+        )
+    old.close()
+    journal = Journal(path)
+    assert journal.add(Record(rows=[tuple(attempt("beside"))[: len(names)]]))  # type: ignore[list-item]
+    journal.close()
+    async with opened(path) as (ledger, _):
+        ledger.settle([attempt("after", wake_us=1, queue_us=2, prefill_us=3)], None)
+        await committed(ledger)
+    assert rows(path, "SELECT request, wake_us, queue_us, prefill_us FROM attempts ORDER BY id") == [
+        ("before", None, None, None), ("beside", None, None, None), ("after", 1, 2, 3)
+    ]  # fmt: skip
+    with report.reading(path) as reader:
+        total = reader.total()
+    assert (total.attempts, total.wake_us, total.queue_us, total.prefill_us) == (3 + 2 * (released > 1), 1, 2, 3)
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
