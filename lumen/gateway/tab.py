@@ -68,13 +68,8 @@ class Line:
     """One try at one target. `call`: what to send, its answer bounded where money is; `note` every event."""
 
     __slots__ = ("_bytes", "_carried", "_extra", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab",
-<<<<<<< ours
-                 "answered", "began", "bill", "call", "ended", "first", "offer", "outcome", "queue", "sent", "usage",
-                 "wake", "worst")  # fmt: skip
-=======
-                 "asked", "began", "bill", "call", "ended", "first", "offer", "outcome", "sent", "usage",
-                 "worst")  # fmt: skip
->>>>>>> theirs
+                 "answered", "asked", "began", "bill", "call", "ended", "first", "offer", "outcome", "queue", "sent",
+                 "usage", "wake", "worst")  # fmt: skip
 
     def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int, extra: int) -> None:
         self._tab = tab
