@@ -365,9 +365,12 @@ class Service:
         missing: dict[str, str] = {}
         base = self.config_file.parent
         for name, model in config.models.items():
-            files = await asyncio.to_thread(resolve, model.source, self._paths, draft=model.draft, base=base)
+            named = config.models.get(model.draft or "")
+            draft = named.source if named is not None else model.draft
+            files = await asyncio.to_thread(resolve, model.source, self._paths, draft=draft, base=base)
             if files is None:
-                missing[name] = f"not on this disk yet; run: lumen pull {model.source}"
+                own = await asyncio.to_thread(resolve, model.source, self._paths, base=base)
+                missing[name] = f"not on this disk yet; run: lumen pull {model.source if own is None else draft}"
             else:
                 wanted[name] = await asyncio.to_thread(self._settled, model, replace(files, name=name))
         return wanted, missing

@@ -73,6 +73,7 @@ class LlamaCpp:
             "socket": place.socket,
             "ctx": model.context,
             "slots": model.slots,
+            "draft": files.draft,
             "threads": model.threads or place.threads,
             "gpu-layers": model.gpu_layers,
             "kv-type": model.kv_type,
@@ -118,8 +119,10 @@ def _disk(written: object) -> int:
 
 
 def _check(files: ModelFiles, model: Model) -> None:
-    if files.draft is not None or model.draft is not None:
-        raise ConfigError("engine 'llamacpp' makes no use of a draft model; remove 'draft'")
+    if files.draft is not None and model.embedding:
+        raise ConfigError("a draft model guesses text, and this model makes embeddings; remove 'draft'")
+    if files.draft is not None and files.draft.is_dir():
+        raise ConfigError("engine 'llamacpp' takes a GGUF file as draft model, and this is a folder")
     if model.pooling is not None and not model.embedding:
         raise ConfigError("'pooling' needs 'embedding: true'")
     if model.pooling is not None and model.pooling not in _POOLING:

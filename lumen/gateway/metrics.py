@@ -48,6 +48,7 @@ class _Series:
     input: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
     output: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
     cached: int = 0
+    guessed: int = 0
     cost: int = 0
 
 
@@ -82,6 +83,8 @@ class Metrics:
             series.output.add(output)
             if usage.prompt_tokens_details is not None:
                 series.cached += usage.prompt_tokens_details.cached_tokens or 0
+            if usage.completion_tokens_details is not None:
+                series.guessed += usage.completion_tokens_details.accepted_prediction_tokens or 0
             if first is not None and output > 1:
                 series.per_token.add((settled.seconds - first) / (output - 1))
         series.cost += settled.cost
@@ -112,13 +115,15 @@ class Metrics:
         names = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model")
         requests = CounterMetricFamily("lumen_requests", "Requests by how they ended.", labels=(*names, "outcome"))
         cached = CounterMetricFamily("lumen_cached_tokens", "Prompt tokens that a cache gave.", labels=names)
+        guessed = CounterMetricFamily("lumen_guessed_tokens", "Tokens of answers that were guessed.", labels=names)
         cost = CounterMetricFamily("lumen_cost_dollars", "What requests cost, in dollars.", labels=names)
         for labels, series in self._series.items():
             for outcome, count in series.outcomes.items():
                 requests.add_metric((*labels, outcome), count)
             cached.add_metric(labels, series.cached)
+            guessed.add_metric(labels, series.guessed)
             cost.add_metric(labels, series.cost * _PICO)
-        yield from (requests, cached, cost)
+        yield from (requests, cached, guessed, cost)
         yield from self._histograms(names)
         attempts = CounterMetricFamily("lumen_attempts", "Tries at a target.", labels=("target", "outcome"))
         for pair, count in self._attempts.items():

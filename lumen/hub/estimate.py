@@ -28,7 +28,7 @@ SHELF = 512 * MIB
 
 # The worker's process without a model, measured; a part of it are pages of libraries that several workers share.
 _PROCESS = 71 * MIB
-_FOR_TOKEN = 400  # of the vocabulary, with its merges
+FOR_TOKEN = 400  # of the vocabulary, with its merges
 # What CUDA's context, its kernels and their workspaces take on a card, and its share of the process. Typical of cards
 # of the last years; the first measurement takes its place.
 _CARD = 440 * MIB
@@ -117,19 +117,19 @@ def plan(model: Model, body: Anatomy, *, cards: int = 0) -> Plan:
     layers = (model.gpu_layers if model.gpu_layers is not None else 0) if cards else 0
     shelf = int(options.get("shelf_mb", SHELF // MIB)) * MIB
     if model.embedding or body.facts.embedding:
-        return Plan(context, _padded(context), 1, 1, min(batch, context), "f16", True, 0, layers, True)
+        return Plan(context, padded(context), 1, 1, min(batch, context), "f16", True, 0, layers, True)
     cells = kv or min(context * slots, max(context, CELLS))
     # Where there are enough for all, each sequence has its own: as many as its longest answer may need.
     lanes = context * slots <= cells and not body.state_bytes
     sequences = slots + (PARKED if body.rewinds and not lanes else 0)
     wanted = int(options.get("ubatch") or 0)
     scores = (context if lanes else cells) * (wanted or SCORES_BATCH) * body.heads * 4
-    flash = _flash(str(options.get("flash_attn", "auto")), scores, model.gpu_layers or 0, model.kv_type)
-    ubatch = min(wanted or (BATCH if flash else SCORES_BATCH), batch)
-    cells = _padded(context) * slots if lanes else _padded(cells)
+    flashes = flash(str(options.get("flash_attn", "auto")), scores, model.gpu_layers or 0, model.kv_type)
+    ubatch = min(wanted or (BATCH if flashes else SCORES_BATCH), batch)
+    cells = padded(context) * slots if lanes else padded(cells)
     guesses = GUESSES if body.rewinds and options.get("speculate") != "off" else 0
     return Plan(
-        context, cells, slots, sequences, ubatch, model.kv_type, flash, shelf, layers, lanes=lanes, guesses=guesses
+        context, cells, slots, sequences, ubatch, model.kv_type, flashes, shelf, layers, lanes=lanes, guesses=guesses
     )
 
 
@@ -160,7 +160,7 @@ def llamacpp(body: Anatomy, made: Plan, cards: Sequence[str] = (), shares: Seque
     items.append(Item("output", RAM, output(body, made)))
     if made.lanes and made.slots > 1:  # an answer that moves to another lane goes through a copy
         items.append(Item("copies", RAM, sum(_kv(body, made)) // made.sequences))
-    items.append(Item("engine", RAM, _PROCESS + _FOR_TOKEN * (body.facts.vocabulary or 0)))
+    items.append(Item("engine", RAM, _PROCESS + FOR_TOKEN * (body.facts.vocabulary or 0)))
     if made.shelf:
         items.append(Item("prefixes", RAM, made.shelf))
     return Estimate(_merged(items))
@@ -210,7 +210,7 @@ def _cells(body: Anatomy, made: Plan) -> list[int]:
 
 
 def _windowed(window: int, made: Plan) -> int:
-    return min(made.reach, _padded(window * (1 if made.lanes else made.sequences) + made.ubatch))
+    return min(made.reach, padded(window * (1 if made.lanes else made.sequences) + made.ubatch))
 
 
 def _masks(body: Anatomy, made: Plan) -> int:
@@ -229,7 +229,7 @@ def _work(body: Anatomy, made: Plan) -> int:
     return products if made.flash else max(products, 2 * rows * max(_cells(body, made)) * body.heads)
 
 
-def _flash(wanted: str, scores: int, layers: int, kv_type: str) -> bool:
+def flash(wanted: str, scores: int, layers: int, kv_type: str) -> bool:
     """As the worker decides: on a CPU without it, as long as the scores (bytes) stay small."""
     if wanted != "auto" or layers or kv_type != "f16":
         return wanted != "off"
@@ -258,5 +258,6 @@ def _merged(items: Sequence[Item]) -> tuple[Item, ...]:
     return tuple(Item(what, device, size) for (what, device), size in sums.items() if size)
 
 
-def _padded(tokens: int) -> int:
+def padded(tokens: int) -> int:
+    """Cells that a cache for so many tokens has."""
     return -(-tokens // 256) * 256

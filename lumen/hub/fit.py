@@ -18,11 +18,14 @@ _SLOTS = (64, 32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One form in which a model can be had. `size`: bytes of its files; `body`: what they are made of."""
+    """One form in which a model can be had. `size`: bytes of its files; `body`: what they are made of; `draft`: what
+    the draft model beside it is made of.
+    """
 
     quant: str
     size: int
     body: Body
+    draft: Body | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +150,12 @@ def _judge(variant: Variant, model: Model, cards: tuple[str, ...], room: Room) -
     context = min(model.context or 8192, trained)
     slots = model.slots or 4
     model = _roomy(replace(model, context=context, slots=slots))
-    estimate = _estimate(body, model, cards, room)
+    estimate = _estimate(variant, model, cards, room)
     takes = estimate.least()
     layers = len(body.layer_bytes) + 1 if isinstance(body, Anatomy) else 0
 
     def fits(other: Model) -> bool:
-        return not _short(_estimate(body, _roomy(other), cards, room).least(), room.most)
+        return not _short(_estimate(variant, _roomy(other), cards, room).least(), room.most)
 
     contexts = sorted({trained, *(size for size in _CONTEXTS if size < trained)}, reverse=True)
     missing = _short(takes, room.most)
@@ -184,14 +187,15 @@ def _partly(whole: Verdict, room: Room) -> Verdict | None:
     """The same with as many layers on its card as fit there."""
     for layers in range(whole.all_layers - 1, 0, -1):
         model = replace(whole.model, gpu_layers=layers)
-        takes = _estimate(whole.variant.body, model, whole.cards, room).least()
+        takes = _estimate(whole.variant, model, whole.cards, room).least()
         if takes.get(whole.cards[0], 0) <= room.most[whole.cards[0]]:
             return replace(_judge(whole.variant, model, whole.cards, room), layers=layers)
     return None
 
 
-def _estimate(body: Body, model: Model, cards: Sequence[str], room: Room) -> Estimate:
-    found = needs(body, model, cards, {card: room.devices[card].total for card in cards})
+def _estimate(variant: Variant, model: Model, cards: Sequence[str], room: Room) -> Estimate:
+    totals = {card: room.devices[card].total for card in cards}
+    found = needs(variant.body, model, cards, totals, variant.draft)
     return found if found is not None else Estimate(())
 
 

@@ -13,6 +13,7 @@ from lumen.hub import gguf
 from lumen.hub.anatomy import Anatomy, anatomy
 from lumen.hub.errors import HubError
 from lumen.hub.estimate import Estimate, llamacpp, plan
+from lumen.hub.estimate_draft import WEIGHTS, with_draft
 from lumen.hub.estimate_hf import Weights, vllm, vllm_asleep
 from lumen.hub.split import split_parts
 
@@ -56,17 +57,23 @@ def needs(
     model: Model,
     cards: Sequence[str] = (),
     totals: Mapping[str, int] | None = None,
+    draft: Body | None = None,
 ) -> Estimate | None:
     """What one replica of a settled model takes on `cards` (ids; none: in the machine's memory alone).
 
-    `totals`: bytes of each card. `None`: nothing is known (another engine's own business), so it can only be measured.
+    `totals`: bytes of each card. `draft`: what its draft model is made of. `None`: nothing is known (another
+    engine's own business), so it can only be measured.
     """
     if isinstance(body, Weights):
         return vllm(body, model, cards, totals) if model.engine == "vllm" else None
     if body is None or model.engine != "llamacpp":
         return None
     shares = [float((totals or {}).get(card, 1)) for card in cards]
-    return llamacpp(body, plan(model, body, cards=len(cards)), cards, shares)
+    made = plan(model, body, cards=len(cards))
+    found = llamacpp(body, made, cards, shares)
+    if not isinstance(draft, Anatomy) or not made.guesses:
+        return found
+    return with_draft(found, model, made, draft, cards, shares)
 
 
 def asleep(model: Model, awake: Estimate) -> Estimate | None:
@@ -76,7 +83,7 @@ def asleep(model: Model, awake: Estimate) -> Estimate | None:
     if model.engine != "llamacpp" or model.gpu_layers:
         return None
     # Cells and buffers are given back; weights and the prefixes of finished answers stay in the machine's memory.
-    return Estimate(tuple(item for item in awake.items if item.what in ("weights", "engine", "prefixes")))
+    return Estimate(tuple(item for item in awake.items if item.what in ("weights", WEIGHTS, "engine", "prefixes")))
 
 
 def offloads() -> bool:

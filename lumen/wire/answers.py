@@ -16,6 +16,7 @@ class PromptDetails(Struct, gc=False):
 
 class CompletionDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
 
 
 class Usage(Struct, gc=False):

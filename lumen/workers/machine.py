@@ -37,12 +37,17 @@ _WATCH = 30.0  # seconds
 _SHOWN = ("margin", "foreign", "charged", "returning", "set_aside", "free")
 
 
+_Paths = tuple[Path, Path | None]
+"""Of a model's files, and of its draft model's."""
+
+
 @dataclass(slots=True)
 class _Known:
-    """A model's files, looked at. `digest`: `None` where they cannot be read."""
+    """A model's files, looked at. `digest`: `None` where they cannot be read. `draft`: of its draft model's."""
 
     body: Body | None
     digest: str | None
+    draft: Body | None = None
 
 
 @dataclass(slots=True)
@@ -65,7 +70,7 @@ class Machine:
     ledger: Ledger = field(init=False)
     _glance: Glance = field(init=False)
     _corrections: Corrections = field(init=False)
-    _files: dict[Path, _Known] = field(default_factory=dict)
+    _files: dict[_Paths, _Known] = field(default_factory=dict)
     _peaks: dict[str, _Peak] = field(default_factory=dict)
     _lives: dict[str, int] = field(default_factory=dict)
 
@@ -77,11 +82,11 @@ class Machine:
     async def adopt(self, models: Mapping[str, tuple[Model, ModelFiles]], claims: Iterable[str] = ()) -> None:
         """Look at the files of these models, and set capacity aside for those with `reserve` or named in `claims` (the
         local models of reserved routes). Call it before the supervisor's `apply`."""
-        paths = {files.path for _, files in models.values()}
-        for path in paths - self._files.keys():
-            self._files[path] = await asyncio.to_thread(_look, path)
-        for path in self._files.keys() - paths:
-            del self._files[path]
+        paths = {(files.path, files.draft) for _, files in models.values()}
+        for both in paths - self._files.keys():
+            self._files[both] = await asyncio.to_thread(_look, *both)
+        for both in self._files.keys() - paths:
+            del self._files[both]
         reserved = {name for name, (model, _) in models.items() if model.reserve} | set(claims) & models.keys()
         self.ledger.earmark({f"model:{name}": self._claim(*models[name]) for name in sorted(reserved)})
 
@@ -96,7 +101,7 @@ class Machine:
             return {}
         cards = tuple(device for device in holding.charged if device != RAM)
         found = await self._survey({owner: Life(pid, cards)})
-        known = self._known(spec.files.path)
+        known = self._known(spec.files)
         reserved = {RAM: 0} | dict(holding.charged)
         grown = {card: self._own_use(owner, found, card) for card in cards}
         sizes = dict(found.held.get(owner, {})) if asleep else charge(reserved, found.held.get(owner, {}), grown)
@@ -186,7 +191,7 @@ class Machine:
     # -- inside ------------------------------------------------------------------------------------------
 
     def _seats(self, model: Model, files: ModelFiles, most: int, draws: Sequence[str] = ()) -> tuple[Seat, ...]:
-        known, devices = self._known(files.path), self.ledger.devices
+        known, devices = self._known(files), self.ledger.devices
         cards = [one.id for one in devices.values() if one.kind in ("cuda", "rocm")]
         if not cards or not self._wants_cards(model):
             return (Seat((), self._expected(known, model, ()), self._expected(known, model, (), asleep=True)),)
@@ -216,15 +221,16 @@ class Machine:
         on_cards = {device: size for device, size in total.items() if device != RAM}
         return on_cards or total
 
-    def _known(self, path: Path) -> _Known:
+    def _known(self, files: ModelFiles) -> _Known:
         # Looked at here only where nobody did it before: it takes some ten milliseconds.
-        if path not in self._files:
-            self._files[path] = _look(path)
-        return self._files[path]
+        both = (files.path, files.draft)
+        if both not in self._files:
+            self._files[both] = _look(*both)
+        return self._files[both]
 
     def _estimated(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool) -> dict[str, int]:
         devices = self.ledger.devices
-        found = needs.needs(known.body, model, cards, {card: devices[card].total for card in cards})
+        found = needs.needs(known.body, model, cards, {card: devices[card].total for card in cards}, known.draft)
         if found is not None and asleep:
             found = needs.asleep(model, found)
         if found is None:
@@ -253,7 +259,7 @@ class Machine:
         self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), {}, here, self.ledger.devices)
 
     def _end(self, peak: _Peak) -> None:
-        known = self._files.get(peak.spec.files.path)
+        known = self._files.get((peak.spec.files.path, peak.spec.files.draft))
         if known is None or known.digest is None or not peak.size:
             return
         model, of = peak.spec.model, _parameters(peak.spec.model, peak.cards, asleep=False)
@@ -278,9 +284,12 @@ class Machine:
         return await asyncio.to_thread(survey, self.monitor, lives)
 
 
-def _look(path: Path) -> _Known:
+def _look(path: Path, draft: Path | None) -> _Known:
     try:
-        return _Known(needs.examine(path), needs.fingerprint(path))
+        if draft is None:
+            return _Known(needs.examine(path), needs.fingerprint(path))
+        digest = f"{needs.fingerprint(path)}+{needs.fingerprint(draft)}"
+        return _Known(needs.examine(path), digest, needs.examine(draft))
     except OSError:
         return _Known(None, None)
 

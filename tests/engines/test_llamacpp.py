@@ -78,10 +78,22 @@ def test_what_makes_no_sense_is_refused() -> None:
         (Model(source="x", options={"kv_disk": "much"}), "kv_disk"),
         (Model(source="x", pooling="cls"), "needs 'embedding: true'"),
         (Model(source="x", embedding=True, pooling="rank"), "mean, cls, last, not 'rank'"),
-        (Model(source="x", draft="builtin:tiny-draft"), "remove 'draft'"),
     ):
         with pytest.raises(ConfigError, match=message):
             ENGINE.launch(FILES, model, PLACE)
+
+
+def test_a_draft_model_reaches_the_worker(tmp_path: Path) -> None:
+    both = ModelFiles("m", Path("/m"), Path("/draft.gguf"))
+    model = Model(source="x", draft="./draft.gguf", options={"speculate": "on"})
+    said = flags(ENGINE.launch(both, model, PLACE).argv)
+    assert (said["--draft"], said["--speculate"]) == ("/draft.gguf", "on")
+    for files, wrong, message in (
+        (both, Model(source="x", draft="d", embedding=True), "makes embeddings; remove 'draft'"),
+        (ModelFiles("m", Path("/m"), tmp_path), model, "this is a folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ENGINE.launch(files, wrong, PLACE)
 
 
 def test_without_the_engine_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from lumen.gateway.attempt import Record
 from lumen.gateway.metrics import MOST_SERIES, Collector, Gauges, Metrics, Snapshot, exposition
 from lumen.gateway.settled import Settled
-from lumen.wire.answers import PromptDetails, Usage
+from lumen.wire.answers import CompletionDetails, PromptDetails, Usage
 
 
 def settled(route: str = "r", target: str = "t", outcome: str = "ok", rung: str | None = None) -> Settled:
-    usage = Usage(100, 11, 111, PromptDetails(60)) if outcome == "ok" else None
+    usage = Usage(100, 11, 111, PromptDetails(60), CompletionDetails(None, 4)) if outcome == "ok" else None
     first = 10.05 if outcome == "ok" else None
     last = Record(target, "only", 10.0, rung=rung, first_token=first, outcome=outcome, usage=usage)
     before = [Record("dead", "first", 10.0, outcome="upstream_timeout")] if rung else []
@@ -42,6 +42,7 @@ def test_requests_tokens_times_and_money_are_counted() -> None:
     assert found["gen_ai_client_token_usage_sum", (*labels, "input")] == 200
     assert found["gen_ai_client_token_usage_sum", (*labels, "output")] == 22
     assert found["lumen_cached_tokens_total", labels] == 120
+    assert found["lumen_guessed_tokens_total", labels] == 8
     assert found["lumen_cost_dollars_total", labels] == pytest.approx(7.5e-6)
 
 

@@ -20,8 +20,11 @@ from lumen.config.schema import Model
 from lumen.hub import estimate, gguf
 from lumen.hub.anatomy import Anatomy, anatomy
 from lumen.hub.estimate import MIB, Plan, compute, llamacpp, output, plan
+from lumen.hub.estimate_draft import REST, WEIGHTS, draft_plan
+from lumen.hub.needs import asleep, needs
 from tests.hub.ggufs import gguf as encode
 
+DRAFT = Path(estimate.__file__).parent.parent / "tiny" / "lumen-tiny-draft.gguf"
 TINY = Path(estimate.__file__).parent.parent / "tiny" / "lumen-tiny.gguf"
 
 
@@ -250,3 +253,41 @@ def test_the_worker_starts_as_estimated(said: list[str], model: Model, flags: di
 
 def _said(log: str, what: str) -> float:
     return sum(float(size) for size in re.findall(rf"{what} size =\s*([\d.]+) MiB", log))
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        (Model(source="x", slots=3, context=1024), {"slots": 3, "ctx": 1024}),
+        (Model(source="x", slots=4, context=1024, options={"kv": 2048}), {"slots": 4, "ctx": 1024, "kv": 2048}),
+    ],
+)
+def test_a_draft_model_starts_as_estimated(said: list[str], model: Model, flags: dict[str, Any]) -> None:
+    from lumen.workers.llamacpp.settings import Settings
+    from lumen.workers.llamacpp.worker import load
+
+    tiny, small = (anatomy((gguf.read(path),)) for path in (TINY, DRAFT))
+    alone, both = needs(tiny, model), needs(tiny, model, draft=small)
+    assert alone is not None and both is not None
+    assert needs(tiny, replace(model, options={"speculate": "off"}), draft=small) == needs(
+        tiny, replace(model, options={"speculate": "off"})
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(model=TINY, name="tiny", socket=Path(folder) / "s", draft=DRAFT, **flags)
+        worker = load(settings, lambda *_args, **_values: None)
+    try:
+        drafter, made = worker._drafter, draft_plan(model, plan(model, tiny), small)
+        assert drafter is not None
+        context = drafter.context
+        assert (context.n_cells, context.shape.n_seq, context.shape.lanes) == (made.cells, made.sequences, made.lanes)
+        assert (context.shape.n_ubatch, context.shape.flash_attn != "off") == (made.ubatch, made.flash)
+    finally:
+        worker.close()
+    log = "".join(said)
+    assert _said(log, "model buffer") == pytest.approx((both.of("weights") + both.of(WEIGHTS)) / MIB, rel=0.01)
+    caches = both.of("KV cache") + llamacpp(small, made).of("KV cache")
+    assert _said(log, "KV buffer") == pytest.approx(caches / MIB, abs=0.04)
+    assert llamacpp(small, made).of("KV cache") < both.total - alone.total - both.of(WEIGHTS) == both.of(REST)
+    asleep_alone, asleep_both = asleep(model, alone), asleep(model, both)
+    assert asleep_alone is not None and asleep_both is not None
+    assert asleep_both.total - asleep_alone.total == both.of(WEIGHTS) == small.weights

@@ -79,11 +79,16 @@ def _asked(text: str, paths: Paths, given: Path | None) -> _Asked:
     configured = text in config.models
     kept = None if configured else Store(paths.models_dir).get(text)
     source = config.models[text].source if configured else kept.reference if kept is not None else text
-    files = resolve(source, paths, base=path.parent if configured else None)
+    base = path.parent if configured else None
+    files = resolve(source, paths, base=base)
     model = config.models[text] if configured else Model(source=source)
     if files is not None:
         name = text if configured else files.name
-        return _Asked(name, source, *_for_engine(_profiled(model, config), [_local(files.path)]), configured)
+        named = config.models.get(model.draft or "")
+        wanted = named.source if named is not None else model.draft
+        second = resolve(wanted, paths, base=base) if wanted is not None else None
+        variant = _local(files.path, second.path if second is not None else None)
+        return _Asked(name, source, *_for_engine(_profiled(model, config), [variant]), configured)
     reference = parse(source)
     if not isinstance(reference, HubModel):
         raise CliError(f"{text} is not on this disk", f"fetch it with `lumen pull {source}`, or check the path")
@@ -101,7 +106,7 @@ def _for_engine(model: Model, variants: list[Variant]) -> tuple[Model, list[Vari
     return (replace(model, engine="vllm") if folder and model.engine == "llamacpp" else model), variants
 
 
-def _local(path: Path) -> Variant:
+def _local(path: Path, draft: Path | None) -> Variant:
     from lumen.hub.anatomy import Anatomy
     from lumen.hub.fit import Variant
     from lumen.hub.needs import examine
@@ -110,7 +115,7 @@ def _local(path: Path) -> Variant:
     if body is None:
         raise CliError(f"{path} is no model that can be read", "it must be a GGUF file or a folder with safetensors")
     if isinstance(body, Anatomy):
-        return Variant(body.facts.quantisation, body.weights, body)
+        return Variant(body.facts.quantisation, body.weights, body, examine(draft) if draft is not None else None)
     return Variant("safetensors", body.size, body)
 
 

@@ -47,6 +47,7 @@ def parse(argv: list[str]) -> Settings:
     add("--kv-type", choices=KV_TYPES, default="f16")
     add("--repack", choices=FLASH, default="auto", help="rearrange weights for this CPU")
     add("--speculate", choices=FLASH, default="auto", help="guess tokens ahead where that pays")
+    add("--draft", type=Path, help="GGUF file of a small model of the same vocabulary, to guess tokens")
     add("--embedding", action="store_true", help="serve embeddings only")
     add("--pooling", choices=POOLING, default="auto")
     add("--grace", type=float, default=30.0, help="seconds for running answers after SIGTERM")

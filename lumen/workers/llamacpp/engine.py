@@ -60,8 +60,13 @@ class Engine:
         self._counters = counters
         self._embedder = embedder
         self._on_death = on_death
+<<<<<<< ours
         self._keeper = keeper if context is not None else None
         self._orders = Orders()
+=======
+        self._speculator = speculator
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+>>>>>>> theirs
         self._running: list[Sequence] = []
         self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
         self._talk = Talk(counters, post, self._leave, self._interrupt)
@@ -134,7 +139,12 @@ class Engine:
                 continue
             self._context.close()
             self._counters.cells_used = 0
+<<<<<<< ours
             self._keep()
+=======
+            if self._speculator is not None:
+                self._speculator.sleep()
+>>>>>>> theirs
         self._embedder.close()
         self._asleep = True
         return True
@@ -147,6 +157,12 @@ class Engine:
     def _rouse(self) -> bool:
         if self._context is not None and self._asleep:
             self._context.reopen()
+            try:
+                if self._speculator is not None:
+                    self._speculator.rouse()
+            except LoadError:
+                self._context.close()
+                raise
         self._asleep = False
         return True
 

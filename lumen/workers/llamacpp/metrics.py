@@ -25,6 +25,8 @@ class Counters:
     embedded_tokens: int = 0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    model_draft_tokens: int = 0
+    accepted_model_draft_tokens: int = 0
     steps: int = 0
     preemptions: int = 0
     kept_prefixes: int = 0
@@ -65,6 +67,13 @@ _METRICS: tuple[tuple[str, str, str, str], ...] = (
     ("embedded_tokens_total", "counter", "embedded_tokens", "Tokens embedded."),
     ("draft_tokens_total", "counter", "draft_tokens", "Tokens proposed by speculation."),
     ("accepted_draft_tokens_total", "counter", "accepted_draft_tokens", "Proposed tokens that were kept."),
+    ("model_draft_tokens_total", "counter", "model_draft_tokens", "Of the tokens proposed, those of the draft model."),
+    (
+        "accepted_model_draft_tokens_total",
+        "counter",
+        "accepted_model_draft_tokens",
+        "Tokens proposed by the draft model that were kept.",
+    ),
     ("steps_total", "counter", "steps", "Decodes run."),
     ("preemptions_total", "counter", "preemptions", "Sequences sent back to the queue for want of KV cells."),
     ("kept_prefixes", "gauge", "kept_prefixes", "Prefixes kept on the disk."),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 from lumen.workers.llamacpp.context import Context
+from lumen.workers.llamacpp.guess import DRAFT
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import Sequence
@@ -30,11 +31,11 @@ class Rounds:
         self.aligned = False  # whether the context's last batch was one token of each of those of the round
 
     def step(self, everyone: Many[Sequence]) -> float:
-        """One more token for everyone, more where guesses hold. Returns seconds of the decode; raises as it does.
+        """One more token for everyone, more where guesses hold. Returns seconds of all decodes; raises as they do.
 
         `everyone` stands in the order of the last planned batch.
         """
-        speculator = self._speculator
+        speculator, entered = self._speculator, time.monotonic()
         guesses = speculator.guess(everyone) if speculator is not None and not everyone[0].exact else None
         begun = time.monotonic()
         rows = self._decode(everyone, guesses)
@@ -42,15 +43,23 @@ class Rounds:
         if speculator is not None:
             if guesses is not None:
                 held = [self._accept(*each) for each in zip(everyone, guesses.tokens, rows, strict=True)]
-                self._counters.draft_tokens += sum(map(len, guesses.tokens))
-                self._counters.accepted_draft_tokens += sum(held)
+                self._count(guesses, held)
                 speculator.learn(guesses, held, seconds)
-                return seconds
+                return begun - entered + seconds
             speculator.without(len(everyone), seconds)
         for row, sequence in enumerate(everyone):
             sequence.computed += 1
             self._take(sequence, row)
-        return seconds
+        return begun - entered + seconds
+
+    def _count(self, guesses: Guesses, held: list[int]) -> None:
+        counters = self._counters
+        counters.draft_tokens += sum(map(len, guesses.tokens))
+        counters.accepted_draft_tokens += sum(held)
+        for guess, offer, good in zip(guesses.tokens, guesses.offers, held, strict=True):
+            if offer is not None and offer.grade == DRAFT:
+                counters.model_draft_tokens += len(guess)
+                counters.accepted_model_draft_tokens += good
 
     def _decode(self, everyone: Many[Sequence], guesses: Guesses | None) -> Many[int]:
         """The row of each one's last token."""

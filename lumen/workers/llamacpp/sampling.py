@@ -99,7 +99,7 @@ class Sampler:
     def __init__(self, vocab: Vocab, params: SamplingParams, choice: int, grammar: GrammarGuard | None = None) -> None:
         self.params = params
         self.grammar = grammar
-        self._vocab = vocab
+        self.vocab = vocab
         self._choice = choice
         self._stateful = params.penalised
         self._drawn = params.temperature > 0.0
@@ -155,6 +155,18 @@ class Sampler:
         token: int = _sample(self._chain, context.pointer, row)
         return token
 
+    def propose(self, context: Context, row: int, position: int) -> int:
+        """What the draw of token number `position` would be if row `row` of a draft's context were the model's own.
+
+        The draw's key is the same, so where the two models think alike it is the same token, however it is drawn.
+        Nothing is accepted: penalties and grammar stand as before, and no grammar is asked.
+        """
+        if self._chain is None or self._stateful:
+            return self._draw(context, row, None, position, 0)
+        self._key(position, 0)
+        token: int = _sample(self._chain, context.pointer, row)
+        return token
+
     def _take_bound(self, context: Context, row: int, grammar: GrammarGuard, position: int) -> int:
         """Draw freely and keep the token if the grammar takes it (cheap, and nearly always so); else draw
         among what it takes.
@@ -190,7 +202,7 @@ class Sampler:
         grammar refuses it.
         """
         if self.grammar is not None:
-            self.grammar.accept(token, self._vocab.piece(token, special=True))
+            self.grammar.accept(token, self.vocab.piece(token, special=True))
         if self._stateful:
             _accept(self._chain, token)
 

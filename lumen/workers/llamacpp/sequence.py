@@ -130,6 +130,7 @@ class Sequence:
     accepted: int = 0  # guessed tokens that were drawn
     lookup: Lookup | None = None
     odds: list[Odds] | None = None  # of guesses of each grade
+    reading: bool = False  # the draft model is about to read what it lacks of it
     unsent_deltas: list[Delta] = field(default_factory=list)
     unsent: list[int] = field(default_factory=list)
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -35,6 +35,7 @@ class Settings:
     kv_type: str = "f16"
     repack: str = "auto"
     speculate: str = "auto"
+    draft: Path | None = None  # GGUF file of a small model of the same vocabulary, to guess tokens
     embedding: bool = False  # serve embeddings only
     pooling: str = "auto"
     grace: float = 30.0  # seconds for running answers after SIGTERM
@@ -55,6 +56,8 @@ class Settings:
             raise ValueError("--batch must be at least 32 and at least --slots")
         if not 0 <= self.ubatch <= self.batch:
             raise ValueError("--ubatch must lie between 1 and --batch (0: choose)")
+        if self.draft is not None and self.embedding:
+            raise ValueError("--draft needs a model that generates")
         if self.kv and self.ctx and self.kv < self.ctx:
             raise ValueError("--kv must be at least --ctx: one sequence must fit")
         for value, allowed, flag in (

@@ -14,10 +14,15 @@ from typing import Any
 
 from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
 from lumen.workers.llamacpp.context import Context, Shape
+from lumen.workers.llamacpp.drafter import Drafter
+from lumen.workers.llamacpp.drafting import BATCH, load_draft, make_drafter, rewinds, share
 from lumen.workers.llamacpp.embed import Embedder, pooling_of
 from lumen.workers.llamacpp.engine import Engine
+<<<<<<< ours
 from lumen.workers.llamacpp.guess import ROWS, Always, Wager
 from lumen.workers.llamacpp.keeper import Keeper
+=======
+>>>>>>> theirs
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.prepare import Preparer
@@ -27,6 +32,7 @@ from lumen.workers.llamacpp.settings import Settings
 from lumen.workers.llamacpp.snapshots import Snapshots, model_digest
 from lumen.workers.llamacpp.speculator import Speculator
 from lumen.workers.llamacpp.talk import Post
+from lumen.workers.llamacpp.wager import ROWS, Always, Wager
 
 Phase = Callable[..., None]
 
@@ -41,7 +47,15 @@ _PARKED_SLOTS = 32
 class Worker:
     """Everything behind the HTTP server. Make it with `load`, then `start`; `close` frees the model."""
 
-    def __init__(self, settings: Settings, model: Model, context: Context | None, threads: int, n_ctx: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: Model,
+        context: Context | None,
+        threads: int,
+        n_ctx: int,
+        drafter: Drafter | None = None,
+    ) -> None:
         self.settings = settings
         self.model = model
         self.counters = Counters()
@@ -53,6 +67,7 @@ class Worker:
         )
         self.engine: Engine | None = None
         self._context = context
+        self._drafter = drafter
 
     @property
     def generates(self) -> bool:
@@ -63,7 +78,7 @@ class Worker:
         """Start the engine thread."""
         context = self._context
         park = (self.settings.park, self.settings.shelf_mb << 20)
-        speculator = _speculator(self.settings, self.model)
+        speculator = _speculator(self.settings, self.model, self._drafter)
         self.engine = Engine(
             context, self.settings.slots, park, self.counters, post, self.embedder, on_death, speculator, self._keeper()
         )
@@ -90,6 +105,7 @@ class Worker:
             "slots": self.settings.slots,
             "kv_cells": self._context.n_cells if self._context is not None else 0,
             "vocab": self.model.vocab.size,
+            "draft": self._drafter is not None,
             "pooling": self.embedder.pooling,
             "embedding_size": self.model.n_embd,
             "capabilities": {
@@ -108,6 +124,8 @@ class Worker:
         self.embedder.close()
         if self._context is not None:
             self._context.close()
+        if self._drafter is not None:
+            self._drafter.close()
         self.model.close()
 
 
@@ -138,23 +156,28 @@ def load(settings: Settings, phase: Phase) -> Worker:
         repack=settings.repack,
         progress=lambda pct: phase("load", pct=pct),
     )
+    draft = load_draft(settings, model) if settings.draft is not None and settings.speculate != "off" else None
     phase("context")
     n_ctx = settings.ctx or min(model.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
     if settings.kv and not settings.ctx:
         n_ctx = min(n_ctx, settings.kv)
     context = None if settings.embedding else _context(settings, model, n_ctx, threads)
+    drafter = None
     if context is not None:
+        if draft is not None:
+            drafter = make_drafter(model, draft, _draft_shape(settings, draft, context, n_ctx))
         phase("warmup")
-        _warm_up(context)
-    return Worker(settings, model, context, threads, n_ctx)
+        for one in (context, drafter.context) if drafter is not None else (context,):
+            _warm_up(one)
+    return Worker(settings, model, context, threads, n_ctx, drafter)
 
 
 def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Context | None:
     cells = settings.kv or min(n_ctx * settings.slots, max(n_ctx, _DEFAULT_KV))
     # Where the cells are enough for all, each sequence has its own: it then attends over no others.
     lanes = n_ctx * settings.slots <= cells and not model.recurrent
-    rewinds = not model.recurrent and model.n_swa == 0  # others pay memory for each sequence id, and reuse little
-    slots = settings.slots + (_PARKED_SLOTS if rewinds and not lanes else 0)
+    # Models that cannot go back pay memory for each sequence id, and reuse little.
+    slots = settings.slots + (_PARKED_SLOTS if rewinds(model) and not lanes else 0)
     flash_attn = _flash_attn(settings, model, n_ctx if lanes else cells)
     n_batch, n_ubatch = _batches(settings, model, flash_attn, lanes)
     shape = Shape(
@@ -177,15 +200,36 @@ def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Cont
     return context
 
 
-def _speculator(settings: Settings, model: Model) -> Speculator | None:
+def _draft_shape(settings: Settings, draft: Model, main: Context, n_ctx: int) -> Shape:
+    """As many cells as the model has, for answers alone: what is parked is read again where it is gone on with."""
+    reach = min(n_ctx, draft.n_ctx_train or n_ctx)
+    lanes = reach * settings.slots <= main.n_cells
+    flash_attn = _flash_attn(settings, draft, reach if lanes else main.n_cells)
+    return Shape(
+        n_ctx=reach * settings.slots if lanes else main.n_cells,
+        n_batch=max(settings.batch, BATCH),
+        n_ubatch=_ubatch(settings, flash_attn),
+        n_seq=settings.slots,
+        threads=main.shape.threads,
+        outputs=settings.slots,
+        flash_attn=flash_attn,
+        kv_type=settings.kv_type,
+        lanes=lanes,
+        tune=settings.gpu_layers == 0,  # its numbers decide about time alone
+    )
+
+
+def _speculator(settings: Settings, model: Model, drafter: Drafter | None) -> Speculator | None:
     if not _speculates(settings, model):
         return None
-    return Speculator(Always() if settings.speculate == "on" else Wager())
+    if settings.speculate == "on":
+        return Speculator(Always(), drafter)
+    return Speculator(Wager(share=share(model, drafter.context.model)) if drafter is not None else Wager(), drafter)
 
 
 def _speculates(settings: Settings, model: Model) -> bool:
     """Whether tokens may be guessed: they must be cut off again where they do not hold."""
-    return settings.speculate != "off" and not model.recurrent and model.n_swa == 0
+    return settings.speculate != "off" and rewinds(model)
 
 
 def _flash_attn(settings: Settings, model: Model, cells: int) -> str:

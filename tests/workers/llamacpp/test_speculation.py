@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence as Many
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lumen.workers.llamacpp.drafter import Drafter
 from lumen.workers.llamacpp.engine import Engine
 from lumen.workers.llamacpp.prefix import MIN_REUSE
 from lumen.workers.llamacpp.rounds import Rounds
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import Sequence
 from lumen.workers.llamacpp.speculator import Speculator
+from lumen.workers.llamacpp.wager import Always
 from tests.workers.llamacpp import test_engine
 from tests.workers.llamacpp.client import Worker, same_or_flat, together
 
@@ -51,8 +54,9 @@ class Context(test_engine.Context):
 class Sampler(test_engine.Sampler):
     """Draws by what is before, the seed and the position: mostly what followed the last two tokens before."""
 
-    def __init__(self, seed: int, surprises: int) -> None:
+    def __init__(self, seed: int, surprises: int, blunders: int = 4) -> None:
         self.seed = seed
+        self.blunders = blunders  # one in so many guesses of the draft model is one
         self.surprises = surprises  # one in so many tokens is one
 
     def take(self, context: object, row: int, position: int) -> int:
@@ -62,12 +66,22 @@ class Sampler(test_engine.Sampler):
         drawn = self._dice(self.seed, *before[-2:], *([position] if surprise else [])) % 40
         return drawn if drawn > test_engine.EOG or surprise else 10
 
+    def propose(self, context: object, row: int, position: int) -> int:
+        """What a draft model thinks: mostly the same."""
+        assert isinstance(context, Context)
+        off = self._dice("draft", position, self.seed) % self.blunders == 0
+        return 12 if off else self.take(context, row, position)
+
+    @property
+    def vocab(self) -> Any:
+        return SimpleNamespace(size=50, is_eog=lambda token: token == test_engine.EOG)
+
     @staticmethod
-    def _dice(*numbers: int) -> int:
+    def _dice(*numbers: object) -> int:
         return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest())
 
 
-class Eager:
+class Eager(Always):
     """Wagers on every guess."""
 
     def __init__(self, depth: int) -> None:
@@ -76,33 +90,37 @@ class Eager:
     def most(self, sequences: int) -> int:
         return self._depth
 
-    def depth(self, sequences: int, likely: list[float], most: int) -> int:
-        return self._depth
-
-    def plain(self, *_: object) -> None:
-        return
-
-    def guessed(self, *_: object) -> None:
-        return
-
 
 def answers(
-    prompts: list[list[int]], seed: int, limit: int, depth: int, surprises: int = 5
+    prompts: list[list[int]],
+    seed: int,
+    limit: int,
+    depth: int,
+    surprises: int = 5,
+    draft: Context | None = None,
+    room: int = 4000,
+    stopped: int = -1,
 ) -> tuple[list[Any], Context, Engine]:
-    """What each prompt is answered, in tokens and text; `depth` 0: nothing is guessed."""
-    context = Context(4000, 4000, lanes=True)
+    """What each prompt is answered, in tokens and text; `depth` 0: nothing is guessed. `draft`: a draft model's
+    context. `room`: cells there are. The request number `stopped` is cancelled on the way.
+    """
+    context = Context(4000, room, lanes=room >= 4000)
     bench = test_engine.Bench(context)
     wager: Any = Eager(depth)
     engine = bench.engine
     if depth:
-        fake: Any = context
-        engine._rounds = Rounds(fake, bench.counters, engine._take, Speculator(wager))
+        fakes: Any = (context, draft)
+        drafter = Drafter(fakes[1]) if draft is not None else None
+        engine._rounds = Rounds(fakes[0], bench.counters, engine._take, Speculator(wager, drafter))
     sequences = []
     for number, prompt in enumerate(prompts):
         sequence = bench.sequence(number, prompt, limit + number)
         drawing: Any = Sampler(seed + number, surprises)
         sequence.sampler = drawing
         sequences.append(sequence)
+    if 0 <= stopped < len(sequences):
+        bench.steps(3)
+        engine.cancel([sequences.pop(stopped)])
     bench.steps(40 + 3 * limit * len(prompts))
     said = [
         (
@@ -112,7 +130,7 @@ def answers(
         )
         for sequence in sequences
     ]
-    assert engine._cache._parked or not any(len(sequence.tokens) > MIN_REUSE for sequence in sequences)
+    assert room < 4000 or engine._cache._parked or not any(len(sequence.tokens) > MIN_REUSE for sequence in sequences)
     for slot, (tokens, _salt) in engine._cache._parked.items():  # what is kept for others is what is there
         assert context.held[slot] == tokens
     return said, context, engine
@@ -128,6 +146,59 @@ def answers(
 def test_answers_are_those_without(prompts: list[list[int]], seed: int, limit: int, depth: int) -> None:
     plain, _, _ = answers(prompts, seed, limit, 0)
     assert answers(prompts, seed, limit, depth)[0] == plain
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(10, 14), min_size=4, max_size=60), min_size=1, max_size=4),
+    st.integers(0, 1 << 30),
+    st.integers(1, 40),
+    st.sampled_from([1, 3, 7, 15]),
+    st.booleans(),
+    st.sampled_from([150, 300, 4000]),
+    st.integers(-1, 3),
+)
+def test_answers_are_those_without_a_draft_model(
+    prompts: list[list[int]], seed: int, limit: int, depth: int, lanes: bool, room: int, stopped: int
+) -> None:
+    plain, _, _ = answers(prompts, seed, limit, 0, room=room, stopped=stopped)
+    draft = Context(4000, 4000 if lanes else 300, lanes)
+    draft.model.vocab.size = 50
+    said, context, engine = answers(prompts, seed, limit, depth, draft=draft, room=room, stopped=stopped)
+    assert said == plain
+    assert room < 4000 or limit < 3 or not said or context.verified > 0
+    drafter = engine._rounds._speculator.drafter  # type: ignore[union-attr]
+    assert drafter is not None and not drafter.broken
+    for lane in drafter._lanes:
+        assert draft.held[lane.slot] == lane.tokens and lane.computed == len(lane.tokens)
+
+
+def test_a_draft_model_reads_on_where_the_same_key_goes_on() -> None:
+    draft = Context(4000, 4000, lanes=True)
+    draft.model.vocab.size = 50
+    fakes: Any = (draft, SimpleNamespace(propose=lambda *_: 12, vocab=SimpleNamespace(size=50, is_eog=lambda _: False)))
+    drafter, made = Drafter(fakes[0]), []
+    for arrival, (tokens, salt, reuse) in enumerate(
+        [([*range(30)], "a", True), ([*range(40)], "a", True), ([*range(50)], "b", True), ([*range(60)], "b", False)], 1
+    ):
+        outbox: Any = None
+        sequence = Sequence(0, len(tokens), tokens, fakes[1], outbox, outbox, 99, salt, reuse=reuse)
+        sequence.arrival = arrival
+        (offer,) = drafter.offers([sequence], [3])
+        assert offer is not None
+        made.append(offer.behind)
+        assert drafter.guess([offer], 3) == [[12, 12, 12]] and drafter.decodes == 3
+    assert made == [30, 10, 50, 60]
+
+
+def test_a_broken_draft_model_is_left_alone() -> None:
+    draft = Context(4000, 4000, lanes=True)
+    draft.model.vocab.size = 50
+    draft.failures = 1
+    plain, _, _ = answers([[10, 11, 12, 13]], 3, 60, 0)
+    said, _, engine = answers([[10, 11, 12, 13]], 3, 60, 3, draft=draft)
+    drafter = engine._rounds._speculator.drafter  # type: ignore[union-attr]
+    assert said == plain and drafter is not None and drafter.broken
 
 
 def test_guesses_save_decodes() -> None:
