@@ -71,23 +71,30 @@ def trouble(error: NvmlError | TimeoutError) -> Note:
     return Note(f"NVIDIA's driver: {error}", "see the end of `dmesg`; restarting the machine often helps")
 
 
+def split(cards: Iterable[int]) -> list[Note]:
+    """That cards are left out, because each is several smaller ones."""
+    told = "is split by MIG, which is not supported, and left out"
+    return [Note(f"card {index} {told}", f"make it whole: `nvidia-smi -i {index} -mig 0`") for index in cards]
+
+
 def _nvidia(env: Mapping[str, str], opener: Opener) -> tuple[list[Gpu], list[Note]]:
-    def look() -> list[Gpu]:
+    def look() -> tuple[list[Gpu], list[Note]]:
         library = opener()
         if library is None:
-            return []
+            return [], []
         try:
             driver = library.driver()
             cards = shown(library.cards(), env.get("CUDA_VISIBLE_DEVICES"))
-            return [
+            found = [
                 Gpu(card.index, "nvidia", card.name, card.memory, library.use(card.index).free, driver, card.compute)
                 for card in cards
             ]
+            return found, split(library.split)
         finally:
             library.close()
 
     try:
-        return patiently(look), []
+        return patiently(look)
     except (NvmlError, TimeoutError) as error:
         return [], [trouble(error)]
 

@@ -20,6 +20,7 @@ _TEXT = 96
 _MOST_CARDS = 64
 _MOST_PROCESSES = 4096
 _CELSIUS_OF_THE_CHIP = 0
+_SPLIT = 1  # the mode in which a card is several smaller ones (MIG)
 
 REMEDIES = {
     _NO_DRIVER: "the driver's kernel module is not loaded: load it (`modprobe nvidia`) or install the driver again",
@@ -82,7 +83,9 @@ class _Process(ctypes.Structure):
 
 
 class Nvml:
-    """The library, opened. Not for several threads at once."""
+    """The library, opened. Not for several threads at once. `split`: cards that `cards` left out, because they are
+    split into smaller ones (MIG).
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Raises `NvmlError`: it does not start (no driver, no rights, a driver half updated)."""
@@ -90,6 +93,7 @@ class Nvml:
         self._require("nvmlErrorString").restype = ctypes.c_char_p
         self._call("nvmlInit_v2")
         self._handles: dict[int, ctypes.c_void_p] = {}
+        self.split: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, names: tuple[str, ...] = _LIBRARIES) -> Nvml | None:
@@ -119,10 +123,10 @@ class Nvml:
         return self._text("nvmlSystemGetDriverVersion")
 
     def cards(self) -> list[Card]:
-        """Every card whose memory can be read, in the order of `nvidia-smi`."""
+        """Every whole card whose memory can be read, in the order of `nvidia-smi`."""
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        found = []
+        found, split = [], []
         for index in range(min(count.value, _MOST_CARDS)):
             handle = ctypes.c_void_p()
             # One card that was lost must not hide the others.
@@ -130,10 +134,15 @@ class Nvml:
                 continue
             memory = _Memory()
             if self._code("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory)) != _OK or not memory.total:
-                continue  # shares the machine's memory, or is split up for others
+                continue  # shares the machine's memory
+            if self._is_split(handle):
+                # Its memory is told in one sum, but nothing can be loaded into the whole of it.
+                split.append(index)
+                continue
             self._handles[index] = handle
             name, uuid = self._text("nvmlDeviceGetName", handle), self._text("nvmlDeviceGetUUID", handle)
             found.append(Card(index, uuid, name, memory.total, self._capability(handle)))
+        self.split = tuple(split)
         return found
 
     def use(self, index: int) -> Use:
@@ -180,6 +189,13 @@ class Nvml:
                 return None
             count.value = max(2 * room, count.value + 16)  # more may have come meanwhile
         return None
+
+    def _is_split(self, handle: ctypes.c_void_p) -> bool:
+        now, later = ctypes.c_uint(), ctypes.c_uint()
+        # Drivers and cards that are older than the mode do not know the question.
+        known = hasattr(self._library, "nvmlDeviceGetMigMode")
+        asked = known and self._code("nvmlDeviceGetMigMode", handle, ctypes.byref(now), ctypes.byref(later)) == _OK
+        return bool(asked and now.value == _SPLIT)
 
     def _capability(self, handle: ctypes.c_void_p) -> str | None:
         major, minor = ctypes.c_int(), ctypes.c_int()

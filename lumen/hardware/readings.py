@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lumen.hardware import amd, detection
 from lumen.hardware.devices import RAM, Device, card_id
-from lumen.hardware.gpus import Opener, patiently, shown, trouble
+from lumen.hardware.gpus import Opener, patiently, shown, split, trouble
 from lumen.hardware.machine import Note
 from lumen.hardware.nvml import Nvml, NvmlError
 
@@ -42,7 +42,12 @@ class Reading:
 
 
 class Monitor:
-    """The memories of this machine. `devices`: cards first, the machine's own last. `notes`: what is wrong."""
+    """The memories of this machine. `devices`: cards first, the machine's own last. `notes`: what is wrong.
+
+    `lost`: cards that their driver did not tell of when it was last asked, though it answered.
+    """
+
+    lost: tuple[str, ...] = ()
 
     def __init__(
         self, root: Path = Path("/"), env: Mapping[str, str] | None = None, opener: Opener | None = None
@@ -53,6 +58,7 @@ class Monitor:
         self._amd: dict[str, amd.Card] = {}
         self.driver: str | None = None
         self.notes: tuple[Note, ...] = ()
+        self._lasting: tuple[Note, ...] = ()
         total, _ = detection.memory(root)
         cards = self._nvidia(os.environ if env is None else env, opener or Nvml.open) or self._of_amd()
         self.devices: tuple[Device, ...] = (*cards, Device(RAM, "ram", 0, "memory", total))
@@ -60,8 +66,8 @@ class Monitor:
     def read(self) -> tuple[Reading, ...]:
         """A reading of each device that can be read, in the order of `devices`.
 
-        A driver that refuses or does not answer leaves its cards out and says why in `notes`; after silence it is not
-        asked again.
+        A card that the driver refuses to tell of is left out, all of them where it does not answer; `notes` say why.
+        After silence it is not asked again.
         """
         with self._lock:
             found = self._read_nvidia()
@@ -93,6 +99,7 @@ class Monitor:
         if found is None:
             return []
         self._nvml, self.driver, devices = found
+        self.notes = self._lasting = tuple(split(self._nvml.split))
         return devices
 
     def _of_amd(self) -> list[Device]:
@@ -104,21 +111,32 @@ class Monitor:
         if library is None or not cards:
             return []
 
-        def look() -> list[Reading]:
-            uses = [(device, library.use(device.index)) for device in cards]
-            return [Reading(device, use.free, use.busy, use.celsius, use.processes) for device, use in uses]
+        def look() -> tuple[list[Reading], dict[str, NvmlError]]:
+            found, failed = [], {}
+            for device in cards:
+                try:
+                    use = library.use(device.index)
+                    found.append(Reading(device, use.free, use.busy, use.celsius, use.processes))
+                except NvmlError as error:
+                    failed[device.id] = error
+            return found, failed
 
         try:
-            found = patiently(look, _ANSWER)
-        except (NvmlError, TimeoutError) as error:
-            self.notes = (trouble(error),)
-            if isinstance(error, TimeoutError):
-                self._nvml = None  # its thread hangs in there
+            found, failed = patiently(look, _ANSWER)
+        except TimeoutError as error:
+            self.notes = (*self._lasting, trouble(error))
+            self._nvml = None  # its thread hangs in there
             return []
-        self.notes = ()
+        self.lost = tuple(failed)
+        self.notes = (*self._lasting, *(_about(card, error) for card, error in failed.items()))
         return found
 
     def _read_amd(self, device: Device) -> Reading:
         card = self._amd[device.id]
         free = max(0, device.total - amd.used(card))
         return Reading(device, free, amd.busy(card), amd.celsius(card), amd.processes(self._root, card))
+
+
+def _about(card: str, error: NvmlError) -> Note:
+    said = trouble(error)
+    return Note(f"{card}: {said.what}", said.mend)

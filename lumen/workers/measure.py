@@ -31,11 +31,13 @@ class Life:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """One look. `present`: device → owner → bytes that cannot be taken back, for `Ledger.seen`; `None`: the driver
-    does not tell. `held`: owner → device → bytes, for `Ledger.measured`; devices that do not tell are left out."""
+    does not tell. `held`: owner → device → bytes, for `Ledger.measured`; devices that do not tell are left out.
+    `lost`: cards that their driver does not tell of any more."""
 
     readings: tuple[Reading, ...]
     present: Mapping[str, Mapping[str, int] | None]
     held: Mapping[str, Mapping[str, int]]
+    lost: tuple[str, ...] = ()
 
 
 def survey(monitor: Monitor, lives: Mapping[str, Life], root: Path = Path("/")) -> Survey:
@@ -56,7 +58,7 @@ def survey(monitor: Monitor, lives: Mapping[str, Life], root: Path = Path("/")) 
             taken = present[device] = on_card(reading, here, lambda pid: processes.exists(pid, root))
         for owner, size in (taken or {}).items():
             held[owner][device] = size
-    return Survey(readings, present, held)
+    return Survey(readings, present, held, monitor.lost)
 
 
 def enter(books: Ledger, found: Survey, epoch: int) -> None:
@@ -64,6 +66,10 @@ def enter(books: Ledger, found: Survey, epoch: int) -> None:
     for reading in found.readings:
         if reading.device.id in books.devices:
             books.seen(reading.device.id, reading.free, found.present[reading.device.id], epoch=epoch)
+    for card in found.lost:
+        # What cannot be seen is not given away. What was given there stays with those who have it.
+        if card in books.devices:
+            books.seen(card, 0, None, epoch=epoch)
 
 
 def on_card(

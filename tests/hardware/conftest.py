@@ -47,6 +47,14 @@ class Fake:
     def codes(self, index: int, *, handle: int = 0, memory: int = 0, process: int = 0) -> None:
         self._library.fake_codes(index, handle, memory, process)
 
+    def split(self, index: int, how: int = 1) -> None:
+        """It is split into smaller cards (1, 2 after the next restart too), is whole (0), or cannot be split (-1)."""
+        self._library.fake_split(index, how)
+
+    def free(self, index: int, free: int) -> None:
+        """So much of it is free from now on, and no process is listed."""
+        self._library.fake_free(index, ctypes.c_ulonglong(free))
+
     @property
     def opened(self) -> int:
         """How often the library was started and not yet given back."""

@@ -8,7 +8,7 @@ typedef struct { unsigned int pid; unsigned long long memory; unsigned int insta
 typedef struct {
     char name[96], uuid[96];
     memory_t memory;
-    int major, minor, busy, celsius, memory_code, process_code, handle_code;
+    int major, minor, busy, celsius, memory_code, process_code, handle_code, split;
     unsigned int processes;
     process_t process[128];
 } card_t;
@@ -35,6 +35,13 @@ void fake_codes(unsigned int index, int handle, int memory, int process) {
     cards[index].handle_code = handle; cards[index].memory_code = memory; cards[index].process_code = process;
 }
 
+void fake_split(unsigned int index, int how) { cards[index].split = how; }
+void fake_free(unsigned int index, unsigned long long free_) {
+    cards[index].memory.free = free_;
+    cards[index].memory.used = cards[index].memory.total - free_;
+    cards[index].processes = 0;
+}
+
 int nvmlInit_v2(void) { opened += init_code == 0; return init_code; }
 int nvmlShutdown(void) { opened--; return 0; }
 const char *nvmlErrorString(int code) {
@@ -58,6 +65,11 @@ int nvmlDeviceGetUUID(card_t *card, char *text, unsigned int size) { strncpy(tex
 int nvmlDeviceGetCudaComputeCapability(card_t *card, int *major, int *minor) {
     *major = card->major; *minor = card->minor;
     return 0;
+}
+/* -1: a card that knows no such mode. */
+int nvmlDeviceGetMigMode(card_t *card, unsigned int *now, unsigned int *later) {
+    *now = card->split > 0; *later = card->split > 1;
+    return card->split < 0 ? 3 : 0;
 }
 int nvmlDeviceGetUtilizationRates(card_t *card, rates_t *rates) {
     *rates = (rates_t){card->busy, 0};

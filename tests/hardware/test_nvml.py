@@ -79,6 +79,20 @@ def test_a_lost_card_does_not_hide_the_others(fake: Fake) -> None:
     assert [card.uuid for card in library.cards()] == ["GPU-c"]
 
 
+def test_a_card_that_is_split_into_smaller_ones_is_left_out_and_told(fake: Fake, tmp_path: Path) -> None:
+    for name in "abc":
+        fake.card(uuid=f"GPU-{name}")
+    fake.split(0, -1)
+    fake.split(1)
+    library = fake.open()
+    assert library is not None
+    assert [card.uuid for card in library.cards()] == ["GPU-a", "GPU-c"] and library.split == (1,)
+    library.close()
+    found, (note,) = on_linux(tmp_path, {}, fake.open)
+    assert [gpu.index for gpu in found] == [0, 2]
+    assert "card 1 is split by MIG" in note.what and "nvidia-smi -i 1 -mig 0" in (note.mend or "")
+
+
 @pytest.mark.parametrize(
     ("code", "says", "mend"),
     [(9, "Driver Not Loaded", "modprobe"), (18, "version mismatch", "restart"), (4, "Permissions", "/dev/nvidia")],

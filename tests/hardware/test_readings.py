@@ -53,6 +53,22 @@ def test_a_card_that_is_lost_while_running(fake: Fake, tmp_path: Path) -> None:
     assert [one.device.id for one in monitor.read()] == ["cuda:0", "ram"] and monitor.notes == ()
 
 
+def test_of_several_cards_one_that_is_lost_hides_no_other(fake: Fake, tmp_path: Path) -> None:
+    for name in "abcd":
+        fake.card(uuid=f"GPU-{name}")
+    fake.split(3)
+    monitor = Monitor(tmp_path, {}, fake.open)
+    assert [note.what for note in monitor.notes] == ["card 3 is split by MIG, which is not supported, and left out"]
+    fake.codes(1, memory=15)
+    assert [one.device.id for one in monitor.read()] == ["cuda:0", "cuda:2", "ram"]
+    assert monitor.lost == ("cuda:1",)
+    assert [note.what.partition(":")[0] for note in monitor.notes[1:]] == ["cuda"]
+    assert "cuda:1: NVIDIA's driver answers: GPU is lost" in monitor.notes[-1].what
+    fake.codes(1)
+    assert [one.device.id for one in monitor.read()] == ["cuda:0", "cuda:1", "cuda:2", "ram"]
+    assert monitor.lost == () and len(monitor.notes) == 1, "what lasts is told as long"
+
+
 def test_no_driver(fake: Fake, tmp_path: Path) -> None:
     fake.clear(9)
     monitor = Monitor(tmp_path, {}, fake.open)

@@ -63,9 +63,7 @@ def test_what_is_reused_is_what_would_be_computed(worker: Worker, kept: int) -> 
 def test_beside_others_as_alone(worker: Worker) -> None:
     prompts = [ids(seed, 120 + 60 * seed) for seed in range(6)]
     alone = [ask(worker, prompt, reuse=False)[0] for prompt in prompts]
-    for _ in range(
-        12
-    ):  # answers find remains of each other in lanes and on the shelf, and use up cells
+    for _ in range(12):  # answers find remains of each other in lanes and on the shelf, and use up cells
         beside = together(*[lambda prompt=prompt: ask(worker, prompt, reuse=True)[0] for prompt in prompts])
         for one, other in zip(alone, beside, strict=True):
             # Sums in another order differ by 0.003; a window that lacks tokens by ten times that.
