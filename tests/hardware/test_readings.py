@@ -66,7 +66,7 @@ def test_of_several_cards_one_that_is_lost_hides_no_other(fake: Fake, tmp_path: 
     assert "cuda:1: NVIDIA's driver answers: GPU is lost" in monitor.notes[-1].what
     fake.codes(1)
     assert [one.device.id for one in monitor.read()] == ["cuda:0", "cuda:1", "cuda:2", "ram"]
-    assert monitor.lost == () and len(monitor.notes) == 1, "what lasts is told as long"
+    assert not monitor.lost and len(monitor.notes) == 1, "what lasts is told as long"
 
 
 def test_no_driver(fake: Fake, tmp_path: Path) -> None:
