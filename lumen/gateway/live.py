@@ -68,6 +68,7 @@ class Active(Struct, gc=False):
             "attempts": len(self.journey.attempts),
             "tokens": trace.tokens if trace.delivered else 0,
             "age_ms": round((now - self.started) * 1000),
+            "reason": self.journey.attempts[0].reason if self.journey.attempts else None,
         }
 
     def told(self, now: float) -> dict[str, Any]:

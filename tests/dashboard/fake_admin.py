@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lumen_cli.client import Admin
-from lumen_cli.errors import NotRunning
+from lumen_cli.errors import CliError, NotRunning
 
 
 class FakeAdmin(Admin):
-    """`frames`: put one in to have it shown; `None` ends the connection. `calls`: what was asked."""
+    """`frames`: put one in to have it shown; `None` ends the connection. `calls`: what was asked.
+
+    `refuses`: what every call comes to.
+    """
 
     def __init__(self, *frames: dict[str, Any] | None) -> None:
         super().__init__(Path("/nowhere"))
@@ -21,6 +24,7 @@ class FakeAdmin(Admin):
             self.frames.put_nowait(frame)
         self.calls: list[tuple[str, Any]] = []
         self.answers: dict[str, Any] = {}
+        self.refuses: CliError | None = None
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         while (frame := await self.frames.get()) is not None:
@@ -28,9 +32,13 @@ class FakeAdmin(Admin):
         raise NotRunning
 
     def get(self, path: str) -> Any:
-        self.calls.append((path, None))
-        return self.answers.get(path, {})
+        return self._told(path, None)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._told(path, body)
+
+    def _told(self, path: str, body: dict[str, Any] | None) -> Any:
         self.calls.append((path, body))
-        return {}
+        if self.refuses is not None:
+            raise self.refuses
+        return self.answers.get(path, {})

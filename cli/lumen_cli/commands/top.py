@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from shlex import quote
+from typing import Any
 
 import typer
 
@@ -44,36 +45,39 @@ def top(
         Dashboard(admin).run()
 
 
-async def _first(admin: Admin) -> dict[str, object]:
+async def _first(admin: Admin) -> dict[str, Any]:
     async for frame in admin.events():
         return frame
     raise NotRunning
 
 
-def _print(frame: dict[str, object]) -> None:
-    from lumen_cli.dashboard import rows
+def _print(frame: dict[str, Any]) -> None:
+    from lumen_cli.dashboard import columns, rows
     from lumen_cli.dashboard.board import Board
+    from lumen_cli.dashboard.words import dollars, ms
 
     board = Board()
     board.take(frame)
     totals = board.totals
-    say("  ".join(board.alarms()) or "all is well")
+    say("\n".join(alarm.text for alarm in board.alarms()) or "all is well")
     say(
-        f"{totals.rps:.1f} requests/s, {totals.tps:.0f} tokens/s, first token {rows.ms(totals.p50)} / "
-        f"{rows.ms(totals.p95)} / {rows.ms(totals.p99)} (p50/p95/p99), {totals.errors:.1%} errors, "
-        f"${totals.spent:.2f} today, {totals.in_flight} under way"
+        f"{totals.rps:.1f} requests/s, {totals.tps:.0f} tokens/s, first token {ms(totals.p50)} / {ms(totals.p95)} / "
+        f"{ms(totals.p99)} (p50/p95/p99), {totals.errors:.1%} errors, {dollars(totals.spent)} today, "
+        f"{totals.in_flight} under way"
     )
-    for columns, found in (
-        (rows.ROUTES, rows.routes(board.frame["routes"])),
-        (rows.TARGETS, rows.targets(board.frame["targets"])),
-        (rows.REPLICAS, rows.replicas(board.frame["models"])),
-        (rows.TRIALS, rows.trials(board.frame.get("trials") or {})),
-        (rows.FAILOVERS, rows.failovers(board.frame["failovers"])[:5]),
-        (rows.REQUESTS, rows.requests(board.matching(""))[:10]),
+    for heads, found in (
+        (columns.ROUTES, rows.routes(frame["routes"])),
+        (columns.TARGETS, rows.targets(frame["targets"], board.at)),
+        (columns.REPLICAS, rows.replicas(frame["models"], board.at)),
+        (columns.DEVICES, rows.devices(frame.get("devices", ()))),
+        (columns.BUDGETS, rows.budgets(frame.get("money") or {})),
+        (columns.TRIALS, rows.trials(frame.get("trials") or {}, board.at)),
+        (columns.FAILOVERS, rows.failovers(frame["failovers"])[:5]),
+        (columns.REQUESTS, rows.requests(board.matching("", 10))),
     ):
         if found:
             say()
-            table(columns, [cells for _, cells in found])
+            table([column.name for column in heads], [cells for _, cells in found])
 
 
 def _serve(port: int) -> None:

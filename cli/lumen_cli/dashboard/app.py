@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
-from textual.widgets import Footer, Header, Input, Static, TabbedContent, TabPane
+from textual.screen import Screen
+from textual.widgets import Footer, Input, TabbedContent, TabPane
 
 from lumen_cli.client import Admin
-from lumen_cli.dashboard import rows
+from lumen_cli.dashboard import telling
 from lumen_cli.dashboard.board import Board
 from lumen_cli.dashboard.grid import Grid
-from lumen_cli.dashboard.panes import Listing, Overview, Pane, Requests
+from lumen_cli.dashboard.panes import PANES, Pane, Requests
+from lumen_cli.dashboard.status import Status
+from lumen_cli.dashboard.windows import Log, Told
 from lumen_cli.errors import CliError
 
 # Seconds before another try to reach a gateway that is gone.
 _AGAIN = 1.0
-_HELP = """\
-1–7      the panes; Tab and the arrows move, Enter opens
-Enter    a request or failover: its whole story; a trial: both sides
-/        filter the requests, Esc leaves the filter
-f        follow the newest request, or stay where you are
-c        end the chosen request
-e r d    eject, restore, drain the chosen target
-R        restart the chosen model
-a b      approve the chosen canary, or roll it back
-y        copy the id or name of the chosen row
-t        light or dark
-Ctrl+P   every command by name
-q        leave; nothing here stops the gateway"""
-
-
-class Told(ModalScreen[None]):
-    """Some lines over the screen, until a key is pressed."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,question_mark", "dismiss", "Close")]
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def compose(self) -> ComposeResult:
-        yield Static(self._text, markup=False, id="told")
+# Where the keys that are not everywhere mean something: action → pane.
+_ONLY = {
+    "steer": "targets", "cancel": "requests", "follow": "requests", "decide": "trials",
+    "model": "engines", "log": "engines",
+}  # fmt: skip
 
 
 class Dashboard(App[None]):
@@ -59,23 +40,25 @@ class Dashboard(App[None]):
     TITLE = "Lumen"
     CSS_PATH = "dashboard.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number + 1), f"pane('{name}')", show=False) for number, name in enumerate(
-            ("overview", "targets", "failovers", "requests", "routes", "engines", "trials"))),
+        *(Binding(str(number), f"pane('{name}')", show=False) for number, (name, _) in enumerate(PANES, 1)),
         Binding("question_mark", "help", "Help"),
+        Binding("e", "steer('eject')", "Eject"),
+        Binding("r", "steer('restore')", "Restore"),
+        Binding("d", "steer('drain')", "Drain"),
         Binding("slash", "filter", "Filter"),
         Binding("escape", "leave_filter", show=False),
-        Binding("f", "follow", "Follow", show=False),
-        Binding("c", "cancel", "End request", show=False),
-        Binding("e", "steer('eject')", "Eject", show=False),
-        Binding("r", "steer('restore')", "Restore", show=False),
-        Binding("d", "steer('drain')", "Drain", show=False),
-        Binding("R", "restart", "Restart model", show=False),
-        Binding("a", "decide('approve')", "Approve", show=False),
-        Binding("b", "decide('rollback')", "Roll back", show=False),
-        Binding("y", "copy", "Copy", show=False),
+        Binding("f", "follow", "Follow"),
+        Binding("c", "cancel", "End request"),
+        Binding("s", "model('sleep')", "Sleep"),
+        Binding("w", "model('wake')", "Wake"),
+        Binding("R", "model('restart')", "Restart"),
+        Binding("l", "log", "Log"),
+        Binding("a", "decide('approve')", "Approve"),
+        Binding("b", "decide('rollback')", "Roll back"),
+        Binding("y", "copy", "Copy"),
         Binding("t", "light", "Light/dark", show=False),
         Binding("q", "quit", "Quit"),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, admin: Admin) -> None:
         super().__init__()
@@ -83,36 +66,11 @@ class Dashboard(App[None]):
         self.board = Board()
 
     def compose(self) -> ComposeResult:
-        yield Header(show_clock=True)
+        yield Status()
         with TabbedContent(initial="overview"):
-            with TabPane("1 Overview", id="overview"):
-                yield Overview()
-            with TabPane("2 Targets", id="targets"):
-                yield Listing(
-                    rows.TARGETS, lambda b: rows.targets(b.frame.get("targets", [])), "No target was asked yet."
-                )
-            with TabPane("3 Failovers", id="failovers"):
-                yield Listing(
-                    rows.FAILOVERS,
-                    lambda b: rows.failovers(b.frame.get("failovers", ())),
-                    "Nothing had to go on elsewhere.",
-                )
-            with TabPane("4 Requests", id="requests"):
-                yield Requests()
-            with TabPane("5 Routes", id="routes-tab"):
-                yield Listing(
-                    rows.ROUTES, lambda b: rows.routes(b.frame.get("routes", {})), "No route was asked for yet."
-                )
-            with TabPane("6 Engines", id="engines"):
-                yield Listing(
-                    rows.REPLICAS, lambda b: rows.replicas(b.frame.get("models", ())), "No local model is configured."
-                )
-            with TabPane("7 Trials", id="trials"):
-                yield Listing(
-                    rows.TRIALS,
-                    lambda b: rows.trials(b.frame.get("trials") or {}),
-                    "No shadow and no canary. See: lumen shadow start --help",
-                )
+            for number, (name, make) in enumerate(PANES, start=1):
+                with TabPane(f"{number} {name.capitalize()}", id=name):
+                    yield make()
         yield Footer()
 
     def on_ready(self) -> None:
@@ -127,13 +85,15 @@ class Dashboard(App[None]):
                     self.board.take(frame)
                     self.draw()
             except CliError as error:
-                self.board.lose(str(error))
+                self.board.lose(f"no connection: {error}")
                 self.draw()
             await asyncio.sleep(_AGAIN)
 
     def draw(self) -> None:
         """Show the board in the pane that is seen; the others are drawn when they are."""
-        self.sub_title = "no connection" if self.board.lost else f"{self.board.totals.rps:.1f} requests/s"
+        first = self.screen_stack[0]
+        first.query_one(Status).show(self.board)
+        self._tabs().set_class(self.board.lost is not None, "stale")
         self._pane().refresh_from(self.board)
 
     def on_tabbed_content_tab_activated(self) -> None:
@@ -142,40 +102,78 @@ class Dashboard(App[None]):
     def _enter(self) -> None:
         """A pane comes to be seen."""
         self.draw()
+        self.refresh_bindings()
         if isinstance(self.focused, Input):
             return
         # So that the arrows and Enter go to the table without a Tab first.
-        for grid in self._pane().query(Grid):
-            if grid.display:
-                grid.focus(scroll_visible=False)
+        for widget in self._pane().query("Grid, VerticalScroll"):
+            if widget.display and widget.can_focus:
+                widget.focus(scroll_visible=False)
                 break
 
     def _pane(self) -> Pane:
-        return self._tabs().get_pane(self._tabs().active).query_one(Pane)
+        return self._tabs().get_pane(self.active).query_one(Pane)
 
     def _tabs(self) -> TabbedContent:
         # On the first screen: a window over it has no tabs.
         return self.screen_stack[0].query_one(TabbedContent)
 
-    def _chosen(self) -> str | None:
-        pane = self._pane()
-        return pane.chosen if isinstance(pane, Listing) else None
+    @property
+    def active(self) -> str:
+        """The name of the pane that is seen."""
+        return self._tabs().active
+
+    @property
+    def chosen(self) -> str | None:
+        """The key of the row the cursor is on."""
+        return self._pane().chosen
 
     # -- keys --------------------------------------------------------------------------------------------
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys mean something only where what they change is seen."""
+        return action not in _ONLY or _ONLY[action] == self.active
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every key that means something now, for the palette, with what Textual itself has."""
+        yield from super().get_system_commands(screen)
+        for binding in self.BINDINGS:
+            if not isinstance(binding, Binding) or not binding.description:
+                continue
+            name, *_ = binding.action.split("(")
+            if name not in ("quit", "help") and self.check_action(name, ()):
+                about = f"{self.chosen}" if name in _ONLY and self.chosen else "Everywhere"
+                yield SystemCommand(binding.description, f"{about} ({binding.key})", self._runs(binding.action))
+        for name, _ in PANES:
+            yield SystemCommand(f"Go to {name.capitalize()}", "A pane", self._runs(f"pane('{name}')"))
+        yield SystemCommand("Help", "What every key does", self.action_help)
+
+    def _runs(self, action: str) -> Any:
+        async def run() -> None:
+            await self.run_action(action)
+
+        return run
+
     def action_pane(self, name: str) -> None:
-        self._tabs().active = "routes-tab" if name == "routes" else name
+        self._tabs().active = name
         self.call_after_refresh(self._enter)
 
     def action_help(self) -> None:
-        self.push_screen(Told(_HELP))
+        self.push_screen(Told(telling.KEYS.splitlines(), title="Keys"))
 
     def action_filter(self) -> None:
         self._tabs().active = "requests"
-        self.query_one("#filter", Input).focus()
+        self.query_one(Requests).ask()
 
     def action_leave_filter(self) -> None:
-        self.query_one(Requests).query_one(Grid).focus()
+        if isinstance(self.focused, Input):
+            self.query_one(Requests).answered()
+
+    def on_input_changed(self) -> None:
+        self.draw()
+
+    def on_input_submitted(self) -> None:
+        self.action_leave_filter()
 
     def action_follow(self) -> None:
         pane = self.query_one(Requests)
@@ -186,51 +184,80 @@ class Dashboard(App[None]):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
 
     def action_copy(self) -> None:
-        if chosen := self._chosen():
-            word = chosen.partition(" ")[0]
+        if self.chosen:
+            kind, _, rest = self.chosen.partition(" ")
+            word = rest if self.active == "trials" else kind
             self.copy_to_clipboard(word)
             self.notify(f"copied {word}")
 
-    def on_data_table_row_selected(self) -> None:
-        chosen = self._chosen()
-        if chosen and self._tabs().active in ("requests", "failovers"):
-            self.run_worker(self._open(f"/admin/requests/{chosen.partition(' ')[0]}", rows.tries))
-        elif chosen and self._tabs().active == "trials":
-            kind, _, route = chosen.partition(" ")
-            self.run_worker(self._open(f"/admin/{kind}/{quote(route, safe='/')}", rows.sides))
+    def on_grid_moved(self) -> None:
+        if self.active == "routes":
+            self.draw()
 
-    async def _open(self, path: str, told: Callable[[dict[str, Any]], list[str]]) -> None:
-        found = await self._ask("get", path)
+    def on_grid_opened(self, event: Grid.Opened) -> None:
+        match self.active:
+            case "requests" | "failovers":
+                self.run_worker(self._open_request(event.key.partition(" ")[0]))
+            case "trials":
+                self.run_worker(self._open_trial(*event.key.split(" ", 1)))
+            case "targets":
+                for one in self.board.frame.get("targets", ()):
+                    if one["name"] == event.key:
+                        self.push_screen(Told(telling.target(one, self.board.at), event.key, "Target"))
+            case "engines":
+                self.action_log()
+
+    async def _open_request(self, request: str) -> None:
+        found = await self._ask("get", f"/admin/requests/{request}")
         if found is not None:
-            self.push_screen(Told("\n".join(told(found))))
+            here = [one for one in self.board.frame.get("failovers", ()) if one["request_id"] == request]
+            self.push_screen(Told(telling.request(found, here), request, "Request"))
+
+    async def _open_trial(self, kind: str, route: str) -> None:
+        found = await self._ask("get", f"/admin/{kind}/{quote(route, safe='/')}")
+        if found is not None:
+            self.push_screen(Told(telling.sides(found), title=kind.capitalize()))
+
+    def action_log(self) -> None:
+        model, _, number = (self.chosen or "").rpartition(" ")
+        if number.isdecimal():
+
+            async def read() -> Sequence[str] | None:
+                found = await self._ask("get", f"/admin/logs/{quote(model)}/{number}")
+                return None if found is None else found["lines"]
+
+            self.push_screen(Log(read, f"{model} #{number}"))
 
     def action_cancel(self) -> None:
-        if self._tabs().active == "requests" and (chosen := self._chosen()):
-            self.run_worker(self._ask("post", "/admin/cancel", {"request": chosen}))
+        if self.chosen:
+            self._do("/admin/cancel", {"request": self.chosen}, f"ended {self.chosen}")
 
     def action_steer(self, action: str) -> None:
-        if self._tabs().active == "targets" and (chosen := self._chosen()):
-            self.run_worker(self._ask("post", "/admin/targets", {"target": chosen, "action": action}))
+        if self.chosen:
+            self._do("/admin/targets", {"target": self.chosen, "action": action}, f"{action}: {self.chosen}")
 
-    def action_restart(self) -> None:
-        if self._tabs().active == "engines" and (chosen := self._chosen()):
-            self.run_worker(self._ask("post", "/admin/restart", {"model": chosen.rpartition(" ")[0] or chosen}))
+    def action_model(self, action: str) -> None:
+        if self.chosen:
+            model = self.chosen.rpartition(" ")[0]
+            self._do(f"/admin/{action}", {"model": model}, f"{action}: {model}")
 
     def action_decide(self, action: str) -> None:
-        chosen = self._chosen() if self._tabs().active == "trials" else None
-        kind, _, route = (chosen or "").partition(" ")
+        kind, _, route = (self.chosen or "").partition(" ")
         if kind == "canary":
-            body = {"route": route, "action": action, "options": "{}"}
-            self.run_worker(self._ask("post", "/admin/canary", body))
+            self._do("/admin/canary", {"route": route, "action": action, "options": "{}"}, f"{action}: {route}")
+
+    def _do(self, path: str, body: dict[str, Any], done: str) -> None:
+        async def do() -> None:
+            if await self._ask("post", path, body) is not None:
+                self.notify(done)
+
+        self.run_worker(do())
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One call of the admin API, off the loop; what goes wrong is told in a corner."""
+        """One call of the admin API, off the loop; what goes wrong is told in a corner, and `None` comes back."""
         try:
             call = (lambda: self._admin.get(path)) if method == "get" else (lambda: self._admin.post(path, body))
-            answer = await asyncio.to_thread(call)
+            return await asyncio.to_thread(call)
         except CliError as error:
             self.notify(str(error), severity="error")
             return None
-        if method == "post":
-            self.notify("done")
-        return answer

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
-# Points of a plot, four a second; requests that are kept to look at.
-POINTS = 240
+from lumen_cli.dashboard.alarms import Alarm, alarms
+
+# Points of a plot, one a second; requests that are kept to look at.
+POINTS = 300
 KEPT = 500
+_TIMES = ("p50", "p95", "p99")
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Figures over all routes for the last minute. Times in milliseconds, `spent` today in dollars."""
+    """Figures over all routes for the last minute. Times in milliseconds; `spent` today in micro-dollars, and the most
+    that the box may, where that is limited."""
 
     rps: float = 0.0
     tps: float = 0.0
@@ -23,6 +28,7 @@ class Totals:
     p95: float | None = None
     p99: float | None = None
     spent: float = 0.0
+    budget: float | None = None
     in_flight: int = 0
 
 
@@ -33,7 +39,8 @@ class Board:
     frame: Mapping[str, Any] = field(default_factory=dict)
     lost: str | None = "connecting"
     requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
-    plots: dict[str, deque[float]] = field(default_factory=dict)
+    plots: dict[str, deque[tuple[float | None, ...]]] = field(default_factory=dict)
+    _second: int = 0
 
     def take(self, frame: Mapping[str, Any]) -> None:
         """Take in the next frame."""
@@ -46,19 +53,29 @@ class Board:
         routes = frame.get("routes", {})
         for name in [name for name in self.plots if name not in routes]:
             del self.plots[name]
-        for name, figures in routes.items():
-            points = self.plots.setdefault(name, deque(maxlen=POINTS))
-            points.append((figures.get("ttft_ms") or {}).get("p95") or 0.0)
+        if int(frame["at"]) != self._second:
+            self._second = int(frame["at"])
+            for name, figures in routes.items():
+                times = figures.get("ttft_ms") or {}
+                points = self.plots.setdefault(name, deque(maxlen=POINTS))
+                points.append(tuple(times.get(share) for share in _TIMES))
 
     def lose(self, why: str) -> None:
         """There is no connection any more; what was known stays to be seen."""
         self.lost = why
 
     @property
+    def at(self) -> float:
+        """When the frame was made, by the gateway's clock; all lengths of time are seen from there."""
+        return float(self.frame.get("at", 0.0))
+
+    @property
     def totals(self) -> Totals:
         routes = self.frame.get("routes", {}).values()
+        money = self.frame.get("money") or {}
         rps = sum(route["rps"] for route in routes)
         first = _slowest(routes)
+        daily = (one["cap"] for one in money.get("budgets", ()) if (one["scope"], one["limit"]) == ("box", "day"))
         return Totals(
             rps=rps,
             tps=sum(route["tps"] for route in routes),
@@ -66,45 +83,31 @@ class Board:
             p50=first.get("p50"),
             p95=first.get("p95"),
             p99=first.get("p99"),
-            spent=spent_today(self.frame.get("money") or {}),
+            spent=money.get("today") or 0.0,
+            budget=next(daily, None),
             in_flight=(self.frame.get("requests") or {}).get("in_flight", 0),
         )
 
-    def alarms(self) -> list[str]:
+    def alarms(self) -> list[Alarm]:
         """What is wrong, the worst first; empty where nothing is."""
-        found = [self.lost] if self.lost else []
-        money = self.frame.get("money") or {}
-        if why := (money.get("ledger") or {}).get("why"):
-            found.append(f"the ledger is in trouble, paid requests are refused: {why}")
-        out = [target["name"] for target in self.frame.get("targets", ()) if target["state"] == "open"]
-        if out:
-            found.append(f"out: {', '.join(out)}")
-        found += [f"{m['name']}: {m['missing']}" for m in self.frame.get("models", ()) if m.get("missing")]
-        if self.totals.errors > 0.05:
-            found.append(f"{self.totals.errors:.0%} of the requests fail")
-        if self.frame.get("draining"):
-            found.append("the gateway is shutting down")
-        return found
+        return alarms(self.frame, self.totals.errors, self.lost)
 
-    def matching(self, words: str) -> list[dict[str, Any]]:
+    def busiest(self, most: int) -> list[str]:
+        """The routes with most requests."""
+        routes = self.frame.get("routes", {})
+        return sorted(routes, key=lambda name: (-routes[name]["rps"], name))[:most]
+
+    def matching(self, words: str, most: int = KEPT) -> list[dict[str, Any]]:
         """The requests under way and those that ended, newest first, that hold every word somewhere."""
         wanted = words.lower().split()
-        rows = [{**one, "outcome": "…", "ms": one["age_ms"]} for one in self.frame.get("active", ())]
-        rows += reversed(self.requests)
-        return [row for row in rows if all(word in _text(row) for word in wanted)]
+        active = ({**one, "outcome": "…", "ms": one["age_ms"]} for one in reversed(self.frame.get("active", ())))
+        rows: Iterator[dict[str, Any]] = chain(active, reversed(self.requests))
+        return list(islice((row for row in rows if all(word in _text(row) for word in wanted)), most))
 
 
-def spent_today(money: Mapping[str, Any]) -> float:
-    """Dollars, where the gateway tells."""
-    value = money.get("today")
-    return value / 1_000_000 if isinstance(value, int | float) else 0.0
-
-
-def _slowest(routes: Any) -> Mapping[str, Any]:
+def _slowest(routes: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The times of the route with the slowest tail: what hides in an average is what an operator looks for."""
-    told: Sequence[Mapping[str, Any]] = [
-        route["ttft_ms"] for route in routes if route["ttft_ms"].get("p95") is not None
-    ]
+    told: list[Mapping[str, Any]] = [route["ttft_ms"] for route in routes if route["ttft_ms"].get("p95") is not None]
     return max(told, key=lambda times: times["p95"], default={})
 
 

@@ -3,132 +3,220 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.widget import Widget
-from textual.widgets import Input, Label, Sparkline, Static
+from textual.widgets import Input, Static
 
-from lumen_cli.dashboard import rows
+from lumen_cli.dashboard import columns, rows
 from lumen_cli.dashboard.board import Board
-from lumen_cli.dashboard.grid import Grid
+from lumen_cli.dashboard.fit import Column
+from lumen_cli.dashboard.grid import MOST, Grid
+from lumen_cli.dashboard.plot import Plot
 from lumen_cli.dashboard.rows import Row
+from lumen_cli.dashboard.status import Tiles
 
-# Routes with a plot of their own; more do not fit beside each other.
+# Routes with a plot of their own beside each other, and the characters that one needs.
 _PLOTS = 4
+_PLOT_WIDTH = 36
+# Lines of what is wrong.
+_ALARMS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a pane and where its rows come from. `chooses`: see `Grid`."""
+
+    name: str
+    columns: Sequence[Column]
+    read: Callable[[Board], list[Row]]
+    chooses: bool = False
+
+
+def _routes(board: Board) -> list[Row]:
+    return rows.routes(board.frame.get("routes", {}))
+
+
+def _models(board: Board) -> list[Row]:
+    return rows.models(board.frame.get("models", ()))
+
+
+def _replicas(board: Board) -> list[Row]:
+    return rows.replicas(board.frame.get("models", ()), board.at)
+
+
+def _targets(board: Board) -> list[Row]:
+    return rows.targets(board.frame.get("targets", ()), board.at)
+
+
+def _failovers(board: Board) -> list[Row]:
+    return rows.failovers(board.frame.get("failovers", ()))
+
+
+def _trials(board: Board) -> list[Row]:
+    return rows.trials(board.frame.get("trials") or {}, board.at)
+
+
+DEVICES = Table("devices", columns.DEVICES, lambda board: rows.devices(board.frame.get("devices", ())))
+BUDGETS = Table("budgets", columns.BUDGETS, lambda board: rows.budgets(board.frame.get("money") or {}))
 
 
 class Pane(Vertical):
-    """One tab. `refresh_from` is called with every frame while it is seen."""
+    """One tab: its tables, those without rows left out. `refresh_from` is called with every frame while it is seen."""
 
-    def refresh_from(self, board: Board) -> None:
-        raise NotImplementedError
-
-
-class Listing(Pane):
-    """A pane that is one table. `read`: its rows from the board."""
-
-    def __init__(self, columns: Sequence[str], read: Callable[[Board], list[Row]], empty: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._columns, self._read, self._empty = columns, read, empty
+    def __init__(self, *tables: Table) -> None:
+        super().__init__()
+        self._tables = tables
 
     def compose(self) -> ComposeResult:
-        yield Grid(self._columns)
-        yield Static(self._empty, classes="empty")
+        for table in self._tables:
+            yield Grid(table.columns, id=table.name, chooses=table.chooses)
 
     def refresh_from(self, board: Board) -> None:
-        found = self._read(board)
-        grid = self.query_one(Grid)
+        for table in self._tables:
+            self._fill(table, table.read(board))
+
+    def _fill(self, table: Table, found: list[Row]) -> None:
+        grid = self.query_one(f"#{table.name}", Grid)
         grid.show(found)
         grid.display = bool(found)
-        self.query_one(".empty").display = not found
 
     @property
     def chosen(self) -> str | None:
-        return self.query_one(Grid).chosen
+        """The key of the row the cursor is on, where there is a cursor."""
+        return None
+
+
+class Listing(Pane):
+    """A pane with one table to choose from, after `others`. `empty`: what is said where it has no rows."""
+
+    def __init__(self, heads: Sequence[Column], read: Callable[[Board], list[Row]], empty: str, *others: Table) -> None:
+        super().__init__(*others, Table("list", heads, read, chooses=True))
+        self._empty = empty
+
+    def compose(self) -> ComposeResult:
+        yield from super().compose()
+        yield Static(self._empty, classes="empty")
+
+    def refresh_from(self, board: Board) -> None:
+        super().refresh_from(board)
+        self.query_one(".empty").display = not self.grid.display
+
+    @property
+    def grid(self) -> Grid:
+        return self.query_one("#list", Grid)
+
+    @property
+    def chosen(self) -> str | None:
+        return self.grid.chosen
 
 
 class Requests(Listing):
     """The requests, filtered by what is typed above them; `follow` keeps the newest in sight."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self) -> None:
         self.words = ""
         self.follow = True
         super().__init__(
-            rows.REQUESTS, lambda board: rows.requests(board.matching(self.words)), "No request yet.", **options
+            columns.REQUESTS, lambda b: rows.requests(b.matching(self.words, MOST)), "No such request yet."
         )
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="filter: words of a route, target, key, outcome, id", id="filter")
+        words = Input(placeholder="/ filter: words of a route, target, key, outcome, reason, id", id="filter")
+        # Only when it is asked for: keys of the pane would be typed into it.
+        words.can_focus = False
+        yield words
         yield from super().compose()
+
+    def ask(self) -> None:
+        """Have words typed."""
+        words = self.query_one("#filter", Input)
+        words.can_focus = True
+        words.focus()
+
+    def answered(self) -> None:
+        """What was typed stays in force; keys are the pane's again."""
+        self.grid.focus()
+        self.query_one("#filter", Input).can_focus = False
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self.words = event.value
 
+    def _fill(self, table: Table, found: list[Row]) -> None:
+        self.grid.show(found, follow=self.follow)
+        self.grid.display = bool(found)
+
+
+class Routes(Listing):
+    """The routes, and the plot of the chosen one."""
+
+    def __init__(self) -> None:
+        super().__init__(columns.ROUTES, _routes, "No route was asked for yet.")
+
+    def compose(self) -> ComposeResult:
+        yield from super().compose()
+        yield Plot()
+
     def refresh_from(self, board: Board) -> None:
         super().refresh_from(board)
-        if self.follow:
-            self.query_one(Grid).move_cursor(row=0, animate=False)
+        plot, name = self.query_one(Plot), self.chosen
+        plot.display = name is not None
+        if name is not None:
+            plot.show(f"{name}: first token, ms", board.plots.get(name, ()))
 
 
 class Overview(Pane):
     """Is anything wrong, is it fast, what does it cost?"""
 
+    def __init__(self) -> None:
+        super().__init__(
+            Table("routes", columns.ROUTES, _routes),
+            Table("models", columns.MODELS, _models),
+            DEVICES,
+            BUDGETS,
+        )
+        self._told = Text()
+
     def compose(self) -> ComposeResult:
         yield Static(id="alarms")
-        with Horizontal(id="tiles"):
-            for name in ("requests/s", "tokens/s", "first token", "errors", "today", "under way"):
-                with Vertical(classes="tile"):
-                    yield Label(name, classes="name")
-                    yield Static("-", id=_id(name))
+        yield Tiles()
         with Horizontal(id="plots"):
-            for number in range(_PLOTS):
-                with Vertical(classes="plot", id=f"plot{number}"):
-                    yield Label("", classes="name")
-                    yield Sparkline([], summary_function=max)
+            for _ in range(_PLOTS):
+                yield Plot()
         with VerticalScroll():
-            yield Grid(rows.ROUTES, id="routes")
-            yield Grid(rows.REPLICAS, id="residents")
-            yield Grid(rows.BUDGETS, id="budgets")
+            yield from super().compose()
 
     def refresh_from(self, board: Board) -> None:
-        alarms, totals = board.alarms(), board.totals
-        bar = self.query_one("#alarms", Static)
-        bar.update("  ".join(alarms) if alarms else "all is well")
-        bar.set_class(bool(alarms), "bad")
-        times = "/".join(rows.ms(value).removesuffix(" ms") for value in (totals.p50, totals.p95, totals.p99))
-        for name, value in (
-            ("requests/s", f"{totals.rps:.1f}"),
-            ("tokens/s", f"{totals.tps:.0f}"),
-            ("first token", f"{times} ms"),
-            ("errors", f"{totals.errors:.1%}"),
-            ("today", f"${totals.spent:.2f}"),
-            ("under way", str(totals.in_flight)),
-        ):
-            self.query_one(f"#{_id(name)}", Static).update(value)
-        self._plots(board)
-        frame = board.frame
-        self._fill("#routes", rows.routes(frame.get("routes", {})))
-        self._fill("#residents", rows.replicas(frame.get("models", ())))
-        self._fill("#budgets", rows.budgets(frame.get("money") or {}))
-
-    def _plots(self, board: Board) -> None:
-        busiest = rows.routes(board.frame.get("routes", {}))[:_PLOTS]
-        for number in range(_PLOTS):
-            plot: Widget = self.query_one(f"#plot{number}")
+        super().refresh_from(board)
+        self._alarms(board)
+        self.query_one(Tiles).show(board.totals)
+        busiest = board.busiest(min(max(self.size.width // _PLOT_WIDTH, 1), _PLOTS))
+        self.query_one("#plots").display = bool(busiest)
+        for number, plot in enumerate(self.query(Plot)):
             plot.display = number < len(busiest)
             if plot.display:
-                name = busiest[number][0]
-                points = board.plots[name]
-                plot.query_one(Label).update(f"{name}: first token p95, now {rows.ms(points[-1])}")
-                plot.query_one(Sparkline).data = list(points)
+                plot.show(busiest[number], board.plots.get(busiest[number], ()))
 
-    def _fill(self, where: str, found: list[Row]) -> None:
-        grid = self.query_one(where, Grid)
-        grid.show(found)
-        grid.display = bool(found)
+    def _alarms(self, board: Board) -> None:
+        alarms, styles = board.alarms(), {"bad": "bold red", "warn": "yellow"}
+        told = Text("\n").join(Text(f"▲ {one.text}", styles[one.level]) for one in alarms[:_ALARMS])
+        if told == self._told:
+            return
+        self._told = told
+        lines = self.query_one("#alarms", Static)
+        lines.display = bool(alarms)
+        lines.update(told)
 
 
-def _id(name: str) -> str:
-    return "tile-" + name.replace(" ", "-").replace("/", "-")
+# Name and maker of every pane, in their order.
+PANES: tuple[tuple[str, Callable[[], Pane]], ...] = (
+    ("overview", Overview),
+    ("targets", lambda: Listing(columns.TARGETS, _targets, "No target was asked yet.")),
+    ("failovers", lambda: Listing(columns.FAILOVERS, _failovers, "Nothing had to go on elsewhere.")),
+    ("requests", Requests),
+    ("routes", Routes),
+    ("engines", lambda: Listing(columns.REPLICAS, _replicas, "No local model is configured.", DEVICES)),
+    ("trials", lambda: Listing(columns.TRIALS, _trials, "No shadow and no canary: lumen shadow start --help")),
+)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lumen_cli import trials as tried
-from lumen_cli.output import ago
-from lumen_cli.standing import budgets as budget_rows
-from lumen_cli.standing import targets as target_rows
+from lumen_cli.dashboard.alarms import NOTICED, SLOW, slowness
+from lumen_cli.dashboard.words import age, bar, clock, dollars, grade, ms, short_ms, state, toned
+from lumen_cli.output import size
 
 Row = tuple[str, tuple[str, ...]]
-
-ROUTES = ("route", "req/s", "tok/s", "p50", "p95", "p99", "errors", "cost $")
-TARGETS = ("target", "state", "for", "why", "in flight", "share", "errors", "first token p50/p95")
-FAILOVERS = ("when", "from", "to", "rung", "at", "seam", "client saw", "why", "request")
-REQUESTS = ("route", "target", "outcome", "tokens", "first", "total", "tries", "key", "reason", "request")
-REPLICAS = ("model", "#", "state", "doing", "pid", "restarts", "in flight")
-TRIALS = ("trial", "route", "candidate", "state", "share", "seen", "evidence", "for")
-BUDGETS = ("budget", "of", "limit", "spent", "held")
-DEVICES = ("device", "memory", "used", "busy", "temperature", "held by")
 
 
 def routes(found: Mapping[str, Any]) -> list[Row]:
@@ -32,16 +22,34 @@ def routes(found: Mapping[str, Any]) -> list[Row]:
                 f"{route['rps']:.1f}",
                 f"{route['tps']:.0f}",
                 *(ms(route["ttft_ms"].get(share)) for share in ("p50", "p95", "p99")),
-                f"{route['errors']:.1%}",
-                f"{route['cost'] / 1e12:.6f}",
+                grade(f"{route['errors']:.1%}", route["errors"], 0.01, 0.05),
+                dollars(route["cost"] / 1e6),
             ),
         )
-        for name, route in sorted(found.items(), key=lambda pair: -pair[1]["rps"])
+        for name, route in sorted(found.items(), key=lambda pair: (-pair[1]["rps"], pair[0]))
     ]
 
 
-def targets(found: Sequence[dict[str, Any]]) -> list[Row]:
-    return [(str(cells[0]), _cells(cells)) for cells in target_rows(found)]
+def targets(found: Sequence[Mapping[str, Any]], at: float) -> list[Row]:
+    """`at`: when the frame was made."""
+    return [(one["name"], _target(one, at)) for one in found]
+
+
+def _target(one: Mapping[str, Any], at: float) -> tuple[str, ...]:
+    history = one.get("first_token_ms") or {}
+    now, times = one.get("usual_first_token_ms"), slowness(one) or 0.0
+    noticed = times if now is not None and now >= NOTICED else 0.0
+    mark = f" ▲{times:.2g}×" if noticed >= 1.5 else ""
+    return (
+        one["name"],
+        state(one["state"]),
+        age(at - one["since"]) if one.get("since") else "-",
+        f"{one['in_flight']}, {one['share']:.0%}",
+        grade(f"{one['error_rate']:.0%}", one["error_rate"], 0.05, 0.2),
+        grade(ms(now) + mark, noticed, 1.5, SLOW),
+        f"{short_ms(history.get('p50'))}/{ms(history.get('p95'))}" if history else "-",
+        one.get("why") or "-",
+    )
 
 
 def failovers(found: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -52,9 +60,9 @@ def failovers(found: Iterable[Mapping[str, Any]]) -> list[Row]:
                 clock(one["time"]),
                 one["source"],
                 one["to"],
-                one["rung"],
+                toned(one["rung"], "faint" if one["rung"] == "fresh" else "live"),
                 str(one["position"]),
-                "-" if one["seam_ms"] is None else f"{one['seam_ms']:.0f} ms",
+                "-" if one["seam_ms"] is None else grade(f"{one['seam_ms']:.0f} ms", one["seam_ms"], 1_000, 10_000),
                 one["client"],
                 one["why"],
                 one["request_id"],
@@ -71,11 +79,13 @@ def requests(found: Iterable[Mapping[str, Any]]) -> list[Row]:
             (
                 one["route"],
                 one.get("target") or "-",
-                one["outcome"] + "".join(f" ⤳{rung}" for rung in one.get("splices") or ()),
-                _tokens(one),
+                state(one["outcome"], "".join(f" ⤳{rung}" for rung in one.get("splices") or ()), "bad"),
+                tokens(one),
                 ms(one.get("ttft_ms")),
                 ms(one["ms"]),
+                f"${one['cost'] / 1e12:.6f}" if "cost" in one else "-",
                 str(one["attempts"]),
+                parts(one.get("parts_ms") or {}),
                 one.get("key") or "-",
                 one.get("reason") or "-",
                 one["id"],
@@ -85,87 +95,120 @@ def requests(found: Iterable[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
-def replicas(models: Iterable[Mapping[str, Any]]) -> list[Row]:
+def parts(found: Mapping[str, float]) -> str:
+    """What of the time to the first token is worth a word."""
+    return " + ".join(f"{name} {value:.0f}" for name, value in found.items() if value >= 1.0) or "-"
+
+
+def models(found: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """One row a model: who is resident, asleep, off."""
     rows: list[Row] = []
-    for model in models:
-        if not model.get("replicas"):
-            state = model.get("residency") or "off"
-            rows.append((model["name"], _cells((model["name"], None, state, model.get("missing"), None, None, None))))
-        for one in model.get("replicas") or ():
-            doing = one.get("why") or one.get("phase")
-            if one.get("phase") and one.get("pct") is not None:
-                doing = f"{one['phase']} {one['pct']:.0f} %"
-            cells = (one["model"], one["index"], one["state"], doing, one["pid"], one["restarts"], one["in_flight"])
-            rows.append((f"{one['model']} {one['index']}", _cells(cells)))
+    for model in found:
+        standing, replicas = model.get("standing") or {}, model.get("replicas") or ()
+        residency = standing.get("residency") or ("resident" if model.get("ready") else "off")
+        doing = model.get("missing") or next((text for one in replicas if (text := _doing(one)) != "-"), "-")
+        serving = sum(one["state"] == "ready" for one in replicas)
+        memory = ", ".join(f"{device} {size(held)}" for device, held in (standing.get("holds") or {}).items() if held)
+        wakes = (standing.get("wakes") or {}).get("asleep" if residency == "asleep" else "off")
+        cells = (
+            model["name"],
+            state(residency, f" ×{serving}" if serving > 1 else "", "bad"),
+            toned(doing, "bad") if model.get("missing") else doing,
+            memory or "-",
+            str(sum(one["in_flight"] for one in replicas)),
+            str(standing.get("waiting", 0)),
+            "-" if wakes is None else f"{wakes:.1f} s",
+        )
+        rows.append((model["name"], cells))
     return rows
 
 
-def trials(found: Mapping[str, Any]) -> list[Row]:
+def replicas(found: Iterable[Mapping[str, Any]], at: float) -> list[Row]:
+    """One row a replica, with what it is doing; one for a model without."""
+    rows: list[Row] = []
+    for model in found:
+        if not model.get("replicas"):
+            residency = (model.get("standing") or {}).get("residency") or "off"
+            missing = toned(model.get("missing") or "-", "bad" if model.get("missing") else "")
+            rows.append((f"{model['name']} -", (model["name"], "-", state(residency), "-", missing, "-", "-", "-")))
+        for one in model.get("replicas") or ():
+            cells = (
+                one["model"],
+                str(one["index"]),
+                state(one["state"]),
+                age(at - one["since"]) if one.get("since") else "-",
+                _doing(one),
+                str(one["in_flight"]),
+                grade(str(one["restarts"]), one["restarts"], 1, 3),
+                "-" if one["pid"] is None else str(one["pid"]),
+            )
+            rows.append((f"{one['model']} {one['index']}", cells))
+    return rows
+
+
+def _doing(one: Mapping[str, Any]) -> str:
+    """What went wrong, else the phase of its start with how far it is."""
+    if one.get("why"):
+        return toned(one["why"], "bad" if one["state"] == "crashed" else "warn")
+    if not one.get("phase") or one["state"] not in ("starting", "probing", "waking"):
+        return "-"
+    if one.get("pct") is None:
+        return str(one["phase"])
+    return f"{one['phase']} {bar(one['pct'] / 100)} {one['pct']:.0f} %"
+
+
+def devices(found: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The memories of the machine; cards have been full by design, so only the machine's own is cause for alarm."""
+    rows: list[Row] = []
+    for one in found:
+        share = one["used"] / one["total"] if one["total"] else 0.0
+        full = f"{bar(share)} {share:4.0%}"
+        cells = (
+            one["id"],
+            grade(full, share, 0.9, 0.97) if one["kind"] == "ram" else full,
+            size(one["used"]),
+            size(one["total"]),
+            size(one["charged"]),
+            "-" if one["busy"] is None else f"{bar(one['busy'] / 100)} {one['busy']:3d} %",
+            "-" if one["celsius"] is None else grade(f"{one['celsius']} °C", one["celsius"], 85, 95),
+            one["name"],
+        )
+        rows.append((one["id"], cells))
+    return rows
+
+
+def trials(found: Mapping[str, Any], at: float) -> list[Row]:
     """Canaries, then shadows; the key is kind and route."""
     rows: list[Row] = []
     for one in found.get("canaries", ()):
-        route, candidate, state, share, answers, evidence, since = tried.canary_row(one)
-        why = one["why"] or one["reason"]
-        told = f"{state} ({why})" if why else state
-        rows.append(
-            (f"canary {route}", ("canary", route, candidate, told, share, f"{answers} answers", evidence or "-", since))
-        )
+        route, candidate, phase, share, answers, evidence, _ = tried.canary_row(one)
+        word, why = one["phase"], one["why"] or one["reason"]
+        told = state(word, phase.removeprefix(word) + (f" ({why})" if why else ""))
+        seen, since = f"{answers} answers", age(at - one["started"])
+        rows.append((f"canary {route}", ("canary", route, candidate, told, share, seen, evidence or "-", since)))
     for one in found.get("shadows", ()):
-        route, candidate, share, pairs, spent, since, state, judge = tried.shadow_row(one)
-        cells = ("shadow", route, candidate, state, share, f"{pairs} pairs, {spent}", judge, since)
-        rows.append((f"shadow {route}", cells))
+        route, candidate, share, pairs, spent, _, running, judge = tried.shadow_row(one)
+        word = running.partition(" ")[0]
+        told, since = state(word, running.removeprefix(word)), age(at - one["started"])
+        rows.append(
+            (f"shadow {route}", ("shadow", route, candidate, told, share, f"{pairs} pairs, {spent}", judge, since))
+        )
     return rows
 
 
-def sides(told: Mapping[str, Any]) -> list[str]:
-    """A trial's report, line by line: incumbent and candidate side by side, and the verdict."""
-    lines = [("", "incumbent", "candidate"), *tried.sides(told["report"])]
-    widths = [max(len(line[at]) for line in lines) for at in range(3)]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return [f"{told['candidate']} on {told['route']}", "", *shown, "", *tried.verdict(told["report"])]
-
-
 def budgets(money: Mapping[str, Any]) -> list[Row]:
-    return [(f"{cells[0]} {cells[1]}", _cells(cells)) for cells in budget_rows(money.get("budgets") or [])]
+    rows: list[Row] = []
+    for one in money.get("budgets", ()):
+        name = f"{one['scope']} {one['name']}".strip()
+        share = (one["spent"] + one["held"]) / one["cap"] if one["cap"] else 1.0
+        spent = grade(f"{bar(share)} {share:4.0%} {dollars(one['spent'])}", share, 0.9, 1.0)
+        rows.append((f"{name} {one['limit']}", (name, one["limit"], spent, dollars(one["cap"]), dollars(one["held"]))))
+    return rows
 
 
-def tries(request: Mapping[str, Any]) -> list[str]:
-    """A request told line by line: what was tried, why, and what came of it."""
-    lines = [
-        f"{request['id']}  {request['op']}  route {request['route']}  key {request.get('key') or '-'}",
-        f"{request['outcome']} after {ms(request['ms'])}, first token {ms(request.get('ttft_ms'))}, {_tokens(request)}",
-        "",
-    ]
-    for number, one in enumerate(request["tries"], start=1):
-        seam = f", goes on by {one['rung']} at {one['position']}" if one["rung"] else ""
-        lines.append(f"{number}. {one['target']} ({one['reason']}){seam}")
-        lines.append(
-            f"   began {ms(one['began_ms'])}, first token {ms(one['first_token_ms'])}, "
-            f"ended {ms(one['ended_ms'])}: {one['outcome']}"
-        )
-    return lines
-
-
-def ms(value: float | None) -> str:
-    """Milliseconds as a person reads them."""
-    if value is None:
-        return "-"
-    if value < 10:
-        return f"{value:.1f} ms"
-    return f"{value:.0f} ms" if value < 10_000 else ago(value / 1000)
-
-
-def clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
-
-
-def _tokens(one: Mapping[str, Any]) -> str:
+def tokens(one: Mapping[str, Any]) -> str:
     if "tokens" in one:
         return f"{one['tokens']} so far"
     if one.get("prompt_tokens") is None:
         return "-"
     return f"{one['prompt_tokens']}+{one['completion_tokens']}"
-
-
-def _cells(cells: Iterable[Any]) -> tuple[str, ...]:
-    return tuple("-" if cell is None else str(cell) for cell in cells)
