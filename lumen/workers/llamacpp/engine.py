@@ -17,6 +17,7 @@ from lumen.workers.llamacpp.fair import Drain
 from lumen.workers.llamacpp.keeper import Keeper
 from lumen.workers.llamacpp.lanes import new_cache
 from lumen.workers.llamacpp.metrics import Counters
+from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.orders import Orders
 from lumen.workers.llamacpp.paces import Paces
 from lumen.workers.llamacpp.rounds import Rounds
@@ -60,13 +61,9 @@ class Engine:
         self._counters = counters
         self._embedder = embedder
         self._on_death = on_death
-<<<<<<< ours
         self._keeper = keeper if context is not None else None
-        self._orders = Orders()
-=======
         self._speculator = speculator
-        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
->>>>>>> theirs
+        self._orders = Orders()
         self._running: list[Sequence] = []
         self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
         self._talk = Talk(counters, post, self._leave, self._interrupt)
@@ -139,12 +136,9 @@ class Engine:
                 continue
             self._context.close()
             self._counters.cells_used = 0
-<<<<<<< ours
-            self._keep()
-=======
             if self._speculator is not None:
                 self._speculator.sleep()
->>>>>>> theirs
+            self._keep()
         self._embedder.close()
         self._asleep = True
         return True

@@ -18,11 +18,7 @@ from lumen.workers.llamacpp.drafter import Drafter
 from lumen.workers.llamacpp.drafting import BATCH, load_draft, make_drafter, rewinds, share
 from lumen.workers.llamacpp.embed import Embedder, pooling_of
 from lumen.workers.llamacpp.engine import Engine
-<<<<<<< ours
-from lumen.workers.llamacpp.guess import ROWS, Always, Wager
 from lumen.workers.llamacpp.keeper import Keeper
-=======
->>>>>>> theirs
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.prepare import Preparer
@@ -205,10 +201,11 @@ def _draft_shape(settings: Settings, draft: Model, main: Context, n_ctx: int) ->
     reach = min(n_ctx, draft.n_ctx_train or n_ctx)
     lanes = reach * settings.slots <= main.n_cells
     flash_attn = _flash_attn(settings, draft, reach if lanes else main.n_cells)
+    ubatch = settings.ubatch or (_CPU_UBATCH if flash_attn == "off" else 512)
     return Shape(
         n_ctx=reach * settings.slots if lanes else main.n_cells,
         n_batch=max(settings.batch, BATCH),
-        n_ubatch=_ubatch(settings, flash_attn),
+        n_ubatch=min(ubatch, settings.batch),
         n_seq=settings.slots,
         threads=main.shape.threads,
         outputs=settings.slots,
