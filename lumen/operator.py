@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import lumen
+from lumen.clerk import Clerk
 from lumen.core.errors import RequestError
 from lumen.gateway import overview, planning
 from lumen.service import Service, say
@@ -31,6 +32,7 @@ class Operator:
         self._service = service
         self._process = psutil.Process()
         self.learning = service.learning
+        self.clerk = Clerk(service.paths, self.reload)
 
     def memory(self) -> dict[str, Any]:
         return self._service.memory.describe()

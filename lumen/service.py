@@ -82,7 +82,7 @@ class Service:
 
     def __init__(self, options: Options, where: Paths, stop: Callable[[], None]) -> None:
         self.options = options
-        self._paths = where
+        self.paths = self._paths = where
         self.stop = stop
         self.started = time.time()
         self.serving = False

@@ -52,10 +52,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Find what is wrong on this machine and how to mend it."),
 }
 
-# What is asked of a running gateway alone; everything else is about this machine.
+# What can be asked of a gateway elsewhere; everything else is about this machine.
 AFAR = frozenset(
-    {"status", "top", "target", "route", "canary", "feedback", "sleep", "wake", "restart", "login", "logout", "whoami"}
-)
+    {"status", "top", "target", "route", "canary", "feedback", "sleep", "wake", "restart", "usage", "key", "audit",
+     "login", "logout", "whoami"}
+)  # fmt: skip
 
 
 class LazyGroup(TyperGroup):

@@ -18,7 +18,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.core.roles import Role, covers
-from lumen.gateway import rollouts
+from lumen.gateway import books, rollouts
 from lumen.gateway.http import read_body
 from lumen.gateway.reply import error_reply
 
@@ -167,6 +167,7 @@ CALLS: tuple[Call, ...] = (
     Call("POST", "/admin/reload", "admin", lambda operator: operator.reload()),
     Call("POST", "/admin/stop", "admin", lambda operator: operator.stop(), (), 202),
     *(Call(*row) for row in rollouts.CALLS),
+    *(Call(*row) for row in books.CALLS),
 )
 _EXACT = {(call.method, call.path): call for call in CALLS if not call.prefix}
 _PREFIXED = tuple(call for call in CALLS if call.prefix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from tests.e2e.conftest import Box, until
+from tests.e2e.conftest import LUMEN, Box, until
 from tests.gateway.certificates import Authority
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-edge")]
@@ -84,6 +85,54 @@ def test_a_box_is_looked_at_and_steered_from_another(edge: Box, authority: Autho
     assert ("gateway.targets", "key:operator", "127.0.0.1") in told
     edge.lumen("key", "revoke", "operator")
     assert "login" in fresh.lumen("--url", where, "status", check=False).stderr
+
+
+def test_books_and_keys_are_kept_from_afar_by_role(edge: Box, authority: Authority, tmp_path: Path) -> None:
+    where, secured = edge.url.removesuffix("/v1"), {"LUMEN_CA": str(authority.path)}
+    far = Box(tmp_path / "far")
+    edge.client(http_client=openai.DefaultHttpxClient(verify=authority.client())).chat.completions.create(
+        model="lumen-tiny", messages=[{"role": "user", "content": "x"}], max_tokens=2
+    )
+
+    def afar(role: str, *args: str) -> subprocess.CompletedProcess[str]:
+        env = {**far.env, **secured, "LUMEN_URL": where, "LUMEN_TOKEN": tokens[role]}
+        return subprocess.run([*LUMEN, *args], env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    tokens = {}
+    for role in ("viewer", "operator", "admin"):
+        tokens[role] = edge.lumen("key", "add", f"far-{role}", "--role", role).stdout.split()[0]
+    may = {
+        "viewer": ("usage",),
+        "operator": ("usage", "audit ls", "audit verify"),
+        "admin": ("usage", "audit ls", "audit verify", "key ls", "key add made --daily 1usd"),
+    }
+    for role in may:
+        for asked in may["admin"]:
+            done = afar(role, *asked.split())
+            assert (done.returncode == 0) == (asked in may[role]), (role, asked, done.stderr)
+            assert asked in may[role] or "needs the role" in done.stderr
+    used = json.loads(afar("viewer", "usage", "--by", "key", "--json").stdout)
+    here = json.loads(edge.lumen("usage", "--by", "key", "--json").stdout)
+    assert used["rows"] == here["rows"] and used["total"]["requests"] >= 1
+    # A key that is made there is good there at once, and one that is revoked is not.
+    secret = afar("admin", "key", "add", "fresh", "--models", "lumen-tiny", "--expires", "1h").stdout.split()[0]
+    client = edge.client(api_key=secret, http_client=openai.DefaultHttpxClient(verify=authority.client()))
+    assert [model.id for model in client.models.list()] == ["lumen-tiny"]
+    assert "5usd a day" in afar("admin", "key", "set", "fresh", "--daily", "5usd").stdout
+    assert afar("admin", "key", "revoke", "fresh").returncode == 0
+    with pytest.raises(openai.AuthenticationError):
+        client.models.list()
+    assert {key["name"]: key["state"] for key in json.loads(afar("admin", "key", "ls", "--json").stdout)}[
+        "fresh"
+    ] == "revoked"
+    # None of it was done on the machine that asked, and who did it is on record where it was done.
+    assert not (far.home / "config" / "keys.json").exists()
+    entries = json.loads(edge.lumen("audit", "ls", "--json").stdout)
+    told = [(entry["action"], entry["who"], entry["subject"].split()[:1]) for entry in entries]
+    assert ("gateway.keys/add", "key:far-admin", ["fresh"]) in told
+    assert ("gateway.keys/revoke", "key:far-admin", ["fresh"]) in told
+    assert ("gateway.refused", "key:far-operator", ["keys"]) in told
+    assert secret not in json.dumps(entries)
 
 
 def test_a_renewed_certificate_and_a_restart_are_met_by_the_next_connection(edge: Box, authority: Authority) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lumen.core.errors import LumenError, RequestError
 from lumen.core.roles import ROLES, Role, covers, greatest
-from lumen.gateway import admin, rollouts
+from lumen.gateway import admin, books, rollouts
 from lumen.gateway.auth import authenticate
 from lumen.gateway.http import Ingress
 from lumen.gateway.reply import error_reply
@@ -28,7 +28,8 @@ STEERING = {"cancel", "targets", "restart", "sleep", "wake"}
 # What is read there may hold what was asked.
 GUARDED = {"logs"}
 # Those that the operator itself answers in one step.
-OWN = [call for call in admin.CALLS[: -len(rollouts.CALLS)] if call.path != admin.EVENTS]
+_OTHERS = {row[1] for row in (*rollouts.CALLS, *books.CALLS)}
+OWN = [call for call in admin.CALLS if call.path not in _OTHERS and call.path != admin.EVENTS]
 
 
 @pytest.fixture

@@ -7,28 +7,37 @@ from dataclasses import asdict
 import typer
 
 from lumen.paths import paths as find_paths
+from lumen_cli import choice
+from lumen_cli.client import Admin
 from lumen_cli.errors import FAILED
 from lumen_cli.output import JSON, command, moment, note, print_json, say, table
 
-app = command("Who changed what: routes, keys, providers, targets, models. The log only grows, and can be checked.")
+app = command(
+    "Who changed what: routes, keys, providers, targets, models. The log only grows, and can be checked. A gateway "
+    "elsewhere (`--url`) shows it to whoever has the role operator."
+)
 
 
 @app.command()
 def ls(
-    last: int = typer.Option(50, "--last", "-n", min=1, help="So many of the newest entries."),
+    last: int = typer.Option(50, "--last", "-n", min=1, max=1000, help="So many of the newest entries."),
     action: str | None = typer.Option(None, help="Only what begins like this, such as `route` or `key.revoke`."),
     json_output: bool = JSON,
 ) -> None:
     """List the newest entries, oldest first."""
-    from lumen.audit import AuditLog
+    paths = find_paths()
+    if choice.chosen() is None:
+        from lumen.clerk import entries
 
-    entries = [e for e in AuditLog(find_paths().audit_file).entries() if e.action.startswith(action or "")][-last:]
+        found = entries(paths, action or "", last)
+    else:
+        found = Admin(paths.admin_socket).post("/admin/audit", {"action": action or "", "last": str(last)})
     if json_output:
-        print_json([asdict(entry) for entry in entries])
+        print_json(found)
         return
     rows = [
-        (entry.seq, moment(entry.at), entry.who, entry.action, entry.subject, _told(dict(entry.details)))
-        for entry in entries
+        (one["seq"], moment(one["at"]), one["who"], one["action"], one["subject"], _told(one["details"]))
+        for one in found
     ]
     table(("#", "when", "who", "action", "what", "details"), rows)
 
@@ -39,9 +48,13 @@ def verify(
     json_output: bool = JSON,
 ) -> None:
     """Check that nothing was changed, removed or inserted; prints the last hash, to be kept elsewhere."""
-    from lumen.audit import AuditLog
+    from lumen.audit import AuditLog, Verdict
 
-    verdict = AuditLog(find_paths().audit_file).verify(last)
+    paths = find_paths()
+    if choice.chosen() is None:
+        verdict = AuditLog(paths.audit_file).verify(last)
+    else:
+        verdict = Verdict(**Admin(paths.admin_socket, timeout=60).post("/admin/audit/verify", {"last": last or ""}))
     if json_output:
         print_json(asdict(verdict))
     elif verdict.broken is None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lumen.paths import Paths
 from lumen.paths import paths as find_paths
+from lumen_cli import choice
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.limits import (
@@ -33,14 +36,15 @@ from lumen_cli.trail import changed
 if TYPE_CHECKING:
     from lumen.config.schema import Priority
     from lumen.core.roles import Role
-    from lumen.keys import KeyRing
+    from lumen.keys import Key
 
-app = command("Add, change, list and revoke keys.")
+app = command("Add, change, list and revoke keys. At a gateway elsewhere (`--url`) whoever has the role admin may.")
 
-_LONGEST_NAME = 64
 _PRIORITY = typer.Option(
     None, metavar="CLASS", help="Whose turn it is at a local model: low, normal or high; `none`: as the route says."
 )
+# What is changed at a gateway elsewhere is changed by that itself.
+_THERE = "in force now"
 
 
 @app.command()
@@ -67,44 +71,61 @@ def add(
     json_output: bool = JSON,
 ) -> None:
     """Add a key and show it, this once."""
-    from lumen.keys import Limits, mint, update
-
     checked = _check(name, role, asks=bool(models or routes))
-    now = time.time()
-    limits = Limits(
-        **given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
-                 "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})
-    )  # fmt: skip
-    key, secret = mint(
-        name, models=models or (), routes=routes or (), expires=_end(expires, now), now=now, limits=limits,
-        role=checked, retains=retention, priority=_priority(priority),
-    )  # fmt: skip
-    paths = find_paths()
-    update(paths.keys_file, lambda ring: ring.with_key(key))
-    changed("key.add", key.id, name=name, models=models, routes=routes, expires=expires, role=role,
-            retains=retention, priority=priority)  # fmt: skip
-    force = _tell_gateway(paths)
+    limits = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
+                    "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
+    wanted = {"models": models or [], "routes": routes or [], "lasts": _lasts(expires), "role": checked,
+              "retains": retention, "priority": _priority(priority), "limits": limits}  # fmt: skip
+    made, force = (_add_here if choice.chosen() is None else _add_afar)(name, wanted)
     if json_output:
         print_json(
             {
-                "id": key.id,
+                "id": made["id"],
                 "name": name,
-                "key": secret,
-                "expires": key.expires,
+                "key": made["key"],
+                "expires": made["expires"],
                 "role": role,
                 "retention": "usual" if retention else "none",
-                "priority": key.priority,
-                "limits": written(asdict(key.limits)),
+                "priority": wanted["priority"],
+                "limits": written(limits),
                 "reload": force,
             }
         )
         return
-    say(secret)
-    note(f"Key {key.id} for {name!r}: {force}. It is shown this once; keep it now.")
+    say(made["key"])
+    note(f"Key {made['id']} for {name!r}: {force}. It is shown this once; keep it now.")
+
+
+def _add_here(name: str, wanted: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The key that was made, and from when on it is in force."""
+    from lumen.keys import Limits, mint, update
+
+    now = time.time()
+    key, secret = mint(
+        name, models=wanted["models"], routes=wanted["routes"],
+        expires=None if wanted["lasts"] is None else now + wanted["lasts"], now=now,
+        limits=Limits(**wanted["limits"]), role=wanted["role"], retains=wanted["retains"],
+        priority=wanted["priority"],
+    )  # fmt: skip
+    paths = find_paths()
+    update(paths.keys_file, lambda ring: ring.with_key(key))
+    told = {name: wanted[name] or None for name in ("models", "routes", "role", "priority")}
+    changed("key.add", key.id, name=name, **told, lasts=wanted["lasts"], retains=wanted["retains"])
+    return {"id": key.id, "key": secret, "expires": key.expires}, _tell_gateway(paths)
+
+
+def _add_afar(name: str, wanted: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    made = _afar("/admin/keys/add", name=name, options=json.dumps(wanted))
+    return made, _THERE
+
+
+def _afar(path: str, **body: str) -> Any:
+    return Admin(find_paths().admin_socket).post(path, body)
 
 
 def _check(name: str, role: str | None, *, asks: bool) -> Role | None:
     """The role; refuses what cannot be a key. `asks`: it names models or routes."""
+    from lumen.clerk import LONGEST_NAME, usable_name
     from lumen.core.roles import ROLES
 
     found = next((known for known in ROLES if known == role), None)
@@ -112,8 +133,8 @@ def _check(name: str, role: str | None, *, asks: bool) -> Role | None:
         raise CliError(f"there is no role {role!r}", f"write {', '.join(ROLES)}", code=USAGE)
     if role is not None and asks:
         raise CliError("a key with a role asks no model", "leave --models and --routes out", code=USAGE)
-    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
-        raise CliError(f"a name has 1 to {_LONGEST_NAME} visible characters", "choose another", code=USAGE)
+    if not usable_name(name):
+        raise CliError(f"a name has 1 to {LONGEST_NAME} visible characters", "choose another", code=USAGE)
     return found
 
 
@@ -131,32 +152,37 @@ def set_(
     priority: str | None = _PRIORITY,
 ) -> None:
     """Change a key's limits; those not given stay, `none` lifts one. What was spent still counts."""
-    from lumen.keys import update
-
     change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
     if not change and priority is None:
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
-    paths, turn = find_paths(), _priority(priority)
+    asked: dict[str, Any] = {"limits": change, **({} if priority is None else {"priority": _priority(priority)})}
+    if choice.chosen() is None:
+        key, force = _set_here(name, asked)
+    else:
+        key, force = _afar("/admin/keys/set", name=name, options=json.dumps(asked)), _THERE
+    now = shown(key["limits"])
+    also = f" and goes by {key['priority']} priority" if key["priority"] else ""
+    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{also}: {force}.")
 
-    def changed_ring(ring: KeyRing) -> KeyRing:
-        limited = ring.limit(name, change)
-        return limited if priority is None else limited.prefer(name, turn)
 
-    key = update(paths.keys_file, changed_ring).in_use(name)
-    changed("key.set", name, **change, **({} if priority is None else {"priority": turn}))
-    now = shown(asdict(key.limits))
-    also = f" and goes by {key.priority} priority" if key.priority else ""
-    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{also}: {_tell_gateway(paths)}.")
+def _set_here(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The key as it is now, and from when on it is."""
+    from lumen.clerk import changed_key
+    from lumen.keys import update
+
+    paths = find_paths()
+    key = update(paths.keys_file, lambda ring: changed_key(ring, name, asked)).in_use(name)
+    told = {"priority": asked["priority"]} if "priority" in asked else {}
+    changed("key.set", name, **asked["limits"], **told)
+    return asdict(key), _tell_gateway(paths)
 
 
 @app.command()
 def ls(json_output: bool = JSON) -> None:
     """List the keys; what they are was shown when they were added."""
-    from lumen.keys import load
-
     now = time.time()
-    keys = load(find_paths().keys_file).keys
+    keys = _keys()
     states = ["revoked" if key.revoked else "active" if key.active(now) else "expired" for key in keys]
     if json_output:
         print_json(
@@ -201,12 +227,28 @@ def ls(json_output: bool = JSON) -> None:
 @app.command()
 def revoke(name: str = typer.Argument(help="The key's name or id.")) -> None:
     """Revoke a key; the next request with it is refused."""
-    from lumen.keys import update
+    if choice.chosen() is None:
+        from lumen.keys import update
+
+        paths = find_paths()
+        update(paths.keys_file, lambda ring: ring.revoke(name, time.time()))
+        changed("key.revoke", name)
+        force = _tell_gateway(paths)
+    else:
+        _afar("/admin/keys/revoke", name=name)
+        force = _THERE
+    say(f"Key {name!r} is revoked: {force}.")
+
+
+def _keys() -> Sequence[Key]:
+    """The keys of this machine, or of the gateway that was chosen, whose hashes stay there."""
+    from lumen.keys import Key, Limits, load
 
     paths = find_paths()
-    update(paths.keys_file, lambda ring: ring.revoke(name, time.time()))
-    changed("key.revoke", name)
-    say(f"Key {name!r} is revoked: {_tell_gateway(paths)}.")
+    if choice.chosen() is None:
+        return load(paths.keys_file).keys
+    found = Admin(paths.admin_socket).post("/admin/keys")
+    return [Key(**{**one, "hash": "", "limits": Limits(**one["limits"])}) for one in found]
 
 
 def _priority(text: str | None) -> Priority | None:
@@ -224,7 +266,8 @@ def _tell_gateway(paths: Paths) -> str:
     return reload(Admin(paths.admin_socket), None)
 
 
-def _end(expires: str | None, now: float) -> float | None:
+def _lasts(expires: str | None) -> float | None:
+    """Seconds until a key ends."""
     from lumen.config.units import parse_duration
 
     if expires is None:
@@ -235,4 +278,4 @@ def _end(expires: str | None, now: float) -> float | None:
         raise CliError(f"--expires: {error}", "write 30d, 12h or 90m", code=USAGE) from None
     if seconds <= 0:
         raise CliError("--expires: the key would end at once", "write 30d, 12h or 90m", code=USAGE)
-    return now + seconds
+    return seconds

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from lumen.paths import Paths
 from lumen.paths import paths as find_paths
+from lumen_cli import choice
+from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, moment, print_json, say, table
 from lumen_cli.sheets import COLUMNS, cells, notes, plain, print_csv
 from lumen_cli.since import moment_of
+
+if TYPE_CHECKING:
+    from lumen.ledger.report import Sums
 
 app = command()
 
@@ -26,17 +31,14 @@ def usage(
     json_output: bool = JSON,
     csv_output: bool = typer.Option(False, "--csv", help="Print comma-separated values."),
 ) -> None:
-    """What was used and what it cost, the dearest first. Also while no gateway runs."""
-    from lumen.ledger.report import reading
+    """What was used and what it cost, the dearest first. Also while no gateway runs.
 
+    A gateway elsewhere (`--url`) tells it to whoever has the role viewer.
+    """
     if json_output and csv_output:
         raise CliError("--json and --csv exclude each other", "choose one", code=USAGE)
     start = moment_of(since, time.time())
-    paths = find_paths()
-    with reading(paths.ledger_file) as ledger:
-        rows, total = ledger.usage(by, start), ledger.total(start)
-    names = key_names(paths) if by == "key" else {}
-    named = [(row.name, _name(by, row.name, names), row.sums) for row in rows]
+    named, total = _asked(by, start)
     if json_output:
         found = [{by: raw, "name": name, **plain(sums)} for raw, name, sums in named]
         print_json({"since": start, "by": by, "rows": found, "total": plain(total)})
@@ -47,6 +49,20 @@ def usage(
         table((by, *COLUMNS), [*((name, *cells(sums)) for _, name, sums in named), ("total", *cells(total))])
         for line in notes(total):
             say(line)
+
+
+def _asked(by: str, start: int) -> tuple[list[tuple[str, str, Sums]], Sums]:
+    """Rows of a name as it is kept, as it is shown, and sums; and the sum of all."""
+    from lumen.clerk import used
+    from lumen.ledger.report import Sums
+
+    paths = find_paths()
+    if choice.chosen() is None:
+        found = used(paths, by, start)
+    else:
+        found = Admin(paths.admin_socket, timeout=60).post("/admin/usage", {"by": by, "since": str(start)})
+    rows = [(name, _name(by, name, found["names"]), Sums(**sums)) for name, sums in found["rows"]]
+    return rows, Sums(**found["total"])
 
 
 def key_names(paths: Paths) -> dict[str, str]:
