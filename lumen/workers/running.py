@@ -87,7 +87,10 @@ class Run:
         except ConfigError as error:
             self._post(Event.FAILED, error.message)
         except OSError as error:
-            self._post(Event.FAILED, f"its engine cannot be started: {error.strerror or type(error).__name__}")
+            # Who starts processes need not say which program is not there.
+            what = error.filename or (self.launch.argv[0] if self.launch is not None else "")
+            why = error.strerror or type(error).__name__
+            self._post(Event.FAILED, f"its engine cannot be started: {what}: {why}")
         else:
             self._help(self._exit(self._process))
             if not launch.phases:
