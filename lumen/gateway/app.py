@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -219,6 +219,11 @@ def handler(state: State) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
     return partial(_handle, state)
 
 
+def _handle(state: State, request: BaseRequest) -> Coroutine[Any, Any, StreamResponse]:
+    answer = _answer(state, request)
+    return answer if state.cors is None else state.cors.serve(request, answer)
+
+
 def _request_ids() -> Iterator[str]:
     """Ids that nobody can guess, though they begin with the second: the ledger then adds what is new in one place.
 
@@ -233,7 +238,7 @@ def _request_ids() -> Iterator[str]:
 _ids = _request_ids()
 
 
-async def _handle(state: State, request: BaseRequest) -> StreamResponse:
+async def _answer(state: State, request: BaseRequest) -> StreamResponse:
     loop = asyncio.get_running_loop()
     started = loop.time()
     request_id = next(_ids)
@@ -242,7 +247,10 @@ async def _handle(state: State, request: BaseRequest) -> StreamResponse:
         headers = request.headers
         if (host := headers.get("Host")) not in state.hosts.known:
             state.hosts.check(host)
-        if state.ring is None and (origin := headers.get("Origin")) is not None:
+        if state.cors is not None and (allowed := state.cors.preflight(request)) is not None:
+            return allowed
+        origin = headers.get("Origin") if state.ring is None else None
+        if origin is not None and (state.cors is None or not state.cors.allows(origin)):
             state.hosts.check_origin(origin)
         endpoint = find(request.method, request.path)
         told = endpoint.error
