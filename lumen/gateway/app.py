@@ -25,7 +25,7 @@ from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
 from lumen.wire.call import chat_call, completion_call, embedding_call
 from lumen.wire.ingress.count import CountDress, estimated_count
-from lumen.wire.ingress.messages_answer import MessagesDress, messages_error
+from lumen.wire.ingress.messages_answer import MessagesDress, messages_error, model_fields, page_fields
 from lumen.wire.ingress.messages_request import parse_count, parse_messages
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
 from lumen.wire.passed import (
@@ -54,6 +54,8 @@ from lumen.wire.passed import (
 )
 
 Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
+# Every client of the Messages API sends it; to them a model has more fields.
+_ANTHROPIC = "anthropic-version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,17 @@ async def list_models(state: State, request: BaseRequest, request_id: str) -> St
     """Every route and model this key may use, those of the providers included."""
     key, table = _key(state, request), state.table
     named = [(entry.name, entry.declared) for entry in table.entries()] + [(name, False) for name in table.offered]
-    shown = [_model(state, name, route) for name, route in named if key is None or key.allows(name, route=route)]
-    return _json({"object": "list", "data": shown}, request_id)
+    allowed = [(name, route) for name, route in named if key is None or key.allows(name, route=route)]
+    listed = {"object": "list", "data": [_model(state, request, name, route) for name, route in allowed]}
+    if _ANTHROPIC in request.headers:
+        listed |= page_fields([name for name, _ in allowed])
+    return _json(listed, request_id)
 
 
 async def show_model(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
     name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
     entry = resolve(state, _key(state, request), name)
-    return _json(_model(state, entry.name, entry.declared), request_id)
+    return _json(_model(state, request, entry.name, entry.declared), request_id)
 
 
 async def health(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -273,10 +278,11 @@ def _key(state: State, request: BaseRequest) -> Any:
     return authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
 
 
-def _model(state: State, name: str, route: bool) -> dict[str, Any]:
+def _model(state: State, request: BaseRequest, name: str, route: bool) -> dict[str, Any]:
     provider, slash, _ = name.partition("/")
-    owner = provider if slash and not route else "lumen"
-    return {"id": name, "object": "model", "created": state.table.loaded, "owned_by": owner}
+    created, owner = state.table.loaded, provider if slash and not route else "lumen"
+    told = {"id": name, "object": "model", "created": created, "owned_by": owner}
+    return told | model_fields(name, created) if _ANTHROPIC in request.headers else told
 
 
 def _json(body: Any, request_id: str, status: int = 200) -> Response:

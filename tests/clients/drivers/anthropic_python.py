@@ -104,7 +104,9 @@ def count(target: Target) -> None:
 
 
 def models(target: Target) -> None:
-    names = {model.id for model in client(target).models.list()}
+    listed = list(client(target).models.list())
+    names = {model.id for model in listed}
+    assert all(model.type == "model" and model.display_name and model.created_at for model in listed)
     assert names and client(target).models.retrieve(next(iter(names))).id in names
 
 
