@@ -13,8 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from lumen.engines.install.uv import find_uv
 LOCKED = Path(__file__).parent / "locked"
 _CACHE = platformdirs.user_cache_path("lumen") / "test-clients"
 _COMPLETE = ".complete"
-_LIMIT = 300.0
+_LIMIT = 240.0
 # What installers say of a package that is not the one that was locked.
 _WRONG = ("hash", "integrity")
 # The first failure of this run, so that the others do not wait for it too.
@@ -40,10 +39,12 @@ def python(name: str) -> Path:
     listed = LOCKED / f"{name}.txt"
     home = _home(name, listed.read_bytes() + sys.version.encode())
     inside = home / "bin" / "python"
-    if not (home / _COMPLETE).exists():
-        with _making(home):
-            for command in _python_commands(home, inside, listed):
-                _install(name, command, home.parent)
+
+    def make() -> None:
+        for command in _python_commands(home, inside, listed):
+            _install(name, command, home.parent)
+
+    _make_once(home, make)
     return inside
 
 
@@ -53,12 +54,14 @@ def node(name: str) -> Path:
         pytest.skip("npm is not installed here")
     files = [LOCKED / name / "package.json", LOCKED / name / "package-lock.json"]
     home = _home(name, b"".join(file.read_bytes() for file in files) + _node_version().encode())
-    if not (home / _COMPLETE).exists():
-        with _making(home):
-            home.mkdir()
-            for file in files:
-                shutil.copy(file, home)
-            _install(name, ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"], home)
+
+    def make() -> None:
+        home.mkdir()
+        for file in files:
+            shutil.copy(file, home)
+        _install(name, ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"], home)
+
+    _make_once(home, make)
     return home
 
 
@@ -72,9 +75,10 @@ def _home(name: str, contents: bytes) -> Path:
     return _CACHE / f"{name}-{known}"
 
 
-@contextmanager
-def _making(home: Path) -> Iterator[None]:
-    """Alone, from nothing, and marked as complete at the end, unless another run was quicker."""
+def _make_once(home: Path, make: Callable[[], None]) -> None:
+    """Alone, from nothing, and marked as complete at the end."""
+    if (home / _COMPLETE).exists():
+        return
     if not os.environ.get("LUMEN_CLIENTS"):
         pytest.skip("set LUMEN_CLIENTS=1 to install and run real clients of other makers")
     if _unreachable:
@@ -82,8 +86,10 @@ def _making(home: Path) -> Iterator[None]:
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if (home / _COMPLETE).exists():
+            return
         shutil.rmtree(home, ignore_errors=True)
-        yield
+        make()
         (home / _COMPLETE).touch()
 
 
