@@ -30,8 +30,8 @@ _COMPLETE = ".complete"
 _LIMIT = 240.0
 # What installers say of a package that is not the one that was locked.
 _WRONG = ("hash", "integrity")
-# The first failure of this run, so that the others do not wait for it too.
-_unreachable: list[str] = []
+# What this run could not get from the registry of an installer, so that the others do not wait for it too.
+_unreachable: dict[str, str] = {}
 
 
 def python(name: str) -> Path:
@@ -42,9 +42,9 @@ def python(name: str) -> Path:
 
     def make() -> None:
         for command in _python_commands(home, inside, listed):
-            _install(name, command, home.parent)
+            _install("Python", name, command, home.parent)
 
-    _make_once(home, make)
+    _make_once("Python", home, make)
     return inside
 
 
@@ -59,9 +59,9 @@ def node(name: str) -> Path:
         home.mkdir()
         for file in files:
             shutil.copy(file, home)
-        _install(name, ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"], home)
+        _install("npm", name, ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"], home)
 
-    _make_once(home, make)
+    _make_once("npm", home, make)
     return home
 
 
@@ -75,14 +75,14 @@ def _home(name: str, contents: bytes) -> Path:
     return _CACHE / f"{name}-{known}"
 
 
-def _make_once(home: Path, make: Callable[[], None]) -> None:
+def _make_once(kind: str, home: Path, make: Callable[[], None]) -> None:
     """Alone, from nothing, and marked as complete at the end."""
     if (home / _COMPLETE).exists():
         return
     if not os.environ.get("LUMEN_CLIENTS"):
         pytest.skip("set LUMEN_CLIENTS=1 to install and run real clients of other makers")
-    if _unreachable:
-        pytest.skip(_unreachable[0])
+    if kind in _unreachable:
+        pytest.skip(_unreachable[kind])
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,7 +110,7 @@ def _python_commands(home: Path, inside: Path, listed: Path) -> list[list[str]]:
     ]
 
 
-def _install(name: str, command: Sequence[str], folder: Path) -> None:
+def _install(kind: str, name: str, command: Sequence[str], folder: Path) -> None:
     try:
         done = subprocess.run(
             command, cwd=folder, env=_settings(), capture_output=True, text=True, timeout=_LIMIT, check=False
@@ -122,8 +122,8 @@ def _install(name: str, command: Sequence[str], folder: Path) -> None:
     said = (done.stderr or done.stdout).strip()
     assert not any(word in said.lower() for word in _WRONG), f"{name} is not what was locked:\n{said[-2000:]}"
     last = said.splitlines()[-1] if said else f"exit status {done.returncode}"
-    _unreachable.append(f"{name} cannot be installed here (is a registry in reach?): {last[:200]}")
-    pytest.skip(_unreachable[0])
+    _unreachable[kind] = f"{name} cannot be installed here (is the {kind} registry in reach?): {last[:200]}"
+    pytest.skip(_unreachable[kind])
 
 
 def _settings() -> Mapping[str, str]:

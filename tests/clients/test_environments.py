@@ -28,7 +28,7 @@ def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "uv.says").touch()
     monkeypatch.setattr(environments, "LOCKED", locked)
     monkeypatch.setattr(environments, "_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(environments, "_unreachable", [])
+    monkeypatch.setattr(environments, "_unreachable", {})
     monkeypatch.setattr(environments, "find_uv", lambda: str(program))
     monkeypatch.setattr(environments, "_for_uv", dict)
     monkeypatch.setenv("LUMEN_CLIENTS", "1")
