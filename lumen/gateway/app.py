@@ -156,7 +156,8 @@ COUNT = Operation(
 TRANSCRIPTION = Operation(parse_transcription, transcription_call, needs="transcription", take=read_form, kind=kind_of)
 TRANSLATION = Operation(parse_translation, translation_call, needs="transcription", take=read_form, kind=kind_of)
 SPEECH = Operation(parse_speech, speech_call, needs="speech", kind=kind_of)
-IMAGE_EDIT = Operation(parse_image_edit, image_edit_call, needs="image_edits", take=read_form)
+IMAGE = Operation(parse_image, image_call, needs="image_generation", kind=kind_of)
+IMAGE_EDIT = Operation(parse_image_edit, image_edit_call, needs="image_edits", take=read_form, kind=kind_of)
 IMAGE_VARIATION = Operation(parse_image_variation, image_variation_call, needs="image_edits", take=read_form)
 
 ENDPOINTS = (
@@ -172,7 +173,7 @@ ENDPOINTS = (
     Endpoint("POST", "/detokenize", _served(Operation(parse_detokenize, detokenize_call, needs="tokenize"))),
     Endpoint("POST", "/v1/rerank", _served(Operation(parse_rerank, rerank_call, needs="rerank"))),
     Endpoint("POST", "/v1/moderations", _served(Operation(parse_moderation, moderation_call, needs="moderations"))),
-    Endpoint("POST", "/v1/images/generations", _served(Operation(parse_image, image_call, needs="image_generation"))),
+    Endpoint("POST", "/v1/images/generations", _served(IMAGE)),
     Endpoint("POST", "/v1/images/edits", _served(IMAGE_EDIT)),
     Endpoint("POST", "/v1/images/variations", _served(IMAGE_VARIATION)),
     Endpoint("POST", "/v1/audio/transcriptions", _served(TRANSCRIPTION)),
