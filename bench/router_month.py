@@ -103,13 +103,13 @@ def month(seen: Traffic, price: tuple[Price, Price], rng: np.random.Generator) -
     order = rng.permutation(len(seen.ok))
     labelled, rest = order[:LABELS], order[LABELS:]
     learnt = fit_table(
-        seen.rows.take(labelled),
+        seen.rows.draw(labelled),
         Labels(seen.ok, seen.output, np.ones(len(seen.ok))).take(labelled),
         ("weak", "strong"),
         "strong",
     )
     gains = seen.ok[:, 1] - seen.ok[:, 0]
-    promise = certify(learnt.loss[:, 0], gains[labelled], LIMIT, CONFIDENCE)
+    promise = certify(learnt.loss[:, 0], gains[labelled], LIMIT, CONFIDENCE, learnt.groups)
     found = Scorer(learnt.model).score_table(seen.rows.take(rest))
     away = np.zeros(len(rest), bool)
     if promise.score is not None:
@@ -138,7 +138,8 @@ def _costs(seen: Traffic, price: tuple[Price, Price]) -> F64:
 def _judging(seen: Traffic, price: tuple[Price, Price], rows: NDArray[np.int64]) -> F64:
     """Dollars of having the strong model compare both answers, in both orders."""
     reads = seen.input[rows] + seen.output[rows].sum(axis=1) + _JUDGE_FRAME
-    return _ORDERS * (reads * price[1].input + _VERDICT * price[1].output) / DOLLAR
+    found: F64 = _ORDERS * (reads * price[1].input + _VERDICT * price[1].output) / DOLLAR
+    return found
 
 
 def section(folder: Path, months: int) -> str:
@@ -183,4 +184,6 @@ def section(folder: Path, months: int) -> str:
 def _known(seen: Traffic) -> Traffic:
     """Only rows whose answers' lengths are known: without one nobody can say what it costs."""
     rows = np.flatnonzero(~np.isnan(seen.output).any(axis=1))
-    return Traffic(seen.rows.take(rows), seen.ok[rows], seen.output[rows], seen.input[rows], seen.source[rows])
+    return Traffic(
+        seen.rows.take(rows).multiplied(), seen.ok[rows], seen.output[rows], seen.input[rows], seen.source[rows]
+    )

@@ -7,7 +7,8 @@ idle, one of embeddings) with the emulated provider as the fallback. In between,
 engine, `sleep`, `wake`, `lumen gpu assign` with another number of replicas, a changed parameter. The exit status is 1
 where anything that is promised was not kept:
 
-- every stream ends with its finish reason, its usage and `[DONE]`, and every request is answered;
+- every stream ends with its finish reason, its usage and `[DONE]`, and every request is answered, if not at once then
+  when it is asked again, as the usual clients do after a refusal;
 - the ledger has, for each answer, what its client was told, to the token and the pico-dollar, no hold is left, and of
   the provider it has what the provider itself counted;
 - when the traffic ends, memory is given to living engines alone, to each at least what it is measured to hold, and to
@@ -61,6 +62,7 @@ class Figures:
     held: list[tuple[str, int, int]] = field(default_factory=list)
     rows: int = 0
     billed: int = 0
+    refused: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def check(self, kept: object, told: str) -> None:
@@ -169,6 +171,8 @@ def check_ledger(figures: Figures, file: Path, served: Sequence[dict[str, Any]])
     by_request: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         by_request.setdefault(row[0], []).append(row)
+    for request in figures.refused:
+        figures.billed += sum(row[4] for row in by_request.pop(request, []))
     for seen in figures.seen:
         mine = by_request.pop(seen.id, [])
         figures.billed += sum(row[4] for row in mine)
@@ -203,7 +207,7 @@ def run(minutes: float, rate: float, every: float, seed: int, kept: Path | None)
             admin = Admin(state / "run" / "admin.sock", timeout=30.0)
             until(lambda: (admin.status_or_none() or {}).get("ready") and settled(admin), "the engines")
             client, trouble = Client(port, seed), Trouble(home, config, admin, seed)
-            figures.seen = client.seen
+            figures.seen, figures.refused = client.seen, client.refused
             asyncio.run(traffic(figures, client, trouble, gateway.pid, rate, every))
             check_memory(figures, admin)
         with urllib.request.urlopen(f"http://127.0.0.1:{emulator}/served", timeout=30) as answer:
@@ -221,20 +225,19 @@ def run(minutes: float, rate: float, every: float, seed: int, kept: Path | None)
 
 def table(figures: Figures) -> str:
     lines = [
-        "| traffic | requests | whole | refused | broken | went on from another |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| traffic | requests | whole | asked again | refused | broken | went on from another |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind in KINDS:
         mine = [seen for seen in figures.seen if seen.kind == kind.name]
         what, rungs = Counter(seen.what for seen in mine), Counter(rung for seen in mine for rung in seen.rungs)
         went = ", ".join(f"{many} × {rung}" for rung, many in sorted(rungs.items()))
-        lines.append(
-            f"| {kind.name} | {len(mine)} | {what['whole']} | {what['refused']} | {what['broken']} | {went or '-'} |"
-        )
-    total = Counter(seen.what for seen in figures.seen)
-    lines.append(
-        f"| all | {len(figures.seen)} | **{total['whole']}** | **{total['refused']}** | **{total['broken']}** | |"
-    )
+        again = sum(seen.again for seen in mine)
+        counts = f"{len(mine)} | {what['whole']} | {again} | {what['refused']} | {what['broken']}"
+        lines.append(f"| {kind.name} | {counts} | {went or '-'} |")
+    total, again = Counter(seen.what for seen in figures.seen), len(figures.refused)
+    counts = f"**{total['whole']}** | {again} | **{total['refused']}** | **{total['broken']}**"
+    lines.append(f"| all | {len(figures.seen)} | {counts} | |")
     tenth = max(1, len(figures.sizes) // 10)
     megabytes = [size / 1e6 for size in figures.sizes]
     begin, end = megabytes[tenth : 2 * tenth] or megabytes, megabytes[-tenth:]

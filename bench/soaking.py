@@ -29,6 +29,9 @@ ROOT = Path(__file__).parent.parent
 _MOST = 48
 # Seconds to wait for an engine that has something to do.
 _MOMENT = 3.0
+# A refused request is asked again so often, after so many seconds, as OpenAI's client does.
+_AGAIN = 2
+_PAUSE = 0.5
 _LIMIT = aiohttp.ClientTimeout(total=240)
 _CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 _ANSWER = {
@@ -83,7 +86,9 @@ PRICES = {"": (1, 2), "emulated": (3, 5)}
 
 @dataclass
 class Seen:
-    """One request as its client saw it. `what`: whole, broken or refused; `why`: of the latter two."""
+    """One request as its client saw it. `what`: whole, broken or refused; `why`: of the latter two. `again`: how often
+    it was asked again after a refusal before the first byte, as the usual clients do.
+    """
 
     kind: str
     id: str = ""
@@ -91,6 +96,7 @@ class Seen:
     why: str = ""
     input: int = 0
     output: int = 0
+    again: int = 0
     rungs: list[str] = field(default_factory=list)
 
 
@@ -141,6 +147,7 @@ class Client:
     def __init__(self, port: int, seed: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.seen: list[Seen] = []
+        self.refused: list[str] = []
         self._draw = random.Random(f"traffic {seed}")
         self._running: set[asyncio.Task[None]] = set()
 
@@ -163,23 +170,32 @@ class Client:
         seen = Seen(kind.name)
         self.seen.append(seen)
         try:
-            async with session.post(self.url + kind.path, json=body) as answer:
-                seen.id = answer.headers.get("x-request-id", "")
-                raw = await answer.read()
-                if answer.status != 200:
-                    seen.what, seen.why = "refused", f"{answer.status} {raw[:300]!r}"
-                elif body.get("stream"):
-                    streamed(seen, raw.decode())
-                else:
-                    whole(seen, json.loads(raw))
+            await self._ask(session, kind, body, seen)
+            while seen.what == "refused" and seen.again < _AGAIN:
+                self.refused.append(seen.id)
+                await asyncio.sleep(_PAUSE)
+                seen.again += 1
+                await self._ask(session, kind, body, seen)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            seen.why = f"{type(error).__name__}: {error}"
+            seen.what, seen.why = "broken", f"{type(error).__name__}: {error}"
+
+    async def _ask(self, session: aiohttp.ClientSession, kind: Kind, body: dict[str, Any], seen: Seen) -> None:
+        async with session.post(self.url + kind.path, json=body) as answer:
+            seen.id = answer.headers.get("x-request-id", "")
+            raw = await answer.read()
+            if answer.status != 200:
+                seen.what, seen.why = "refused", f"{answer.status} {raw[:300]!r}"
+            elif body.get("stream"):
+                streamed(seen, raw.decode())
+            else:
+                whole(seen, json.loads(raw))
 
 
 def whole(seen: Seen, answer: Mapping[str, Any]) -> None:
     """What an answer in one piece says."""
     finished = all(choice.get("finish_reason") for choice in answer.get("choices", ()))
     vectors = [one["embedding"] for one in answer.get("data", ())]
+    seen.what = "broken"
     if not finished or not (answer.get("choices") or (len(vectors) == 3 and all(vectors))):
         seen.why = f"an answer that is not whole: {str(answer)[:300]}"
         return
@@ -203,6 +219,7 @@ def streamed(seen: Seen, raw: str) -> None:
         "not one finish reason": sum(bool(one.get("finish_reason")) for one in events) != 1,
         "not one usage": len(told) != 1,
     }
+    seen.what = "broken"
     seen.why = ", ".join(name for name, true in faults.items() if true)
     if seen.why:
         seen.why += f": …{raw[-300:]!r}"

@@ -55,7 +55,7 @@ class Operator:
             "routes": [entry.name for entry in service.state.table.entries()],
             "requests": overview.requests_status(service.state.counters),
             "targets": self.targets(),
-            "failovers": service.state.health.recent_failovers()[:20],
+            "failovers": service.state.health.recent_failovers(20),
             "providers_missing_keys": dict(service.upstreams.missing),
             "money": service.state.billing.status(),
             "rss_bytes": self._process.memory_info().rss,
@@ -104,7 +104,7 @@ class Operator:
             "models": overview.models_status(
                 service.served, service.supervisor.states(), service.supervisor.standings()
             ),
-            "failovers": state.health.recent_failovers()[:_MOST_SHOWN],
+            "failovers": state.health.recent_failovers(_MOST_SHOWN),
             "money": state.billing.status(),
             "devices": service.memory.watched(),
             "rss_bytes": self._process.memory_info().rss,

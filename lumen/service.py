@@ -28,6 +28,7 @@ from lumen.engines.registry import engine
 from lumen.gateway import overview, policyfile
 from lumen.gateway.access import AccessLog
 from lumen.gateway.billing import Billing
+from lumen.gateway.cors import Cors
 from lumen.gateway.estate import Ask
 from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
@@ -317,6 +318,7 @@ class Service:
             self.served = Served(config, sources, missing, notice, TINY_SOURCE)
             self.state.config, self.state.table, self.state.ring = config, table, ring
             self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
+            self.state.cors = Cors(config.server.cors) if config.server.cors else None
             self.state.retention = retention
             before, self.state.traces = self.state.traces, self._traced(config)
             self._payloads.configure(config, retention)

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from lumen_cli import choice
+from lumen_cli import choice, examples
 from lumen_cli.errors import FAILED, USAGE, CliError, debugging, tell
 
 # name → (module in lumen_cli.commands, help in one line); the order is the order of `lumen --help`.
@@ -71,6 +71,7 @@ class LazyGroup(TyperGroup):
             module, short = COMMANDS[cmd_name]
             found = get_command(import_module(f"lumen_cli.commands.{module}").app)
             found.name, found.short_help = cmd_name, short
+            examples.equip(found, cmd_name)
             self.commands[cmd_name] = found
         return found
 
@@ -102,6 +103,7 @@ app = typer.Typer(
     cls=LazyGroup,
     invoke_without_command=True,
     rich_markup_mode=None,
+    epilog=examples.ROOT,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

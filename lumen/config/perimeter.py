@@ -12,6 +12,10 @@ from lumen.core.errors import ConfigError
 
 Wrong = Callable[[tuple[str | int, ...], str], ConfigError]
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+# Scheme, name or address, port. What a browser calls `null` is no origin: any page can have it.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,31}://([a-z0-9_][a-z0-9_.-]{0,252}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?")
+# Ports that browsers leave out.
+_USUAL = {"http": ":80", "https": ":443"}
 _LONGEST = 1024
 
 
@@ -31,16 +35,7 @@ def check_perimeter(server: Server, auth: Auth, wrong: Wrong) -> None:
         path = getattr(tls, name)
         if path is not None and (not path.strip() or len(path) > _LONGEST or not path.isprintable()):
             raise wrong(("server", "tls", name), f"server.tls.{name}: expected the path of a file")
-    for i, host in enumerate(server.hosts):
-        if not _HOST.fullmatch(host) or ".." in host:
-            raise wrong(
-                ("server", "hosts", i), "server.hosts: expected names such as lumen.example.com or *.example.com"
-            )
-    for i, proxy in enumerate(server.trusted_proxies):
-        try:
-            ip_network(proxy)
-        except ValueError as error:
-            raise wrong(("server", "trusted_proxies", i), f"server.trusted_proxies: {error}") from None
+    _named(server, wrong)
     if server.public_url is not None:
         _public(server.public_url, wrong)
     if server.remote_admin and tls.cert is None and not server.trusted_proxies:
@@ -52,6 +47,27 @@ def check_perimeter(server: Server, auth: Auth, wrong: Wrong) -> None:
         raise wrong(("server", "remote_admin"), "server.remote_admin needs keys; leave auth.required on")
     if auth.oidc is not None:
         _oidc(auth.oidc, wrong)
+
+
+def _named(server: Server, wrong: Wrong) -> None:
+    """Names, origins and addresses of others."""
+    for i, host in enumerate(server.hosts):
+        if not _HOST.fullmatch(host) or ".." in host:
+            raise wrong(
+                ("server", "hosts", i), "server.hosts: expected names such as lumen.example.com or *.example.com"
+            )
+    for i, origin in enumerate(server.cors):
+        if not _ORIGIN.fullmatch(origin) or origin.endswith(_USUAL.get(origin.partition(":")[0], " ")):
+            raise wrong(
+                ("server", "cors", i),
+                "server.cors: expected origins as browsers send them, such as https://app.example.com or "
+                "http://localhost:3000: no path, no usual port, small letters, no patterns",
+            )
+    for i, proxy in enumerate(server.trusted_proxies):
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            raise wrong(("server", "trusted_proxies", i), f"server.trusted_proxies: {error}") from None
 
 
 def _public(url: str, wrong: Wrong) -> None:

@@ -65,6 +65,7 @@ class Server:
     """The endpoint itself. `metrics`: who may read `/metrics`: whoever has a key, everyone, or nobody.
 
     `hosts`: names it is addressed by, besides this machine's own; `*.example.com` for all below, `*` for any.
+    `cors`: origins of web pages that may read answers, exactly as browsers send them.
     `trusted_proxies`: addresses and networks whose `X-Forwarded-For` and `-Proto` are believed. `public_url`: where
     browsers reach it, for sign-on. `remote_admin`: the admin API on the endpoint too, over TLS only.
     """
@@ -82,6 +83,7 @@ class Server:
     metrics: Literal["key", "open", "off"] = "key"
     tls: Tls = field(default_factory=Tls)
     hosts: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     public_url: str | None = None
     remote_admin: bool = False

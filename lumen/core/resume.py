@@ -11,7 +11,8 @@
 
 Plain text: no tool call or refusal was begun, no JSON was asked for, no reasoning was delivered. Two halves of such
 answers by two models must not be put together. What was put together so, by prefill, anchored or restart, is no
-model's answer as a whole: neither exact rung holds for it any more. At most two splices an answer.
+model's answer as a whole: neither exact rung holds for it any more. At most two splices an answer; where every token is
+kept as it is, five: an answer outlives a bad minute of the processes that give it, and none ends them for ever.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from enum import Enum
 from lumen.core.trace import Trace
 
 MAX_SPLICES = 2
+MAX_EXACT = 5
 
 
 class Rung(Enum):
@@ -86,15 +88,19 @@ def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = 
         splices: continuations already made of this answer.
         mixed: one of them was another model's own text, which no model gives again.
     """
-    if not asked.stream or splices >= MAX_SPLICES:
+    if not asked.stream or splices >= MAX_EXACT:
         return NOTHING
     found = []
-    if at.same_model and not mixed:
+    same = at.same_model and not mixed
+    if same:
         whole = at.state or (bool(trace.prompt_ids) and not (asked.state or trace.reasoning or trace.actionable))
         if at.token_ids and whole and asked.answers == 1 and trace.exact and trace.token_ids:
             found.append(Rung.TOKEN_EXACT)
-        if (asked.temperature == 0 or (asked.seed is not None and at.seed)) and _checkable(trace):
-            found.append(Rung.REPLAY_EXACT)
+    if splices >= MAX_SPLICES:
+        return tuple(found) or NOTHING
+    repeats = asked.temperature == 0 or (asked.seed is not None and at.seed)
+    if same and repeats and _checkable(trace):
+        found.append(Rung.REPLAY_EXACT)
     blank = not trace.text.strip()
     plain = trace.whole_text and not trace.actionable
     if plain and blank and not trace.finished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from lumen.gateway.reply import SERVER, error_reply
 from lumen.gateway.state import State
 from lumen.wire.call import chat_call, completion_call, embedding_call
 from lumen.wire.ingress.count import CountDress, estimated_count
-from lumen.wire.ingress.messages_answer import MessagesDress, messages_error
+from lumen.wire.ingress.messages_answer import MessagesDress, messages_error, model_fields, page_fields
 from lumen.wire.ingress.messages_request import parse_count, parse_messages
 from lumen.wire.parse import parse_chat, parse_completion, parse_embedding
 from lumen.wire.passed import (
@@ -54,6 +54,8 @@ from lumen.wire.passed import (
 )
 
 Handle = Callable[[State, BaseRequest, str], Awaitable[StreamResponse]]
+# Every client of the Messages API sends it; to them a model has more fields.
+_ANTHROPIC = "anthropic-version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,17 @@ async def list_models(state: State, request: BaseRequest, request_id: str) -> St
     """Every route and model this key may use, those of the providers included."""
     key, table = _key(state, request), state.table
     named = [(entry.name, entry.declared) for entry in table.entries()] + [(name, False) for name in table.offered]
-    shown = [_model(state, name, route) for name, route in named if key is None or key.allows(name, route=route)]
-    return _json({"object": "list", "data": shown}, request_id)
+    allowed = [(name, route) for name, route in named if key is None or key.allows(name, route=route)]
+    listed = {"object": "list", "data": [_model(state, request, name, route) for name, route in allowed]}
+    if _ANTHROPIC in request.headers:
+        listed |= page_fields([name for name, _ in allowed])
+    return _json(listed, request_id)
 
 
 async def show_model(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
     name = unquote(request.rel_url.raw_path.removeprefix("/v1/models/"))
     entry = resolve(state, _key(state, request), name)
-    return _json(_model(state, entry.name, entry.declared), request_id)
+    return _json(_model(state, request, entry.name, entry.declared), request_id)
 
 
 async def health(state: State, request: BaseRequest, request_id: str) -> StreamResponse:
@@ -151,7 +156,8 @@ COUNT = Operation(
 TRANSCRIPTION = Operation(parse_transcription, transcription_call, needs="transcription", take=read_form, kind=kind_of)
 TRANSLATION = Operation(parse_translation, translation_call, needs="transcription", take=read_form, kind=kind_of)
 SPEECH = Operation(parse_speech, speech_call, needs="speech", kind=kind_of)
-IMAGE_EDIT = Operation(parse_image_edit, image_edit_call, needs="image_edits", take=read_form)
+IMAGE = Operation(parse_image, image_call, needs="image_generation", kind=kind_of)
+IMAGE_EDIT = Operation(parse_image_edit, image_edit_call, needs="image_edits", take=read_form, kind=kind_of)
 IMAGE_VARIATION = Operation(parse_image_variation, image_variation_call, needs="image_edits", take=read_form)
 
 ENDPOINTS = (
@@ -167,7 +173,7 @@ ENDPOINTS = (
     Endpoint("POST", "/detokenize", _served(Operation(parse_detokenize, detokenize_call, needs="tokenize"))),
     Endpoint("POST", "/v1/rerank", _served(Operation(parse_rerank, rerank_call, needs="rerank"))),
     Endpoint("POST", "/v1/moderations", _served(Operation(parse_moderation, moderation_call, needs="moderations"))),
-    Endpoint("POST", "/v1/images/generations", _served(Operation(parse_image, image_call, needs="image_generation"))),
+    Endpoint("POST", "/v1/images/generations", _served(IMAGE)),
     Endpoint("POST", "/v1/images/edits", _served(IMAGE_EDIT)),
     Endpoint("POST", "/v1/images/variations", _served(IMAGE_VARIATION)),
     Endpoint("POST", "/v1/audio/transcriptions", _served(TRANSCRIPTION)),
@@ -219,6 +225,11 @@ def handler(state: State) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
     return partial(_handle, state)
 
 
+def _handle(state: State, request: BaseRequest) -> Coroutine[Any, Any, StreamResponse]:
+    answer = _answer(state, request)
+    return answer if state.cors is None else state.cors.serve(request, answer)
+
+
 def _request_ids() -> Iterator[str]:
     """Ids that nobody can guess, though they begin with the second: the ledger then adds what is new in one place.
 
@@ -233,7 +244,7 @@ def _request_ids() -> Iterator[str]:
 _ids = _request_ids()
 
 
-async def _handle(state: State, request: BaseRequest) -> StreamResponse:
+async def _answer(state: State, request: BaseRequest) -> StreamResponse:
     loop = asyncio.get_running_loop()
     started = loop.time()
     request_id = next(_ids)
@@ -242,7 +253,10 @@ async def _handle(state: State, request: BaseRequest) -> StreamResponse:
         headers = request.headers
         if (host := headers.get("Host")) not in state.hosts.known:
             state.hosts.check(host)
-        if state.ring is None and (origin := headers.get("Origin")) is not None:
+        if state.cors is not None and (allowed := state.cors.preflight(request)) is not None:
+            return allowed
+        origin = headers.get("Origin") if state.ring is None else None
+        if origin is not None and (state.cors is None or not state.cors.allows(origin)):
             state.hosts.check_origin(origin)
         endpoint = find(request.method, request.path)
         told = endpoint.error
@@ -265,10 +279,11 @@ def _key(state: State, request: BaseRequest) -> Any:
     return authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
 
 
-def _model(state: State, name: str, route: bool) -> dict[str, Any]:
+def _model(state: State, request: BaseRequest, name: str, route: bool) -> dict[str, Any]:
     provider, slash, _ = name.partition("/")
-    owner = provider if slash and not route else "lumen"
-    return {"id": name, "object": "model", "created": state.table.loaded, "owned_by": owner}
+    created, owner = state.table.loaded, provider if slash and not route else "lumen"
+    told = {"id": name, "object": "model", "created": created, "owned_by": owner}
+    return told | model_fields(name, created) if _ANTHROPIC in request.headers else told
 
 
 def _json(body: Any, request_id: str, status: int = 200) -> Response:

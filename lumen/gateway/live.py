@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -191,12 +192,13 @@ def _figures(route: _Route, now: float) -> dict[str, Any]:
         seen.popleft()
     # A full queue reaches back less far than the window: rates are over what it holds.
     span = min(WINDOW, now - seen[0][0]) if len(seen) == seen.maxlen else WINDOW
-    p50, p95, p99 = quantiles((row[1] * 1000 for row in seen if row[1] is not None), (0.5, 0.95, 0.99))
+    firsts = [first for first in map(itemgetter(1), seen) if first is not None]
+    p50, p95, p99 = (None if at is None else at * 1000 for at in quantiles(firsts, (0.5, 0.95, 0.99)))
     route.figured = now
     route.figures = {
         "rps": len(seen) / max(span, 1e-3),
-        "tps": sum(row[2] for row in seen) / max(span, 1e-3),
-        "errors": sum(row[3] for row in seen) / len(seen) if seen else 0.0,
+        "tps": sum(map(itemgetter(2), seen)) / max(span, 1e-3),
+        "errors": sum(map(itemgetter(3), seen)) / len(seen) if seen else 0.0,
         "ttft_ms": {"p50": p50, "p95": p95, "p99": p99},
         "requests": route.requests,
         "failed": route.errors,

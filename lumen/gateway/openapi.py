@@ -107,10 +107,10 @@ SURFACE: tuple[About, ...] = (
     About("POST", "/detokenize", "The text of tokens.", _object("prompt", prompt=_TEXT), DetokenizeRequest),
     About("POST", "/v1/rerank", "Rank documents by a query.", _object("results", results=_LIST), RerankRequest),
     About("POST", "/v1/moderations", "Moderate.", _object("results", results=_LIST), ModerationRequest),
-    About("POST", "/v1/images/generations", "Make images.", _IMAGES, ImageRequest),
-    About("POST", "/v1/images/edits", "Change images.", _IMAGES, _form("image", prompt=_TEXT)),
+    About("POST", "/v1/images/generations", "Make images.", _IMAGES, ImageRequest, streams=True),
+    About("POST", "/v1/images/edits", "Change images.", _IMAGES, _form("image", prompt=_TEXT), streams=True),
     About("POST", "/v1/images/variations", "Vary an image.", _IMAGES, _form("image")),
-    About("POST", "/v1/audio/transcriptions", "Write audio down.", _SAID, _form("file")),
+    About("POST", "/v1/audio/transcriptions", "Write audio down.", _SAID, _form("file"), streams=True),
     About("POST", "/v1/audio/translations", "Write audio down in English.", _SAID, _form("file")),
     About(
         "POST", "/v1/audio/speech", "Speak.", {"type": "string", "format": "binary"}, SpeechRequest, kind="audio/mpeg"

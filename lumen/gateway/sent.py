@@ -15,6 +15,8 @@ from urllib.parse import quote
 from aiohttp import HttpVersion11
 from aiohttp.web import BaseRequest, StreamResponse
 
+from lumen.gateway import cors
+
 _JOIN_BELOW = 64 * 1024
 _dated: tuple[int, str] = (0, "")
 
@@ -44,10 +46,11 @@ KEPT, LAST = Sent(keep=True), Sent(keep=False)
 class Out:
     """The way to one client, for one answer with status 200."""
 
-    __slots__ = ("_request", "chunked", "protocol", "sent")
+    __slots__ = ("_lines", "_request", "chunked", "protocol", "sent")
 
     def __init__(self, request: BaseRequest) -> None:
         self._request = request
+        self._lines = cors.lines()
         self.protocol = request.protocol
         # The body goes out in chunks of HTTP.
         self.chunked = False
@@ -77,7 +80,7 @@ class Out:
         if keep is not recent:
             lines = f"{lines}Connection: {'keep-alive' if keep else 'close'}\r\n"
         start = b"HTTP/1.1 200 OK\r\n" if recent else b"HTTP/1.0 200 OK\r\n"
-        return start + fixed + f"{lines}Date: {_date()}\r\n\r\n".encode("ascii")
+        return start + fixed + self._lines + f"{lines}Date: {_date()}\r\n\r\n".encode("ascii")
 
     def write(self, *parts: bytes) -> bool:
         """Send bytes without waiting. False: the client is behind.

@@ -12,6 +12,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from lumen.config.schema import Config
 from lumen.gateway.billing import Billing
+from lumen.gateway.cors import Cors
 from lumen.gateway.health import Health
 from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
@@ -62,6 +63,8 @@ class State:
     expose: Callable[[], Snapshot] = Snapshot
     counters: Counters = field(default_factory=Counters)
     hosts: Hosts = field(default_factory=Hosts)
+    # Web pages that may read answers; `None`: none may.
+    cors: Cors | None = None
     # Serves the admin API on the endpoint, see `remote.py`.
     remote: Callable[[BaseRequest], Awaitable[StreamResponse]] | None = None
     # Requests under way, by their id.

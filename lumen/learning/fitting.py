@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from lumen.learning.asks import read, tabled
 from lumen.ledger.labels import Label
 from lumen.routing.auto.certify import FEWEST, promised
 from lumen.routing.auto.features import Features, Table
-from lumen.routing.auto.learner import Labels, Learnt, fit_table
-from lumen.routing.auto.model import Model, ModelError, Promise
+from lumen.routing.auto.learner import Labels, fit_table
+from lumen.routing.auto.model import Model, ModelError
 from lumen.routing.auto.scorer import Scorer
 from lumen.routing.rollout.assign import place
 
@@ -29,8 +29,6 @@ F64 = NDArray[np.float64]
 _LEAST_SPREAD = 0.02
 # Of several words on one request the first of these counts.
 _RANK = ("anchor", "feedback", "checker", "judge")
-# The share of the labels between two steps of the certification.
-_STEP = 0.02
 # The share of the labels, the newest, that a replay judges on.
 _NEWEST = 0.2
 # A replay refuses what breaks its promise with this much certainty (one-sided, in standard deviations).
@@ -157,27 +155,8 @@ def _learn(
     even = np.array(
         [place("certified", known.requests[row].encode()) / 100 < least / known.chances[row] for row in rows]
     )
-    thinned = Learnt(learnt.model, learnt.ok[even], learnt.loss[even])
-    return _careful(promised(thinned, ok[rows][even], limit, confidence), thinned.loss)
-
-
-def _careful(model: Model, left_out: F64) -> Model:
-    """The model with each threshold one step of the certification below what could be had.
-
-    The last step may reach a little into many requests that are nearly the same, whose scores are nearly tied; of new
-    ones it would then let all pass. The thresholds below were certified on the way.
-    """
-
-    def lower(name: str, promise: Promise) -> Promise:
-        ranked = np.sort(left_out[:, model.targets.index(name)])
-        count = round((promise.share - _STEP) * len(ranked))
-        if promise.score is None or count < 1:
-            return replace(promise, score=None, share=0.0, loss=0.0, bound=0.0)
-        return replace(promise, score=float(ranked[count - 1]), share=count / len(ranked), bound=promise.limit)
-
-    alone = next((name for name in model.targets if name != model.strong), model.strong)
-    promises = {name: lower(name, promise) for name, promise in model.promises.items()}
-    return replace(model, promise=lower(alone, model.promise) if model.promise else None, promises=promises)
+    thinned = learnt.take(np.flatnonzero(even))
+    return promised(thinned, ok[rows][even], limit, confidence)
 
 
 def _replay(model: Model, table: Table, ok: F64, names: Sequence[str], chances: F64) -> dict[str, float]:

@@ -94,6 +94,7 @@ class ImageRequest(Passed, kw_only=True):
     moderation: str | None = None
     seed: int | None = None
     user: str | None = None
+    partial_images: Annotated[int, Meta(ge=0, le=3)] | None = None
     stream: bool | None = None
 
     @property
@@ -118,6 +119,11 @@ class FormRequest(Passed, kw_only=True, dict=True):
     fields: dict[str, str]
     files: list[str]
     audio: bool
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is wanted as it is made."""
+        return self.fields.get("stream", "").lower() in ("true", "1")
 
     @property
     def upload(self) -> Upload:
@@ -168,21 +174,26 @@ def _json(kind: type[_P], operation: Operation) -> tuple[Callable[[bytes], _P], 
     decode = msgspec.json.Decoder(kind).decode
 
     def parse(body: bytes) -> _P:
-        request = decode_body(decode, body)
-        if getattr(request, "stream", None):
-            raise RequestError("'stream' is not supported here.", param="stream", code="unsupported_parameter")
-        return request
+        return decode_body(decode, body)
 
-    return parse, lambda request: Call(operation, request, False, False, 0)
+    return parse, lambda request: _call(operation, request, stream=bool(getattr(request, "stream", None)))
 
 
 def _form(
-    operation: Operation, needed: str, *, audio: bool
+    operation: Operation, needed: str, *, audio: bool, streams: bool
 ) -> tuple[Callable[[Received], FormRequest], Callable[[FormRequest], Call]]:
     def parse(given: Received) -> FormRequest:
-        return parse_form(given, needed, audio=audio)
+        request = parse_form(given, needed, audio=audio)
+        if request.stream and not streams:
+            raise RequestError("'stream' is not supported here.", param="stream", code="unsupported_parameter")
+        return request
 
-    return parse, lambda request: Call(operation, request, False, False, 0)
+    return parse, lambda request: _call(operation, request, stream=request.stream)
+
+
+def _call(operation: Operation, request: Passed, *, stream: bool) -> Call:
+    """What is streamed is one answer, which is whole when the target says so."""
+    return Call(operation, request, stream, False, int(stream))
 
 
 def parse_form(given: Received, needed: str, *, audio: bool) -> FormRequest:
@@ -199,8 +210,8 @@ def parse_form(given: Received, needed: str, *, audio: bool) -> FormRequest:
     if not any(name in (needed, f"{needed}[]") for name in files):
         raise _missing(needed)
     fields = {name: _value(given, part) for name, part in values.items()}
-    if fields.get("stream", "false").lower() not in ("", "false", "0"):
-        raise RequestError("'stream' is not supported here.", param="stream", code="unsupported_parameter")
+    if fields.get("stream", "false").lower() not in ("", "false", "0", "true", "1"):
+        raise RequestError("'stream' is true or false.", param="stream", code="invalid_value")
     request = FormRequest(model=fields["model"], fields=fields, files=files, audio=audio)
     at = values["model"]
     request.__dict__["upload"] = Upload(given, at.start, at.end)
@@ -225,10 +236,10 @@ parse_detokenize, detokenize_call = _json(DetokenizeRequest, Operation.DETOKENIZ
 parse_rerank, rerank_call = _json(RerankRequest, Operation.RERANK)
 parse_moderation, moderation_call = _json(ModerationRequest, Operation.MODERATION)
 parse_image, image_call = _json(ImageRequest, Operation.IMAGE)
-parse_image_edit, image_edit_call = _form(Operation.IMAGE_EDIT, "image", audio=False)
-parse_image_variation, image_variation_call = _form(Operation.IMAGE_VARIATION, "image", audio=False)
-parse_transcription, transcription_call = _form(Operation.TRANSCRIPTION, "file", audio=True)
-parse_translation, translation_call = _form(Operation.TRANSLATION, "file", audio=True)
+parse_image_edit, image_edit_call = _form(Operation.IMAGE_EDIT, "image", audio=False, streams=True)
+parse_image_variation, image_variation_call = _form(Operation.IMAGE_VARIATION, "image", audio=False, streams=False)
+parse_transcription, transcription_call = _form(Operation.TRANSCRIPTION, "file", audio=True, streams=True)
+parse_translation, translation_call = _form(Operation.TRANSLATION, "file", audio=True, streams=False)
 _speech = msgspec.json.Decoder(SpeechRequest).decode
 
 
@@ -275,6 +286,7 @@ def counted(request: ChatRequest) -> TokenizeRequest:
     )
 
 
+STREAM_KIND = "text/event-stream; charset=utf-8"
 _AUDIO = {
     "mp3": "audio/mpeg",
     "opus": "audio/opus",
@@ -289,6 +301,8 @@ def kind_of(request: Any) -> str:
     """The content type of a good answer to it."""
     if isinstance(request, SpeechRequest):
         return _AUDIO[request.response_format or "mp3"]
+    if isinstance(request, ImageRequest | FormRequest) and request.stream:
+        return STREAM_KIND
     if isinstance(request, FormRequest) and request.audio:
         form = request.fields.get("response_format")
         if form in ("text", "srt", "vtt"):

@@ -273,6 +273,8 @@ class Pool:
         load = scaling.Load(group.in_flight + group.waiting, len(ready), coming, slots, group.releases())
         member.trend, change = scaling.scale(member.trend, load, rules.low, rules.high, now)
         if change > 0:
+            # Sent to sleep or not: it is needed, and would be woken again and again.
+            member.dismissed = False
             asleep = next((one for one in current if one.life.state is State.ASLEEP), None)
             if asleep is not None:
                 member.rousing.add(asleep.key)

@@ -468,6 +468,27 @@ def test_what_the_emulated_provider_does(lumen: Lumen, emulated: Emulator, model
     assert emulated.headers[-1]["Authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize(
+    ("model", "way", "begun"),
+    [("prefill-sentence", "native", "continued"), ("echo-sentence", "native", "repeated"),
+     ("noprefill-sentence", "none", "refused"), ("sentence", "none", "starts over")],
+)  # fmt: skip
+def test_what_an_emulated_model_does_with_an_answer_that_is_begun(
+    lumen: Lumen, emulated: Emulator, home: Paths, dialect: str, model: str, way: str, begun: str
+) -> None:
+    url = load(home.config_file).providers["emu"].base_url or ""
+    at = url + "beta" if dialect == "gemini" else url
+    lumen("provider", "add", "emu", "--base-url", at, "--dialect", dialect, "--key", "env:EMU_KEY")
+    found = lumen("provider", "test", "emu", "--model", model, "--probe", "--json").json
+    assert (found["probed"]["prefill"], found["begun"]) == (way, begun)
+    if way == "native":
+        assert found["probed"]["prefill_echo"] is (begun == "repeated")
+    others = {name: found["probed"][name] for name in ("logprobs", "json_schema", "tools", "token_ids", "stream_usage")}
+    assert others == {**dict.fromkeys(others, False), "stream_usage": True}
+    assert found["probed"]["n"] is (dialect != "anthropic") and found["probed"]["seed"] is (dialect != "anthropic")
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import threading
@@ -23,10 +22,11 @@ from lumen.gateway.signon import COOKIE
 from tests.cli.conftest import home, lumen
 from tests.cli.harness import Ran
 from tests.cli.test_cli_login import Elsewhere, elsewhere, login, no_context
+from tests.clients import environments
 from tests.gateway.certificates import Authority
 
 __all__ = ["elsewhere", "home", "lumen", "no_context"]
-PACKAGE = "oidc-provider@9.13.3"
+pytestmark = pytest.mark.clients
 PUBLIC = "https://lumen.example.com"
 HERE = Path(__file__).parent
 Run = Callable[..., Ran]
@@ -38,15 +38,8 @@ class Issuer:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not os.environ.get("LUMEN_CLIENTS"):
-        pytest.skip("set LUMEN_CLIENTS=1 to run real clients of other makers")
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed here")
-    folder = tmp_path_factory.mktemp("provider")
-    installing = ["npm", "install", "--silent", "--no-audit", "--no-fund", PACKAGE]
-    if subprocess.run(installing, cwd=folder, timeout=300, check=False, capture_output=True).returncode:
-        pytest.skip(f"{PACKAGE} cannot be installed here")
+def installed() -> Path:
+    folder = environments.node("oidc")
     shutil.copy(HERE / "oidc_provider.mjs", folder)
     return folder
 

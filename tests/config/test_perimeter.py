@@ -20,6 +20,26 @@ WRONG = [
     ("server:\n  hosts: ['a..b']\n", 2, "expected names such as"),
     ("server:\n  hosts: ['x.*']\n", 2, "expected names such as"),
     ("server:\n  trusted_proxies: [10.0.0.1/8]\n", 2, "has host bits set"),
+    *(
+        (f"server:\n  cors:\n  - https://good.example\n  - '{origin}'\n", 4, "origins as browsers send them")
+        for origin in (
+            "*",
+            "null",
+            "",
+            "app.example",
+            "https://*.example",
+            "https://app.example/",
+            "https://app.example/x",
+            "https://App.example",
+            "https://app.example:443",
+            "http://app.example:80",
+            "https://me@app.example",
+            "https://app.example:",
+            "https://a b",
+            "https://é.example",
+            "https://x.example\\nX: y",
+        )
+    ),
     ("server:\n  trusted_proxies: [proxy]\n", 2, "does not appear to be"),
     ("server:\n  public_url: http://x.example\n", 2, "expected https://NAME"),
     ("server:\n  public_url: https://x.example/lumen\n", 2, "expected https://NAME"),
@@ -55,6 +75,11 @@ def test_the_settings_are_read() -> None:
     assert config.server.tls == Tls("a.pem", "b.pem", "ca.pem")
     assert config.server.hosts == ("a.example", "*.b.example", "::1")
     assert config.auth.oidc == Oidc("https://id.example.com", "lumen", roles={"staff": "viewer"})
+
+
+def test_origins_are_taken_as_browsers_send_them() -> None:
+    origins = ("https://app.example", "http://localhost:3000", "https://[::1]:8443", "http://app.example:443")
+    assert parse(f"server:\n  cors: {list(origins)}\n", "f").server.cors == origins
 
 
 def test_a_proxy_that_ends_tls_is_enough_for_administration_from_afar() -> None:

@@ -1,7 +1,8 @@
 """The emulated provider's endpoints that are no text: ranking, moderation, images, audio, tokens.
 
 Models are called as in `server.py`; known here are `status-S`, `once-S`, `cut-N` (resets after N pieces of audio),
-`nocount` (no usage), `html`, and `endless` (audio without an end). Any other name answers.
+`nocount` (no usage), `html`, `endless` (audio without an end), `whole` (does not stream), and of streams `breaks` (an
+error after the first event) and `short` (ends before it is complete). Any other name answers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from tests.emulator.script import Script, parse
 PIECE = bytes(range(256)) * 64
 _ENDLESS = 64 * 1024 * 1024
 _DATA = "aW1hZ2U="
+
+
+def _streams(body: dict[str, Any], script: Script) -> bool:
+    return body.get("stream") in (True, "true") and script.name != "whole"
 
 
 class More:
@@ -61,15 +66,42 @@ class More:
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         body, script = await self._asked(request)
+        if _streams(body, script):
+            kind = "image_edit" if request.match_info["verb"] == "edits" else "image_generation"
+            usage = {"input_tokens": 5, "output_tokens": 100, "total_tokens": 105}
+            parts = []
+            for number in range(int(body.get("n", 1))):
+                parts += [{"type": f"{kind}.partial_image", "b64_json": _DATA, "partial_image_index": number}]
+                parts += [{"type": f"{kind}.completed", "b64_json": _DATA, "usage": usage}]
+            return await self._streamed(request, script, parts)
         data = [{"b64_json": _DATA} for _ in range(int(body.get("n", 1)))]
         usage = {"usage": {"input_tokens": 5, "output_tokens": 100, "total_tokens": 105}}
         return self._told(script, {"created": 1, "data": data}, usage)
 
     async def write_down(self, request: web.Request) -> web.StreamResponse:
         body, script = await self._asked(request)
+        if _streams(body, script):
+            parts = [{"type": "transcript.text.delta", "delta": text} for text in ("hel", "lo")]
+            usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 2, "total_tokens": 16}
+            parts += [{"type": "transcript.text.done", "text": "hello", "usage": usage}]
+            return await self._streamed(request, script, parts)
         if body.get("response_format") in ("text", "srt", "vtt"):
             return web.Response(text="hello", content_type="text/plain")
         return self._told(script, {"text": "hello"}, {"usage": {"type": "duration", "seconds": 3}})
+
+    async def _streamed(self, request: web.Request, script: Script, parts: list[dict[str, Any]]) -> web.StreamResponse:
+        if refused := self._refused(script):
+            return refused
+        if script.name == "breaks":
+            parts = [parts[0], {"type": "error", "error": {"message": "scripted", "type": "server_error"}}]
+        elif script.name == "short":
+            parts = parts[:1]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for part in parts:
+            told = part if script.name != "nocount" else {k: v for k, v in part.items() if k != "usage"}
+            await response.write(f"event: {told['type']}\ndata: {json.dumps(told)}\n\n".encode())
+        return response
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         _, script = await self._asked(request)

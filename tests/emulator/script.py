@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 KINDS = ("text", "tool", "json", "think")
-PREFILLS = ("startover", "noprefill", "prefill", "anchor")
+PREFILLS = ("startover", "noprefill", "prefill", "anchor", "echo")
 # Scripts that break off after N pieces of an answer that is longer.
 BREAKING = frozenset({"cut", "drop", "stall", "errin", "garbage", "truncated", "endless"})
 # What the script `agent` says, and what it fills in where a tool or a schema asks for a city.
@@ -85,6 +85,8 @@ def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]
     """
     if script.name == "agent":
         return list(WEATHER if script.kind == "text" else CITY)
+    if script.name == "sentence":
+        return _written(script, messages)
     if script.name == "seeded":
         words = [f"word{random.Random(f'{seed or 0}:{i}').randrange(1000)}" for i in range(script.total)]
     else:
@@ -97,6 +99,17 @@ def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]
     rest = whole[len(partial) :] if whole.startswith(partial) else whole
     made = re.findall(r"\s*\S+\s?|\s+", rest)
     return [partial[-ANCHOR:], *made] if script.prefill == "anchor" else made
+
+
+def _written(script: Script, messages: Sequence[tuple[str, str]]) -> list[str]:
+    """What the first message asks to have written, behind a colon; where an answer is begun, what is left of it."""
+    asked = messages[0][1].partition(": ")[2] or "ok"
+    role, begun = messages[-1]
+    if role not in ("assistant", "model") or script.prefill not in ("prefill", "echo"):
+        return re.findall(r"\S+\s?", asked)
+    there = max(at for at in range(len(asked) + 1) if begun.endswith(asked[:at]))
+    rest = re.findall(r"\S+\s?", asked[there:])
+    return [begun, *rest] if script.prefill == "echo" else rest
 
 
 def _partial(script: Script, messages: Sequence[tuple[str, str]]) -> str | None:

@@ -8,9 +8,11 @@
 
 The model's name is the script, `[kind-][prefill-]script[-N…]`. Kinds: `text`, `tool` (a call to the first tool
 offered), `json`, `think` (reasons first). Prefill: `startover` (the default: a partial assistant message is
-ignored), `noprefill` (400), `prefill` (goes on), `anchor` (repeats the last 40 characters, then goes on).
+ignored), `noprefill` (400), `prefill` (goes on), `echo` (`sentence` alone: repeats it, then goes on), `anchor` (repeats
+the last 40 characters, then goes on).
 
 `words-N`    N words, one a piece.              `seeded-N`   N words that hang on the request's seed.
+`sentence`   what stands behind the first colon of the first message, or `ok`.
 `slow-N-MS`  N words, MS milliseconds apart.    `wrong-N`    N words; the usage claims ten times as many.
 `status-S`   HTTP status S, for ever.           `once-S`     status S the first time, then words.
 `limit-S`    429 with Retry-After: S (2).       `flap-K-M`   K times 503, M times words, and again (1, 1).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -174,6 +175,20 @@ async def test_models(up: Up) -> None:
             assert answer.status == status
     async with up.session.get(f"{up.url}/v1/models") as answer:
         assert answer.status == 401
+
+
+async def test_models_as_clients_of_the_messages_api_know_them(up: Up) -> None:
+    """Its SDKs show `display_name` and read on while `has_more`; those of strict languages fail without them."""
+    auth = {"x-api-key": up.secret, "anthropic-version": "2023-06-01"}
+    async with up.session.get(f"{up.url}/v1/models", headers=auth) as answer:
+        listed = await answer.json()
+    names = [m["id"] for m in listed["data"]]
+    assert (listed["has_more"], listed["first_id"], listed["last_id"]) == (False, names[0], names[-1])
+    async with up.session.get(f"{up.url}/v1/models/failover", headers=auth) as answer:
+        model = await answer.json()
+    assert model in listed["data"]
+    assert (model["type"], model["display_name"]) == ("model", "failover")
+    assert datetime.fromisoformat(model["created_at"]) == datetime.fromtimestamp(model["created"], UTC)
 
 
 async def test_models_of_providers_are_listed_as_far_as_the_key_may_use_them(up: Up) -> None:

@@ -9,13 +9,20 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError
 
 from lumen.config.schema import Config, Route, Target
+from lumen.core.errors import UpstreamError
 from lumen.core.money import DOLLAR, Price
 from lumen.gateway.tab import Offer
 from lumen.gateway.table import Origin, Origins, Table
+from lumen.providers._passing import Parts
 from lumen.providers.base import Capabilities, Dialect, module
+from lumen.wire.answers import Units
+from lumen.wire.call import Call, Operation
+from lumen.wire.passed import ImageRequest
 from tests.emulator.more import PIECE
 from tests.gateway.conftest import Up
 from tests.ledger.ledgers import written
@@ -136,6 +143,68 @@ async def test_transcriptions_are_billed_by_the_second(more: Up) -> None:
     assert made["operation"] == "audio/transcriptions"
 
 
+async def test_images_are_streamed_and_metered_as_whole_ones_are(more: Up) -> None:
+    async with client(more) as openai:
+        stream = await openai.images.generate(model="failover", prompt="a cat", stream=True, partial_images=1)
+        parts = [part async for part in stream]
+        assert [part.type for part in parts] == ["image_generation.partial_image", "image_generation.completed"]
+        assert {part.b64_json for part in parts} == {"aW1hZ2U="}
+        edited = await openai.images.edit(model="mixed", image=("a.png", AUDIO), prompt="wider", stream=True, n=2)
+        assert [part.type async for part in edited].count("image_edit.completed") == 2
+    assert more.emulator.requests[-2]["partial_images"] == 1
+    made, two = [row for row in await rows(more) if row["outcome"] == "ok"]
+    assert (made["input"], made["output"], made["flags"]) == (5, 100, 0)
+    assert made["cost"] == 5 * 1_000_000 + 100 * 2_000_000 + DOLLAR // 25
+    # What each image is told to have cost is added up.
+    assert (two["input"], two["output"]) == (10, 200) and two["cost"] == 2 * made["cost"]
+
+
+async def test_transcripts_are_streamed(more: Up) -> None:
+    async with client(more) as openai:
+        stream = await openai.audio.transcriptions.create(model="failover", file=("a.wav", AUDIO), stream=True)
+        parts = [part async for part in stream]
+    assert [part.type for part in parts] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
+    assert parts[-1].text == "hello"  # type: ignore[union-attr]
+    made = (await rows(more))[-1]
+    assert (made["input"], made["output"], made["outcome"]) == (14, 2, "ok")
+
+
+async def test_a_stream_has_its_names_and_headers(more: Up) -> None:
+    headers = {"Authorization": f"Bearer {more.secret}"}
+    body = {"model": "failover", "prompt": "x", "stream": True}
+    async with more.session.post(f"{more.url}/v1/images/generations", json=body, headers=headers) as answer:
+        text = (await answer.read()).decode()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-lumen-target"] == "more/words-3"
+    frames = text.removesuffix("\n\n").split("\n\n")
+    assert [frame.split("\n")[0] for frame in frames] == [
+        "event: image_generation.partial_image", "event: image_generation.completed"
+    ]  # fmt: skip
+
+
+async def test_what_a_target_does_not_stream_comes_as_a_stream_all_the_same(more: Up) -> None:
+    async with client(more) as openai:
+        stream = await openai.audio.transcriptions.create(model="more/whole", file=("a.wav", AUDIO), stream=True)
+        assert [(part.type, part.text) async for part in stream] == [("transcript.text.done", "hello")]  # type: ignore[union-attr]
+        images = await openai.images.generate(model="more/whole", prompt="x", stream=True, n=2)
+        assert [part.type async for part in images] == ["image_generation.completed"] * 2
+    assert [row["outcome"] for row in await rows(more)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("model", ["breaks", "short"])
+async def test_a_stream_that_breaks_says_so_and_is_not_begun_again(more: Up, model: str) -> None:
+    async with client(more) as openai:
+        stream = await openai.images.generate(model=f"more/{model}", prompt="a cat", stream=True)
+        kinds = []
+        with pytest.raises(Exception) as caught:
+            async for part in stream:
+                kinds.append(part.type)
+    assert isinstance(caught.value, APIError | aiohttp.ClientError | OSError) or "peer closed" in str(caught.value)
+    assert kinds == ["image_generation.partial_image"] and len(more.emulator.requests) == 1
+    (row,) = await rows(more)
+    assert row["outcome"] != "ok" and row["cost"] > 0
+
+
 async def test_a_large_form_passes_a_slow_target(more: Up) -> None:
     data = AUDIO * 3
     async with client(more) as openai:
@@ -149,7 +218,7 @@ async def test_a_large_form_passes_a_slow_target(more: Up) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"file": AUDIO}, "model"), ({"model": "mixed"}, "file"), ({"model": "mixed", "stream": "true"}, None)],
+    [({"file": AUDIO}, "model"), ({"model": "mixed"}, "file"), ({"model": "mixed", "stream": "perhaps"}, None)],
 )
 async def test_wrong_forms_are_refused(more: Up, fields: dict[str, Any], param: str | None) -> None:
     form = aiohttp.FormData(default_to_multipart=True)
@@ -240,3 +309,41 @@ async def test_count_tokens(more: Up) -> None:
     assert answer == {"input_tokens": -(-len(json.dumps({**body, "model": "fake/words-1"})) // 4)}
     status, answer, _ = await more.post("/v1/messages/count_tokens", {"model": "mixed"})
     assert (status, answer["type"]) == (400, "error")
+
+
+FRAMES = b"".join(
+    b"event: %b\ndata: %b\n\n" % (kind, data)
+    for kind, data in (
+        (b"image_edit.partial_image", b'{"type":"image_edit.partial_image","b64_json":"YQ=="}'),
+        (b"image_edit.completed", b'{"type":"image_edit.completed","usage":{"input_tokens":3,"output_tokens":4}}'),
+    )
+)
+
+
+@given(st.lists(st.integers(0, len(FRAMES))))
+def test_a_stream_is_read_however_its_bytes_were_cut(cuts: list[int]) -> None:
+    call = Call(Operation.IMAGE_EDIT, ImageRequest(model="m", prompt="x", stream=True), True, False, 1)
+    decoder, events, before = Parts(call), [], 0
+    for cut in (*sorted(cuts), len(FRAMES)):
+        events += decoder.feed(FRAMES[before:cut])
+        before = cut
+    events += decoder.finish()
+    assert b"".join(event.data for event in events) == FRAMES
+    usage = events[-1].usage
+    assert isinstance(usage, Units) and (usage.prompt_tokens, usage.completion_tokens, usage.images) == (3, 4, 1)
+    assert decoder.done and [event.finished for event in events] == [(), (0,)]
+
+
+@given(st.binary(max_size=200))
+@example(b"a\\n")
+@example(b"a.completed\\n\\n")
+def test_no_stream_makes_a_frame_that_is_not_one(noise: bytes) -> None:
+    decoder = Parts(Call(Operation.IMAGE, ImageRequest(model="m", prompt="x", stream=True), True, False, 1))
+    for given_ in (noise, b"data: " + noise + b"\n\n", b'data: {"type": "' + noise + b'"}\n\n'):
+        try:
+            events = [*decoder.feed(given_), *decoder.finish()]
+        except UpstreamError:
+            return
+        for event in events:
+            assert event.data.startswith(b"event: ") and event.data.endswith(b"\n\n")
+            assert b"\n\n" not in event.data[:-2]

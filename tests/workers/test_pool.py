@@ -219,6 +219,31 @@ def test_by_hand(run_dir: Path) -> None:
     run(work())
 
 
+def test_one_that_was_sent_to_sleep_and_is_needed_again_stays_awake(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another replica has work without end nobody ever waits, yet the one that sleeps is needed."""
+    monkeypatch.setattr(scaling, "UP_AFTER", 0.1)
+
+    async def work() -> None:
+        async with supervising(run_dir) as supervisor:
+            await supervisor.apply(wanted(m=model(sleeps=True, replicas=2)))
+            await until(lambda: supervisor.count("ready") == 2)
+            held = [await supervisor.acquire("m", 15)]
+            supervisor.sleep("m")
+            await until(lambda: supervisor.count("asleep") == 1)
+            held += [await supervisor.acquire("m", 15) for _ in range(6)]  # the fake tells of 4 slots
+            await until(lambda: supervisor.count("ready") == 2)
+            # Some looks later.
+            await asyncio.sleep(0.5)
+            assert supervisor.count("ready") == 2
+            assert sum(one.state == "asleep" for one in supervisor.seen) == 1
+            for lease in held:
+                lease.release(True)
+
+    run(work())
+
+
 def test_room_is_made_by_the_idle_and_never_by_the_busy(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir, memory=Card()) as supervisor:

@@ -88,7 +88,11 @@ def chat(
     system: str | None = typer.Option(None, help="A system message."),
     once: str | None = typer.Option(None, metavar="PROMPT", help="Ask this, print the answer and end; - reads stdin."),
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal.
+
+    Without a name it is the first route or model that there is. Ctrl-C ends an answer, Ctrl-D the conversation; with
+    --once one answer goes to standard output, as it comes.
+    """
     from lumen.keys import ensure_local
 
     paths = find_paths()

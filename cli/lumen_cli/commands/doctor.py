@@ -29,7 +29,11 @@ def doctor(
     ),
     json_output: bool = JSON,
 ) -> None:
-    """Look at everything Lumen needs; ends with status 1 where something is broken."""
+    """Look at everything Lumen needs; ends with status 1 where something is broken.
+
+    Machine, cards, engines, folders, configuration, ledger, the port and the running gateway; each finding comes with
+    what mends it. Nothing is changed.
+    """
     from lumen_cli.health import Patient, examine
 
     paths = find_paths()

@@ -18,7 +18,11 @@ app = command()
 def down(
     timeout: float = typer.Option(90.0, min=0, help="Seconds to wait for running requests before it is killed."),
 ) -> None:
-    """Stop the gateway after the requests in flight have ended."""
+    """Stop the gateway after the requests in flight have ended.
+
+    New requests are refused meanwhile. Engines end with it, what was learnt of targets and models is kept, and a second
+    `lumen down` ends it at once.
+    """
     paths = find_paths()
     say("Lumen has stopped." if stop(paths, timeout) else "Lumen is not running.")
 

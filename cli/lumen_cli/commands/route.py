@@ -110,7 +110,7 @@ def set_(
 
 @app.command()
 def rm(name: str = typer.Argument(help="The route to remove."), config: Path | None = CONFIG) -> None:
-    """Remove a route."""
+    """Remove a route; requests for it are answered with 404 from then on. What was spent on it stays in the ledger."""
     from lumen.config.edit import edit, remove_route
 
     admin = Admin(find_paths().admin_socket)

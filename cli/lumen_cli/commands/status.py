@@ -18,7 +18,11 @@ app = command()
 
 @app.command()
 def status(json_output: bool = JSON) -> None:
-    """What runs: models, replicas, requests."""
+    """What runs: models, replicas, requests.
+
+    Each model with its replicas and what they are at, the requests under way and served, and the routes. It ends with
+    status 1 where no gateway runs.
+    """
     found = Admin(find_paths().admin_socket).status_or_none()
     if found is None:
         if json_output:

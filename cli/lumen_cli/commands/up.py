@@ -40,7 +40,11 @@ def up(
     config: Path | None = typer.Option(None, metavar="PATH", help="Configuration file."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Fetch the profile's model without asking."),
 ) -> None:
-    """Start the gateway and its engines, and wait until they answer."""
+    """Start the gateway and its engines, and wait until they answer.
+
+    Without --detach it runs here until Ctrl-C. The first time it offers a model that suits this machine; until there is
+    one, a tiny built-in model answers. A configuration that cannot be used is refused with the line that is wrong.
+    """
     given = config.expanduser().absolute() if config is not None else None
     run(Options(given, host, port, profile), detach=detach, yes=yes)
 

@@ -3,38 +3,40 @@
 A row's loss is −1, 0 or 1: strong right and the other wrong is 1. At a threshold the loss of the policy is the mean,
 over all requests, of the losses of those sent away. Thresholds are tested from the most careful on, each at the full
 level, and the first that fails ends it (a fixed sequence: A. Angelopoulos et al., "Learn then Test", 2021), so choosing
-among them costs nothing. Each test is exact: the distribution of wins less losses comes from its characteristic
-function, at the least favourable share of discordant rows within a bound of its own (R. Berger and D. Boos, JASA 89,
-1994). Scores must come from models that did not see the row's label.
+among them costs nothing. The test at each is exact, see `paired.py`. Scores must come from models that did not see the
+row's label, nor that of a request nearly the same: such rows are a group, and count for less the more alike their
+losses are.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumen.routing.auto.learner import Learnt
 from lumen.routing.auto.model import Model, Promise
+from lumen.routing.auto.paired import chance
 
 F64 = NDArray[np.float64]
-C128 = NDArray[np.complex128]
+Rows = NDArray[np.int64]
 
 # Below this many labels nothing leaves the strong target, whatever the labels say.
 FEWEST = 300
-_STEPS = 50
-# What of the allowed chance of error is spent on bounding the share of discordant rows.
-_SPENT = 0.1
+_STEPS = 100
+# Requests that are nearly the same have nearly the same score, and with it their own label left out each is a little
+# off: a threshold within so many standard deviations of the scores below what was certified would let all pass.
+_APART = 0.01
 
 
-def certify(scores: F64, losses: F64, limit: float, confidence: float) -> Promise:
+def certify(scores: F64, losses: F64, limit: float, confidence: float, groups: Rows | None = None) -> Promise:
     """The largest threshold whose mean loss is at most `limit` with `confidence`.
 
     `scores` (n): expected loss of each labelled request, by a model that did not see it; lower ones are sent away
-    first. `losses` (n, within ±1): strong's quality less the other's.
+    first. `losses` (n, within ±1): strong's quality less the other's. `groups` (n): rows of one number are nearly the
+    same request; `None`: no two are.
     """
     rows = len(scores)
     if rows < FEWEST:
@@ -42,23 +44,35 @@ def certify(scores: F64, losses: F64, limit: float, confidence: float) -> Promis
         return Promise(None, 0.0, 0.0, 0.0, limit, confidence, rows, why)
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]
-    held: tuple[int, float] | None = None
+    passed: list[int] = []
     for step in range(1, _STEPS + 1):
         count = rows * step // _STEPS
-        if count < rows and ranked[count - 1] == ranked[min(count, rows - 1)]:
+        if count < rows and ranked[count - 1] == ranked[count]:
             continue
-        away = losses[order[:count]]
-        if chance(away, rows, limit, 1.0 - confidence) > 1.0 - confidence:
+        if _chance(losses, order[:count], groups, limit, 1.0 - confidence) > 1.0 - confidence:
             break
-        held = (count, float(ranked[count - 1]))
-    if held is None:
+        passed.append(count)
+    count = _apart(ranked, passed)
+    if not count:
         why = "no share of the requests can be sent away within the limit: everything stays with the strong target"
         return Promise(None, 0.0, 0.0, 0.0, limit, confidence, rows, why)
-    count, score = held
-    away = losses[order[:count]]
-    bound = _bound(away, rows, limit, confidence)
+    score = float(ranked[count - 1])
+    bound = _bound(losses, order[:count], groups, limit, confidence)
     why = f"{count} of {rows} labelled requests could leave the strong target"
-    return Promise(score, count / rows, float(away.sum()) / rows, bound, limit, confidence, rows, why)
+    return Promise(score, count / rows, float(losses[order[:count]].sum()) / rows, bound, limit, confidence, rows, why)
+
+
+def _apart(ranked: F64, passed: list[int]) -> int:
+    """How many may be sent away, of the numbers that passed: the most, unless their scores run on into the next; then
+    the most whose scores are clearly below. All of them were certified on the way."""
+    if not passed:
+        return 0
+    most = passed[-1]
+    clearly = _APART * float(ranked.std())
+    if most == len(ranked) or ranked[most] - ranked[most - 1] > clearly:
+        return most
+    below = [count for count in passed if ranked[count - 1] <= ranked[most - 1] - clearly]
+    return below[-1] if below else 0
 
 
 def promised(learnt: Learnt, ok: F64, limit: float, confidence: float) -> Model:
@@ -79,82 +93,55 @@ def promised(learnt: Learnt, ok: F64, limit: float, confidence: float) -> Model:
         if not alone:
             losses = np.maximum(losses, 0.0)
         level = (1.0 - confidence) / len(others)
-        found = certify(learnt.loss[known, other], losses, limit / len(others), 1.0 - level)
+        found = certify(learnt.loss[known, other], losses, limit / len(others), 1.0 - level, learnt.groups[known])
         promises[model.targets[other]] = replace(found, limit=limit, confidence=confidence)
     if alone:
         return model.certified(promises[model.targets[others[0]]])
     return replace(model, promises=promises)
 
 
-def chance(away: F64, rows: int, limit: float, level: float) -> float:
-    """An upper bound of the chance of losses as low as these where the true mean loss over `rows` is above `limit`.
+def repeated(losses: F64, groups: Rows) -> float:
+    """How many labels one label of these is worth no more than: 1 where none repeat another, or groups differ inside as
+    much as they do from each other.
 
-    `level`: what the result is compared with; it sets how much of it bounds the discordant share.
+    The design effect of a sample of groups (L. Kish, "Survey Sampling", 1965) with the correlation within groups from
+    the analysis of variance.
     """
-    spent = _SPENT * level
-    discordant = round(float(np.abs(away).sum()))
-    net = math.ceil(float(away.sum()) - 1e-9)
-    most = _share_above(discordant, rows, spent)
-    least = max(limit, discordant / rows / 2)
-    worst = max(_tail(net, rows, limit, share) for share in np.linspace(min(least, most), most, 5))
-    return min(worst + spent, 1.0)
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    rows, kinds = len(losses), len(sizes)
+    if kinds in (1, rows):
+        return 1.0
+    means = np.bincount(place, weights=losses) / sizes
+    between = float(sizes @ (means - losses.mean()) ** 2) / (kinds - 1)
+    within = float(((losses - means[place]) ** 2).sum()) / (rows - kinds)
+    squares = float(sizes @ sizes) / rows
+    usual = (rows - squares) / (kinds - 1)
+    total = between + (usual - 1.0) * within
+    alike = min(max((between - within) / total, 0.0), 1.0) if total > 0 else 0.0
+    return 1.0 + (squares - 1.0) * alike
 
 
-def _bound(away: F64, rows: int, limit: float, confidence: float) -> float:
+def _chance(losses: F64, sent: Rows, groups: Rows | None, limit: float, level: float) -> float:
+    """The chance of losses as low as those of the rows `sent` where the true mean over all rows is above `limit`."""
+    away, rows = losses[sent], len(losses)
+    worth = 1.0
+    if groups is not None:
+        # What stays with the strong target loses nothing: that is part of what a group has in common.
+        lost = np.zeros(rows)
+        lost[sent] = away
+        worth = repeated(lost, groups)
+    net = math.ceil(float(away.sum()) / worth - 1e-9)
+    discordant = round(float(np.abs(away).sum()) / worth)
+    return chance(net, discordant, int(rows / worth), limit, level)
+
+
+def _bound(losses: F64, sent: Rows, groups: Rows | None, limit: float, confidence: float) -> float:
     """The smallest loss, up to `limit`, that is excluded with `confidence`, to about a thousandth of the limit."""
-    low, high = float(away.sum()) / rows, limit
+    low, high = float(losses[sent].sum()) / len(losses), limit
     for _ in range(10):
         middle = (low + high) / 2
-        if chance(away, rows, middle, 1.0 - confidence) <= 1.0 - confidence:
+        if middle > 0 and _chance(losses, sent, groups, middle, 1.0 - confidence) <= 1.0 - confidence:
             high = middle
         else:
             low = middle
-    return high
-
-
-def _tail(net: int, rows: int, mean: float, share: float) -> float:
-    """P(wins − losses ≤ net) where a row is 1 with (share + mean)/2 and −1 with (share − mean)/2, independently."""
-    share = max(share, abs(mean))
-    up, down = (share + mean) / 2, (share - mean) / 2
-    size = 1 << (2 * rows + 1).bit_length()
-    turns = _turns(size)
-    weights = np.fft.fft(_power(1.0 - share + up * turns + down * turns.conj(), rows)).real / size
-    # Entry k is the chance of a net of k; negative nets stand at the end.
-    weights = np.maximum(weights, 0.0)
-    if net < 0:
-        return float(weights[size // 2 : size + net + 1].sum())
-    return float(weights[size // 2 :].sum() + weights[: net + 1].sum())
-
-
-@lru_cache(2)
-def _turns(size: int) -> C128:
-    """The roots of unity, once around."""
-    found: C128 = np.exp(2j * np.pi * np.arange(size) / size)
-    return found
-
-
-def _power(base: C128, exponent: int) -> C128:
-    """By squaring, which is many times faster than the general power of complex numbers."""
-    out = np.ones_like(base)
-    while exponent:
-        if exponent & 1:
-            out *= base
-        base, exponent = base * base, exponent >> 1
-    return out
-
-
-def _share_above(seen: int, rows: int, level: float) -> float:
-    """The upper Clopper–Pearson bound of a share of which `seen` of `rows` were observed."""
-    if seen >= rows:
-        return 1.0
-    counts = np.arange(seen + 1)
-    logs = np.array([math.lgamma(rows + 1) - math.lgamma(k + 1) - math.lgamma(rows - k + 1) for k in counts])
-    low, high = seen / rows, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        terms = logs + counts * math.log(max(middle, 1e-300)) + (rows - counts) * math.log(max(1 - middle, 1e-300))
-        if float(np.exp(terms).sum()) > level:
-            low = middle
-        else:
-            high = middle
     return high

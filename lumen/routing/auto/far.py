@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 
-# How far the prior spreads losses, as a share of how far what was learnt does: where labels are, it knows less.
-_TRUST = 0.5
+# How far the prior spreads losses, as a share of how far what was learnt does.
+_TRUST = 1.0
 # What is so similar is near, however much more alike the labelled requests are: those of a template differ in a word.
 _NEAR, _NOT_FAR = 0.6, 0.5
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lumen.routing.auto import hashing
 from lumen.routing.auto.ask import ASIDE, Ask
+from lumen.routing.auto.fields import FIELDS
 from lumen.routing.auto.lexicon import SUBJECTS
 
 F32 = NDArray[np.float32]
@@ -34,7 +35,7 @@ PLAIN: tuple[str, ...] = (
 )  # fmt: skip
 # Features that say what kind of request it is: one that was never seen among the labels makes a request unknown.
 KINDS: tuple[str, ...] = ("turns", "tools", "images", "structured answer")
-SUBJECT_NAMES: tuple[str, ...] = tuple(SUBJECTS)
+SUBJECT_NAMES: tuple[str, ...] = (*SUBJECTS, *(f"field of {name}" for name in FIELDS))
 
 _DIGIT, _UPPER, _PUNCT, _SPACE, _HIGH, _LETTER = range(6)
 
@@ -54,11 +55,15 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The features of many requests, one row each."""
+    """The features of many requests, one row each.
+
+    `products` (n × n): the inner products of each two rows' n-grams, where they were worked out beforehand.
+    """
 
     grams: F32
     plain: F32
     subjects: F32
+    products: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -66,6 +71,15 @@ class Table:
     def take(self, rows: NDArray[np.int64]) -> Table:
         """The given rows, in that order."""
         return Table(self.grams[rows], self.plain[rows], self.subjects[rows])
+
+    def draw(self, rows: NDArray[np.int64]) -> Table:
+        """The given rows with their products, where those are known: to learn from."""
+        products = None if self.products is None else self.products[np.ix_(rows, rows)]
+        return Table(self.grams[rows], self.plain[rows], self.subjects[rows], products)
+
+    def multiplied(self) -> Table:
+        """The same with its products, which makes learning from many draws of its rows faster; n² numbers."""
+        return Table(self.grams, self.plain, self.subjects, self.grams @ self.grams.T)
 
 
 def features(ask: Ask) -> Features:
@@ -191,7 +205,8 @@ def _options(data: bytes) -> NDArray[np.intp]:
 @cache
 def _lexicon() -> tuple[hashing.U64, NDArray[np.float64]]:
     """The hashes of all words of the lexicon in order, and for each the subjects it belongs to."""
-    each = [np.unique(hashing.words(hashing.raw(text)).hashes) for text in SUBJECTS.values()]
+    wide = (text + " " + " ".join(f"{word}s" for word in text.split()) for text in FIELDS.values())
+    each = [np.unique(hashing.words(hashing.raw(text)).hashes) for text in (*SUBJECTS.values(), *wide)]
     hashes = np.unique(np.concatenate(each))
     member = np.zeros((len(hashes), len(each)))
     for subject, found in enumerate(each):
@@ -202,6 +217,5 @@ def _lexicon() -> tuple[hashing.U64, NDArray[np.float64]]:
 def _subjects(words: hashing.Words) -> F32:
     hashes, member = _lexicon()
     places = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
-    hits = np.bincount(places[hashes[places] == words.hashes], minlength=len(hashes))
-    counts = hits @ member
+    counts = member[places[hashes[places] == words.hashes]].sum(axis=0)
     return np.concatenate((np.log1p(counts), counts / (5 + len(words.hashes)))).astype(np.float32)

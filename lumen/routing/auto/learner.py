@@ -25,6 +25,7 @@ from lumen.routing.auto.model import Model
 from lumen.routing.auto.space import Scale, Space, length_waves
 
 F64 = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 # A strong penalty is best on all data at hand; a weaker one must show a gain, on at most so many rows.
 _PENALTIES = (3.0, 10.0, 30.0)
@@ -54,7 +55,7 @@ class Labels:
     tokens: F64
     weights: F64
 
-    def take(self, rows: NDArray[np.int64]) -> Labels:
+    def take(self, rows: Rows) -> Labels:
         """The given rows, in that order."""
         return Labels(self.ok[rows], self.tokens[rows], self.weights[rows])
 
@@ -63,12 +64,18 @@ class Labels:
 class Learnt:
     """A model, and the training rows as predicted without their own labels: `ok` and `loss` (n × targets).
 
-    `loss`: the quality lost by asking that target instead of the strong one; 0 for the strong one itself.
+    `loss`: the quality lost by asking that target instead of the strong one; 0 for the strong one itself. `groups`
+    (n): rows that are nearly the same request have one number, and were left out together.
     """
 
     model: Model
     ok: F64
     loss: F64
+    groups: Rows
+
+    def take(self, rows: Rows) -> Learnt:
+        """The same model with the given rows."""
+        return Learnt(self.model, self.ok[rows], self.loss[rows], self.groups[rows])
 
 
 def fit(rows: Sequence[Row], targets: Sequence[str], strong: str) -> Learnt:
@@ -93,18 +100,20 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
         raise ValueError(f"the strong target {strong!r} is not among the targets")
     best = list(targets).index(strong)
     weights = labels.weights / labels.weights.mean()
-    space = Space.of(rows)
-    points = space(rows)
-    kernel = points @ points.T
-    lengths = _lengths(kernel, labels.tokens, weights)
-    if lengths is not None:
-        more = lengths.waves(lengths.scale.apply(lengths.left_out))
-        kernel = kernel + more @ more.T
     others = [i for i in range(len(targets)) if i != best]
     wanted = np.concatenate((labels.ok, labels.ok[:, [best]] - labels.ok[:, others]), axis=1)
     judged = np.arange(len(targets), wanted.shape[1])
-    fitted = ridge.fit(kernel, wanted, weights, _penalty(kernel, wanted[:, judged], weights))
-    neighbours, shift, nearest = near.learn(near.sketch(rows.grams), wanted, fitted.left_out, judged)
+    space = Space.of(rows)
+    points = space(rows)
+    kernel = space.kernel(rows, points)
+    sketches = near.sketch(rows.grams)
+    alike, groups = near.compared(sketches)
+    ridged = ridge.Ridged(kernel, weights, _penalty(kernel, wanted[:, judged], weights), groups)
+    lengths = _lengths(ridged, labels.tokens)
+    if lengths is not None:
+        ridged = ridged.plus(lengths.waves(lengths.scale.apply(lengths.left_out)))
+    fitted = ridge.fit(ridged, wanted)
+    neighbours, shift, nearest = near.learn(alike, sketches, wanted, fitted.left_out, judged)
     seen = fitted.left_out + shift
     straight = [line(seen[:, i], wanted[:, i], weights) for i in range(wanted.shape[1])]
     columns = np.stack([straight[i](seen[:, i]) for i in range(wanted.shape[1])], axis=1)
@@ -112,7 +121,7 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
     loss, looks = expected_loss(ok, columns[:, judged], best), prior.score(rows.plain)
     far = Far.of(neighbours.familiar, neighbours.usual, looks, loss)
     model = _model(targets, strong, space, lengths, neighbours, straight, points, fitted, far)
-    return Learnt(model, ok, far.blend(loss, nearest, looks))
+    return Learnt(model, ok, far.blend(loss, nearest, looks), groups)
 
 
 def expected_loss(ok: F64, direct: F64, best: int) -> F64:
@@ -137,12 +146,12 @@ class _Lengths:
         return length_waves(scores.shape[1])(scores)
 
 
-def _lengths(kernel: F32, tokens: F64, weights: F64) -> _Lengths | None:
+def _lengths(ridged: ridge.Ridged, tokens: F64) -> _Lengths | None:
     """How long each target's answers are, as log(1 + tokens); `None` where too few lengths are known."""
     logs = np.log1p(tokens)
     if (np.count_nonzero(~np.isnan(logs), axis=0) < _FEWEST_LENGTHS).any():
         return None
-    fitted = ridge.fit(kernel, logs, weights, _PENALTIES[1])
+    fitted = ridge.fit(ridged, logs)
     left_out = fitted.left_out.astype(np.float32)
     # exp of a mean is not the mean of exp: N. Duan, JASA 78 (1983).
     smear = np.nanmean(np.exp(np.clip(logs - fitted.left_out, -5.0, 5.0)), axis=0)

@@ -15,10 +15,15 @@ from lumen.routing.auto.features import BUCKETS
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 SKETCH = 256
 # Below this similarity a neighbour says nothing of its own; unrelated texts of one kind come to about 0.5.
 _FROM = 0.8
+# From this similarity on two requests are the same one, asked again in nearly the same words.
+_SAME = 0.95
+# What makes up so much of the labels comes again in new traffic, and its labels say what becomes of it there.
+_RECURS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,41 @@ def sketch(grams: F32) -> F32:
     return out
 
 
-def learn(sketches: F32, labels: F64, left_out: F64, judged: NDArray[np.int64]) -> tuple[Near, F64, F64]:
+def compared(sketches: F32) -> tuple[F32, Rows]:
+    """How alike each two rows are (n × n), −1 within a group; and the group of each row (n).
+
+    A group are rows that are the same request but for a word, such as retries; they are learnt from and judged
+    together, or one would be predicted by another's label, which a new request has not. Where a group makes up a
+    hundredth of all rows or more, new traffic has more of it, and its rows stand for themselves.
+    """
+    alike = sketches @ sketches.T
+    groups = _groups(alike)
+    for rows in np.split(np.argsort(groups, kind="stable"), np.flatnonzero(np.diff(np.sort(groups))) + 1):
+        alike[np.ix_(rows, rows)] = -1.0
+    return alike, groups
+
+
+def _groups(alike: F32) -> Rows:
+    """The first row of each group stands for it; what is like that one and in no group yet belongs to it."""
+    rows = len(alike)
+    groups = np.arange(rows)
+    most, free = max(int(_RECURS * rows), 1), np.ones(rows, np.bool_)
+    for row in range(rows):
+        if not free[row]:
+            continue
+        same = np.flatnonzero((alike[row] >= _SAME) & free)
+        free[same] = False
+        if 1 < len(same) <= most:
+            groups[same] = row
+    return groups
+
+
+def learn(alike: F32, sketches: F32, labels: F64, left_out: F64, judged: Rows) -> tuple[Near, F64, F64]:
     """Neighbours with the doubt that predicts the columns `judged` best, what they add to each row left out (n × c),
-    and how alike its nearest neighbour is (n)."""
+    and how alike its nearest neighbour is (n). `alike`: see `compared`."""
     known = ~np.isnan(labels)
     residuals = np.where(known, labels - left_out, 0.0).astype(np.float32)
     mask = known.astype(np.float32)
-    alike = sketches @ sketches.T
-    np.fill_diagonal(alike, -1.0)
     best, shift, doubt = _missed(residuals, mask, judged), np.zeros(labels.shape), float("inf")
     if alike.max(initial=-1.0) > _FROM:
         for choice in (1.0, 3.0, 10.0):

@@ -1,10 +1,10 @@
 """Before there are labels: how hard a request looks, and whether that speaks for the strong target.
 
-Long questions with many marks are harder for every target, on all data at hand. Whether harder means that the strong
-target is worth its price depends on how able the targets are: of two able ones the weak one fails first on what is
-hard, of two weak ones both do. So difficulty is read off the text, and abilities are two rates of good answers that
-few labels give; until then, text dense with formulae counts as beyond both. The prior orders requests, for sampling
-and for showing; it never sends one away from the strong target.
+Long questions with many numbers and marks are harder for every target. Whether harder means that the strong target is
+worth its price depends on how able the targets are: of two able ones the weak one fails first on what is hard, of two
+weak ones both do. So difficulty is read off the text, and abilities are two rates of good answers that few labels
+give; until then, an open question dense with formulae, which offers no answers to choose from, counts as beyond both.
+The prior orders requests, for sampling and for showing; it never sends one away from the strong target.
 """
 
 from __future__ import annotations
@@ -19,19 +19,28 @@ from lumen.routing.auto.features import F32, PLAIN
 F64 = NDArray[np.float64]
 
 WHY = "no labels yet: the strong target answers, and a request's looks only decide whether it is sampled"
-_LENGTH, _MARKS, _FORMULAE = (
-    PLAIN.index(name) for name in ("characters before the options", "share of punctuation", "LaTeX marks")
-)
-# Typical of ordinary requests: log(1 + characters) and the share of punctuation, with their spread.
-_USUAL_LENGTH, _USUAL_MARKS, _SPREAD_MARKS = 5.5, 0.06, 0.04
+_LENGTH, _STEM, _MARKS, _NUMBERS, _FORMULAE, _OPTIONS = (
+    PLAIN.index(name)
+    for name in (
+        "characters", "characters before the options", "share of punctuation", "numbers", "LaTeX marks", "options",
+    )
+)  # fmt: skip
+# Typical of ordinary requests: log(1 + characters), the share of punctuation with its spread, log(1 + numbers).
+_USUAL_LENGTH, _USUAL_MARKS, _SPREAD_MARKS, _USUAL_NUMBERS = 5.5, 0.06, 0.04, 1.5
+# What a deviation of marks and a unit of numbers weigh against a unit of length.
+_MARKS_WEIGH, _NUMBERS_WEIGH = 0.075, 0.15
+# LaTeX marks from which formulae count, and from which they rule; so many options make a question one of choice.
+_FEW_MARKS, _MANY_MARKS, _CHOICE = math.log1p(3), math.log1p(15), math.log(2.5)
 # Logits of ability that one unit of difficulty costs.
 _STEEP = 0.5
 
 
 def difficulty(plain: F32) -> F64:
     """How hard each request looks (… × len(PLAIN) → …), about 0 for an ordinary one and within ±4."""
-    marks = 0.5 * (plain[..., _MARKS] - _USUAL_MARKS) / _SPREAD_MARKS
-    found: F64 = np.clip(plain[..., _LENGTH] - _USUAL_LENGTH + marks, -4.0, 4.0).astype(np.float64)
+    length = (plain[..., _LENGTH] + plain[..., _STEM]) / 2 - _USUAL_LENGTH
+    marks = _MARKS_WEIGH * (plain[..., _MARKS] - _USUAL_MARKS) / _SPREAD_MARKS
+    numbers = _NUMBERS_WEIGH * (plain[..., _NUMBERS] - _USUAL_NUMBERS)
+    found: F64 = np.clip(length + marks + numbers, -4.0, 4.0).astype(np.float64)
     return found
 
 
@@ -42,8 +51,8 @@ def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
     """
     hard = difficulty(plain)
     if abilities is None:
-        formulae = np.minimum(1.0, plain[..., _FORMULAE] / math.log(4.0))
-        unsure: F64 = hard * (1.0 - 2.0 * formulae)
+        formulae = np.clip((plain[..., _FORMULAE] - _FEW_MARKS) / (_MANY_MARKS - _FEW_MARKS), 0.0, 1.0)
+        unsure: F64 = hard * (1.0 - 2.0 * formulae * (plain[..., _OPTIONS] < _CHOICE))
         return unsure
     weak, strong = (_logit(share) for share in abilities)
     gain: F64 = _chance(strong - _STEEP * hard) - _chance(weak - _STEEP * hard)

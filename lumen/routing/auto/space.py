@@ -22,7 +22,7 @@ _WIDTH = 0.7
 _CLIP = 3.0
 _FLAT = 1e-6
 # (weight in the kernel, seed of the waves) of a block.
-_PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.25, 11), (0.8, 12), (0.2, 13)
+_PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.5, 11), (0.4, 12), (0.2, 13)
 SIZE = BUCKETS + 4 * _WAVES
 LENGTH_SIZE = 2 * _WAVES
 
@@ -84,6 +84,16 @@ class Space:
         points = np.concatenate((rows.grams, plain, subjects), axis=-1)
         points -= self.centre
         return points
+
+    def kernel(self, rows: Table, points: F32) -> F32:
+        """The inner products of each two `points` (n × n), which are those of `rows`, the labelled requests."""
+        if rows.products is None:
+            return points @ points.T
+        waves = points[:, BUCKETS:] + self.centre[BUCKETS:]
+        whole = rows.products + waves @ waves.T
+        mean = whole.mean(axis=0)
+        found: F32 = whole - mean - (mean - mean.mean())[:, None]
+        return found
 
     def unseen(self, one: Features) -> tuple[str, ...]:
         """What kind of thing `one` has that no labelled request had, such as images."""

@@ -5,6 +5,8 @@ Source: the public reference (streaming messages, stop reasons, errors), version
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -159,6 +161,16 @@ def error_object(error: LumenError, request_id: str = "") -> dict[str, Any]:
 def messages_error(error: LumenError, request_id: str) -> bytes:
     """The body of an answer that is an error."""
     return encode(error_object(error, request_id))
+
+
+def model_fields(name: str, created: int) -> dict[str, Any]:
+    """What this API's clients look for in a model beside its `id`; `created`: in seconds of the epoch."""
+    return {"type": "model", "display_name": name, "created_at": f"{datetime.fromtimestamp(created, UTC):%FT%TZ}"}
+
+
+def page_fields(names: Sequence[str]) -> dict[str, Any]:
+    """The same of a list that holds all there are."""
+    return {"has_more": False, "first_id": names[0] if names else None, "last_id": names[-1] if names else None}
 
 
 def _stop(choice: AnswerChoice) -> tuple[str, str | None]:
