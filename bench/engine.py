@@ -92,13 +92,22 @@ def start_peer(given: Setting) -> Served:
     return Served("llama.cpp", port, process)
 
 
+HALF = Shape("llama", 30, 1024, 16, 8, 64, 4096, 32_000, kind=Q4_0, context=8192)
+"""0.53 billion weights, 290 MB."""
+
+
 def half_billion() -> Path:
-    """A GGUF of 0.53 billion random weights in 4 bits (290 MB), made once in the user's cache folder."""
-    path = user_cache_path("lumen") / "bench" / "random-0.5B-q4_0.gguf"
+    """A GGUF of 0.53 billion random weights in 4 bits, made once in the user's cache folder."""
+    return made("random-0.5B-q4_0", HALF)
+
+
+def made(name: str, shape: Shape, *, seed: int = 0, heard: int | None = None) -> Path:
+    """A GGUF of random weights in the user's cache folder, as `bench.shapes.write` makes it, made once."""
+    path = user_cache_path("lumen") / "bench" / f"{name}.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        write(partial, Shape("llama", 30, 1024, 16, 8, 64, 4096, 32_000, kind=Q4_0, context=8192))
+        write(partial, shape, seed=seed, heard=heard)
         partial.replace(path)
     return path
 

@@ -106,8 +106,12 @@ class Shape:
         return values | _tokenizer(self.vocabulary)
 
 
-def write(path: Path, shape: Shape, *, weights: bool = True, seed: int = 0) -> None:
-    """A whole GGUF file. Without `weights` their place is a hole: it takes no disk and reads as zeros."""
+def write(path: Path, shape: Shape, *, weights: bool = True, seed: int = 0, heard: int | None = None) -> None:
+    """A whole GGUF file. Without `weights` their place is a hole: it takes no disk and reads as zeros.
+
+    `heard`: layers from this one on project to nothing (zeros), so that what they compute, at its full cost, changes
+    nothing. Files of one seed begin with the same weights, so such a model says what one of only `heard` layers says.
+    """
     tensors = list(shape.tensors())
     metadata = shape.metadata()
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
@@ -126,10 +130,20 @@ def write(path: Path, shape: Shape, *, weights: bool = True, seed: int = 0) -> N
         file.write(begin + bytes(-len(begin) % _ALIGN))
         if weights:
             random_numbers = np.random.default_rng(seed)
-            for _, extents, kind in tensors:
-                _weights(file, random_numbers, kind, tensor_bytes(kind, extents) or 0, shape.spread)
+            for name, extents, kind in tensors:
+                size = tensor_bytes(kind, extents) or 0
+                if heard is not None and _silent(name, heard):
+                    file.write(bytes(_padded(size)))
+                else:
+                    _weights(file, random_numbers, kind, size, shape.spread)
         else:
             file.truncate(file.tell() + offset)
+
+
+def _silent(name: str, heard: int) -> bool:
+    """Whether a tensor projects a layer's work back to the residual stream, in a layer from `heard` on."""
+    block, _, part = name.removeprefix("blk.").partition(".")
+    return block.isdecimal() and int(block) >= heard and part in ("attn_output.weight", "ffn_down.weight")
 
 
 def _weights(file: BinaryIO, numbers: np.random.Generator, kind: int, size: int, spread: float) -> None:

@@ -42,6 +42,7 @@ class Speculator:
         self._wager = wager
         self._texts = Texts()
         self._odds = at_first()
+        self._tried = 0  # the arrival of the sequence that it read something of last, for a try
         self._pace = 0.0  # seconds a token that the draft model reads
 
     def guess(self, everyone: Many[Sequence]) -> Guesses | None:
@@ -67,7 +68,9 @@ class Speculator:
         far = [offer for offer in offers if offer is not None and offer.behind > NEAR]
         if not far:
             return near
-        begun = [offer for offer in far if offer.sequence.reading] or self._worth_reading(far, text, near, offers, most)
+        begun = [offer for offer in far if offer.sequence.reading]
+        if not begun:
+            begun = self._worth_reading(far, text, near, offers, most)
         if begun:
             self._read(drafter, begun, len(everyone))
         return near
@@ -80,17 +83,23 @@ class Speculator:
         left = sum(offer.sequence.max_answer - offer.sequence.answered for offer in far) / len(far)
         known, before, after = (self._chances(each) for each in (text, now, then))
         if self._wager.reads(known, before, after, most, behind, left):
+            for offer in far:
+                offer.sequence.reading = True
             return far
         nearest = min(far, key=lambda offer: offer.behind)
-        return [nearest] if self._wager.tries(len(text), nearest.behind) else []
+        arrival = nearest.sequence.arrival
+        if not self._wager.tries(begun=arrival == self._tried):
+            return []
+        self._tried = arrival
+        return [nearest]
 
     def _read(self, drafter: Drafter, offers: list[Offer], sequences: int) -> None:
         """A piece of what the draft model lacks of these, as much as does not hold everybody up for long."""
         begun = time.monotonic()
         count = drafter.read(offers, max(_FIRST_READ, int(_STALL / self._pace)) if self._pace else _FIRST_READ)
         seconds = time.monotonic() - begun
-        for offer in offers:  # on to the end, unless only now anybody knows how long that will take
-            offer.sequence.reading = self._pace > 0.0 and offer.behind - count > NEAR
+        for offer in offers:
+            offer.sequence.reading = offer.sequence.reading and offer.behind - count > NEAR
         if count:
             self._pace = seconds / count if not self._pace else 0.7 * self._pace + 0.3 * seconds / count
             self._wager.read(sequences, count, seconds)

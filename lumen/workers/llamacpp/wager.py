@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 ROWS = 16
 """Rows of one decode that guesses may take, over all sequences."""
@@ -47,7 +46,10 @@ def hoped(likely: float, depth: int) -> float:
 
 
 class Recent:
-    """Of the last few of some times one of the short ones: other programs only ever make them longer."""
+    """Of the last few of some times one of the short ones: other programs only ever make them longer.
+
+    `first`: a first guess counts like a measurement, so that one slow decode at the beginning decides nothing.
+    """
 
     def __init__(self, first: float, most: int) -> None:
         self._last = deque([first], most)
@@ -147,11 +149,11 @@ class Wager:
                 best, depth = rate, one
         return best, depth
 
-    def tries(self, sequences: int, behind: int) -> bool:
-        """Whether the draft model should read the `behind` tokens that it lacks of one sequence, for all that is known
-        of it: to see what it is worth.
+    def tries(self, begun: bool) -> bool:
+        """Whether the draft model should read what it lacks of one sequence, whatever is known of it: to see what it is
+        worth. `begun`: it has read a part already.
         """
-        return self.advance >= 0.0 and self.stake >= _PURSE and self._cost(sequences, behind) <= _DEAREST_TRY
+        return self.stake >= _PURSE and self.advance >= (-_DEAREST_TRY if begun else 0.0)
 
     def reads(self, text: Chances, now: Chances, then: Chances, most: int, behind: int, left: float) -> bool:
         """Whether it should read `behind` tokens, so that the chances of its guesses are no longer `now` but `then`.
@@ -191,13 +193,19 @@ class Wager:
     def plain(self, sequences: int, seconds: float) -> None:
         """A decode of one token for each of `sequences` took `seconds`."""
         self._row = 0
-        _add(self._plain, sequences, seconds)
+        known = self._plain.get(sequences)
+        if known is None:
+            self._plain[sequences] = Recent(seconds, _LAST)
+        else:
+            known.add(seconds)
         self._earn()
 
     def drafted(self, sequences: int, drafted: int, decodes: int, seconds: float) -> None:
         """The draft model took `seconds` for `decodes` decodes for `drafted` of the `sequences`."""
-        _add(self._drafts, drafted, seconds / decodes)
-        self._stake(-seconds / self._plain[sequences].usual)
+        plain = self._plain[sequences].usual
+        known = self._drafts.setdefault(drafted, Recent(self.share * plain, _LAST))
+        known.add(seconds / decodes)
+        self._stake(-known.usual * decodes / plain)
 
     def read(self, sequences: int, tokens: int, seconds: float) -> None:
         """The draft model took `seconds` to read `tokens`, while `sequences` waited."""
@@ -205,7 +213,7 @@ class Wager:
             self._reading = Recent(seconds / tokens, _LAST)
         else:
             self._reading.add(seconds / tokens)
-        self.advance -= seconds / self._plain[sequences].usual
+        self.advance -= self._cost(sequences, tokens)
 
     def guessed(self, sequences: int, depth: int, text: Tally, draft: Tally, seconds: float) -> None:
         """A decode with guesses of up to `depth` took `seconds`."""
@@ -213,7 +221,11 @@ class Wager:
         rows = (text.rows + draft.rows) / sequences
         if rows:
             slope = max(0.0, seconds / self._plain[sequences].usual - 1.0) / rows
-            _add(self._slopes, (sequences, depth), slope)
+            known = self._slopes.get((sequences, depth))
+            if known is None:
+                self._slopes[sequences, depth] = Recent(slope, _LAST)
+            else:
+                known.add(slope)
         # What such a decode usually takes: this one's time may tell of other programs.
         usual = self._slope(sequences, depth) / sequences
         self._earn()
@@ -228,13 +240,6 @@ class Wager:
     def _stake(self, decodes: float) -> None:
         self.stake = min(self.stake + decodes, _PURSE)
         self.advance = min(self.advance + decodes, _SAVED)
-
-
-def _add(known: dict[Any, Recent], key: Any, number: float) -> None:
-    if key in known:
-        known[key].add(number)
-    else:
-        known[key] = Recent(number, _LAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +268,7 @@ class Always:
         found = [other is not None and not by for other, by in zip(text, better, strict=True)]
         return Choice(most, tuple(found), tuple(better)) if any(found) or any(better) else NOTHING
 
-    def tries(self, sequences: int, behind: int) -> bool:
+    def tries(self, begun: bool) -> bool:
         return True
 
     def reads(self, text: Chances, now: Chances, then: Chances, most: int, behind: int, left: float) -> bool:

@@ -43,7 +43,7 @@ class World:
         dice, wager, n = random.Random(1), Wager(), self.sequences
         odds = {"text": Odds(1.0, 2.0), "draft": Odds(1.4, 2.0)}
         tokens = seconds = looked = drafted = 0.0
-        reads_known = False
+        tried = False
         behind, left = [self.prompt] * n, float(self.length)
         for _ in range(steps):
             if left <= 0:  # the next answers
@@ -58,11 +58,12 @@ class World:
             if most and self.draft is not None and far:
                 if not wager.reads(text, ready, then, most, sum(behind[i] for i in far), left):
                     nearest = min(far, key=lambda i: behind[i])
-                    far = [nearest] if wager.tries(n, behind[nearest]) else []
+                    far = [nearest] if wager.tries(begun=tried) else []
+                    tried = bool(far)
                 for i in far:
-                    count = behind[i] if reads_known else 32
+                    count = min(32, behind[i]) if tried else behind[i]
                     wager.read(n, count, count * self.reading)
-                    seconds, reads_known, behind[i] = seconds + count * self.reading, True, behind[i] - count
+                    seconds, behind[i] = seconds + count * self.reading, behind[i] - count
             choice = wager.choose(text, ready, most) if most else None
             noise = dice.uniform(0.95, 1.05)
             if choice is None or not choice.depth:
@@ -130,7 +131,7 @@ def test_it_pays_where_a_draft_model_predicts(slope: float, sequences: int, leas
 
 def test_a_draft_model_reads_prompts_where_that_pays() -> None:
     rate, _, share = World(slope=0.1, draft=0.95, prompt=300, reading=0.02).play()
-    assert rate > 1.5 and share > 0.8
+    assert rate > 2.0 and share > 0.7
     rate, _, share = World(slope=0.1, draft=0.1, prompt=300, reading=0.02).play()
     assert rate > 0.97 and share < 0.02
 
@@ -147,9 +148,10 @@ def test_guesses_come_from_whoever_is_better() -> None:
 
 def test_it_stops_where_guesses_fail_and_begins_again_where_they_hold() -> None:
     for world in (World(slope=0.4, text=0.0), World(slope=0.4, draft=0.0)):
-        rate, text, draft = world.play()
-        assert text + draft < 0.03 and rate > 0.975
-    for text, draft in (([0.0], [None]), ([None], [0.0])):
+        rate, of_text, of_draft = world.play()
+        assert of_text + of_draft < 0.03 and rate > 0.975
+    nobody: list[float | None] = [None]
+    for text, draft in (([0.0], nobody), (nobody, [0.0])):
         wager = Wager()
         for _ in range(20):
             wager.plain(1, 1.0)
@@ -180,7 +182,10 @@ def test_what_a_draft_model_loses_is_not_taken_from_guesses_of_the_text() -> Non
     wager = Wager()
     for _ in range(20):
         wager.plain(1, 1.0)
-    wager.drafted(1, 1, 3, 30.0)
+    wager.drafted(1, 1, 3, 30.0)  # one slow time may be another program's doing
+    assert wager.choose([None], [0.99], wager.most(1)).depth
+    for _ in range(8):
+        wager.drafted(1, 1, 3, 30.0)
     assert not wager.choose([None], [0.99], wager.most(1)).depth
     assert wager.choose([0.9], [0.99], wager.most(1)).text == (True,)
 
