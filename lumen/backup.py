@@ -53,7 +53,7 @@ class Manifest:
 
 def members(paths: Paths, config: Path) -> dict[str, Path]:
     """Where each file of a backup is kept."""
-    kept = ("targets.json", "pool.json", "memory.json", "audit.jsonl", "audit.head")
+    kept = ("targets.json", "pool.json", "memory.json", "probed.json", "audit.jsonl", "audit.head")
     return {
         LEDGER: paths.ledger_file,
         CONFIG: config,

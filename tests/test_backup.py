@@ -30,6 +30,7 @@ def place(root: Path) -> Paths:
     paths.config_file.write_text(CONFIG)
     save(paths.keys_file, KeyRing([mint("one")[0], mint("two")[0]]))
     (paths.state_dir / "targets.json").write_text('{"a": 1}')
+    paths.probed_file.write_text('{"b": 2}')
     return paths
 
 
@@ -67,7 +68,7 @@ def test_what_was_backed_up_comes_back_and_what_was_there_stays_aside(tmp_path: 
     two.config_file.write_text("server: {port: 8888}\n")
     made = backup(one, one.config_file, file)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert set(names(file)) == {"manifest.json", "ledger.db", "config.yaml", "keys.json", "targets.json"}
+    assert set(names(file)) == {"manifest.json", "ledger.db", "config.yaml", "keys.json", "targets.json", "probed.json"}
     assert secret.encode() not in b"".join(tarfile.open(file).extractfile(n).read() for n in names(file))  # type: ignore[union-attr]  # noqa: SIM115
     found, replaced = restore(two, two.config_file, file)
     assert found == made
@@ -200,3 +201,4 @@ def test_what_cannot_be_used_is_refused_whole(tmp_path: Path) -> None:
         restore(paths, paths.config_file, file)
     assert not list(tmp_path.rglob("*.before-restore"))
     assert json.loads((paths.state_dir / "targets.json").read_text()) == {"a": 1}
+    assert json.loads(paths.probed_file.read_text()) == {"b": 2}

@@ -11,7 +11,7 @@ from lumen.core.budget import BOX, Scope, Window, index
 from lumen.core.money import MICRO
 from lumen.ledger.journal import Record
 from lumen.ledger.rows import ESTIMATED, LOST, AttemptRow, HoldRow, Opening
-from lumen.ledger.schema import migrate
+from lumen.ledger.schema import BEFORE_PARTS, PARTS_SINCE, migrate, version
 
 _SECOND = 1_000_000
 _DAY = 86_400
@@ -35,11 +35,8 @@ _LENGTHS = """
 _HOLD = "INSERT OR REPLACE INTO holds VALUES {}"
 _KNOW = "UPDATE holds SET known = ? WHERE request = ?"
 _DROP = "DELETE FROM holds WHERE request IN (VALUES {})"
-_ATTEMPT = (
-    "INSERT OR IGNORE INTO attempts (request, seq, key, route, target, provider, model, operation, booked, began_us,"
-    " first_us, ended_us, input, output, cached, cache_write, reasoning, cost, flags, outcome, resumed_at, fidelity,"
-    " wake_us, queue_us, prefill_us) VALUES {}"
-)
+_ATTEMPT = f"INSERT OR IGNORE INTO attempts ({', '.join(AttemptRow._fields)}) VALUES {{}}"
+_ATTEMPT_BEFORE = f"INSERT OR IGNORE INTO attempts ({', '.join(AttemptRow._fields[:BEFORE_PARTS])}) VALUES {{}}"
 # Rows of one statement. Between two statements a thread takes Python's lock anew, and the event loop waits for it.
 _AT_ONCE = (64, 8, 1)
 
@@ -70,11 +67,15 @@ def write(
 ) -> None:
     """Holds, then what is known of them, then attempts that are over, then holds that end; no transaction of its own.
 
-    What is in the file already is the same afterwards.
+    What is in the file already is the same afterwards. A file of an earlier version gets what it has columns for.
     """
     _many(connection, _HOLD, holds)
     connection.executemany(_KNOW, known)
-    _many(connection, _ATTEMPT, rows)
+    tries = list(rows)
+    if tries and version(connection) < PARTS_SINCE:
+        _many(connection, _ATTEMPT_BEFORE, (row[:BEFORE_PARTS] for row in tries))
+    else:
+        _many(connection, _ATTEMPT, tries)
     _many(connection, _DROP, [(request,) for request in drops])
 
 

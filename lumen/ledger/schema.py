@@ -130,7 +130,8 @@ _RESPONSES = (
     "CREATE INDEX responses_at ON responses (at, size)",
 )
 
-# The time to the first token in its parts.
+# The time to the first token in its parts: the version that brought them, and how many columns an attempt had before.
+PARTS_SINCE, BEFORE_PARTS = 5, 22
 _PARTS = (
     *(f"ALTER TABLE attempts ADD COLUMN {name} INTEGER" for name in ("wake_us", "queue_us", "prefill_us")),
     *(f"ALTER TABLE retired ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0" for name in retire.PARTS),
