@@ -31,7 +31,7 @@ providers:
 LOCAL = "lumen-tiny"
 SAYS = "It is sunny in Paris."
 _STOP = 20.0
-_LIMIT = 240.0
+_LIMIT = 480.0
 
 
 @dataclass
