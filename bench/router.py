@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,8 @@ def row(found: dict[str, Any]) -> str:
     )
 
 
-def cases(folder: Path, draws: int) -> str:
-    """The table of cases."""
+def cases(folder: Path, draws: int, processes: int) -> str:
+    """The table of cases, so many at once."""
     lines = [
         f"`python -m bench.router`, {draws} draws a line; APGR with the middle 95 % of draws. Off strong: share of",
         "calls kept off the strong model at one point of loss, and the share of draws whose held-out rows lost more.",
@@ -87,9 +88,10 @@ def cases(folder: Path, draws: int) -> str:
         " off, uncertified | broken |",
         "| --- " * 11 + "|",
     ]
-    for case in CASES:
-        lines.append(row(measured(folder, case, draws)))
-        print(lines[-1], flush=True)
+    with ThreadPoolExecutor(processes) as pool:
+        for found in pool.map(lambda case: measured(folder, case, draws), CASES):
+            lines.append(row(found))
+            print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
@@ -196,12 +198,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="draws of each line of the table")
     parser.add_argument("--promises", type=int, default=400, help="draws that judge the promise")
     parser.add_argument("--minutes", type=float, default=60.0, help="the promise's draws end after so long")
-    parser.add_argument("--processes", type=int, default=2, help="that draw the promise; one thread each is best")
+    parser.add_argument("--processes", type=int, default=2, help="that measure; one thread each is best")
     parser.add_argument("--months", type=int, default=20)
     parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     options = parser.parse_args()
     makers: dict[str, Callable[[], str]] = {
-        "pairs": lambda: cases(options.data, options.draws),
+        "pairs": lambda: cases(options.data, options.draws, options.processes),
         "latency": lambda: latency(options.data),
         "sources": lambda: router_sources.section(options.data),
         "month": lambda: router_month.section(options.data, options.months),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.core.money import Price
+from lumen.core.money import FREE, Price
 from lumen.routing.auto import certify
 from lumen.routing.auto import policy as auto
 from lumen.routing.base import Step, policy
@@ -119,6 +119,15 @@ def test_auto_sends_nothing_to_what_costs_more_or_what_nobody_knows() -> None:
         of = candidates("weak", "strong", prices=prices)
         scores = ToyScorer({"weak": (0.8, -0.1), "strong": (0.7, 0.0)}, "strong", 0.02)
         assert first("auto", of, World(scores=scores), strong=1).key == 1
+
+
+@pytest.mark.parametrize(("price", "key"), [(FREE, 0), (Price(per_second=10**8), 0), (Price(per_second=10**12), 1)])
+def test_auto_asks_a_local_model_where_that_is_certified_and_costs_less(price: Price, key: int) -> None:
+    """A local model is free, or costs what a second of it is said to."""
+    of = [Candidate(0, "here", price=price, local=True), Candidate(1, "strong", price=Price(*DEAR))]
+    scores = ToyScorer({"here": (0.8, 0.01), "strong": (0.82, 0.0)}, "strong", 0.02)
+    world = World(scores=scores, firsts={"here": 0.1}, each={"here": 0.01})
+    assert first("auto", of, world, strong=1).key == key
 
 
 def test_auto_goes_on_in_order_where_the_cheapest_is_out() -> None:
