@@ -29,6 +29,10 @@ FEATURES = {
     **{f"messages.{name}": label for name, label in _BOTH.items()},
     "messages.count": "`count_tokens`",
     "other.embeddings": "`/v1/embeddings`",
+    "other.moderations": "`/v1/moderations`",
+    "other.images": "`/v1/images/generations`",
+    "other.transcription": "`/v1/audio/transcriptions`",
+    "other.speech": "`/v1/audio/speech`",
     "other.models": "`/v1/models`",
 }
 PARTS = {

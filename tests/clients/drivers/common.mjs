@@ -8,6 +8,12 @@ export const ENDLESS = 'Count from 1 to 100.';
 export const LONG = 'word '.repeat(5000);
 export const PARAMETERS = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] };
 
+// What a target must have for a feature to be tried on it.
+const NEEDS = {
+  broken: 'broken', embeddings: 'embedder',
+  moderations: 'media', images: 'media', transcription: 'media', speech: 'media',
+};
+
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const told = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
@@ -48,8 +54,7 @@ export async function run(version, checks) {
   told({ version });
   for (const target of targets) {
     for (const [feature, check] of Object.entries(checks)) {
-      const needs = { broken: target.broken, embeddings: target.embedder };
-      if (!(needs[feature.split('.').pop()] ?? true)) continue;
+      if (!(target[NEEDS[feature.split('.').pop()]] ?? true)) continue;
       let failed = null;
       try {
         await check(target);

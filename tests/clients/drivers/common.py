@@ -27,7 +27,8 @@ class Target:
     """One way to serve a model, by the names of models that behave as the features need it.
 
     `says`: the text that `model` answers with, where it is known. `limited` is a key and a model that give a 429.
-    `broken`: a stream that breaks off for good; `embedder`: what makes vectors. Empty where a target has none.
+    `broken`: a stream that breaks off for good; `embedder`: what makes vectors; `media`: what moderates, paints, hears
+    and speaks. Empty where a target has none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Target:
     limited: tuple[str, str]
     broken: str
     embedder: str
+    media: str
 
     @property
     def root(self) -> str:
@@ -52,6 +54,12 @@ class Target:
 
 
 Check = Callable[[Target], object]
+# What a target must have for a feature to be tried on it.
+NEEDS = {
+    **{f"{dialect}.broken": "broken" for dialect in ("chat", "responses", "messages")},
+    "other.embeddings": "embedder",
+    **{f"other.{name}": "media" for name in ("moderations", "images", "transcription", "speech")},
+}
 
 
 def weather(city: str) -> str:
@@ -84,8 +92,7 @@ def run(version: str, checks: dict[str, Check]) -> None:
     _tell({"version": version})
     for target in targets:
         for name, check in checks.items():
-            needs = {"broken": target.broken, "embeddings": target.embedder}.get(name.rpartition(".")[2], "yes")
-            if needs:
+            if name not in NEEDS or getattr(target, NEEDS[name]):
                 _tell({"feature": name, "target": target.name, "failed": _failure(check, target)})
 
 

@@ -1,6 +1,6 @@
 // Drives the OpenAI SDK for Node.
 import { strict as assert } from 'node:assert';
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 import { VERSION } from 'openai/version';
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
@@ -168,6 +168,25 @@ async function models(target) {
   assert.equal((await client(target).models.retrieve(first.id)).id, first.id);
 }
 
+async function moderations(target) {
+  const answer = await client(target).moderations.create({ model: target.media, input: 'hello' });
+  assert.equal(answer.results[0].flagged, false);
+}
+
+async function images(target) {
+  assert.ok((await client(target).images.generate({ model: target.media, prompt: 'a cat' })).data[0].b64_json);
+}
+
+async function transcription(target) {
+  const file = await toFile(Buffer.from('RIFF0000WAVE'), 'hello.wav');
+  assert.equal((await client(target).audio.transcriptions.create({ model: target.media, file })).text, 'hello');
+}
+
+async function speech(target) {
+  const answer = await client(target).audio.speech.create({ model: target.media, voice: 'alloy', input: 'hello' });
+  assert.ok((await answer.arrayBuffer()).byteLength > 0);
+}
+
 await run(VERSION, {
   'chat.whole': chatWhole,
   'chat.stream': chatStream,
@@ -187,5 +206,9 @@ await run(VERSION, {
   'responses.broken': responsesBroken,
   'responses.cancel': responsesCancel,
   'other.embeddings': embeddings,
+  'other.moderations': moderations,
+  'other.images': images,
+  'other.transcription': transcription,
+  'other.speech': speech,
   'other.models': models,
 });

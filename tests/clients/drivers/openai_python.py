@@ -211,6 +211,26 @@ def models(target: Target) -> None:
     assert names and client(target).models.retrieve(next(iter(names))).id in names
 
 
+def moderations(target: Target) -> None:
+    assert client(target).moderations.create(model=target.media, input="hello").results[0].flagged is False
+
+
+def images(target: Target) -> None:
+    assert client(target).images.generate(model=target.media, prompt="a cat").data[0].b64_json
+
+
+def transcription(target: Target) -> None:
+    sound = ("hello.wav", b"RIFF0000WAVE")
+    assert client(target).audio.transcriptions.create(model=target.media, file=sound).text == "hello"
+
+
+def speech(target: Target) -> None:
+    with client(target).audio.speech.with_streaming_response.create(
+        model=target.media, voice="alloy", input="hello"
+    ) as answer:
+        assert sum(len(piece) for piece in answer.iter_bytes()) > 0
+
+
 run(
     openai.__version__,
     {
@@ -232,6 +252,10 @@ run(
         "responses.broken": responses_broken,
         "responses.cancel": responses_cancel,
         "other.embeddings": embeddings,
+        "other.moderations": moderations,
+        "other.images": images,
+        "other.transcription": transcription,
+        "other.speech": speech,
         "other.models": models,
     },
 )
