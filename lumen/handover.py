@@ -6,8 +6,9 @@ file descriptors (SCM_RIGHTS). What the new one (the successor) says, and what t
 1. `take` → `taken` with the lock of the run folder and the listening socket. Nothing changes yet: should the successor
    fail now, the old one just goes on. `busy`: the one before the old one is not done yet.
 2. `go`, once the successor's engines are ready → `come`: what was learned is written down.
-3. `here`: the successor listens on the same socket, too → `gone`: the old one listens no more, and the run folder's
-   files are the successor's. Until then the old one serves, and goes on should the successor die.
+3. `here`: the successor listens on the same socket, too → `gone`: the old one listens no more → `mine`: so the
+   successor alone serves, and the run folder's files are its own. Should it die before it has said so, the old one
+   listens again and goes on.
 4. `released`: the old one has closed the ledger, which the successor opens. With `lent`, the old one still finishes
    its requests and their costs are read from its files, see `gateway/estate.py`; without, they are done.
 5. Connections come, each as soon as nothing is under way on it. A client keeps its connection and notices nothing.
@@ -156,7 +157,10 @@ class Predecessor:
         self._task: asyncio.Task[None] | None = None
         self._numbers = count()
         self._asked: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
+        # Whether the successor was there, and whether it has taken over (`None`: not told yet).
         self._left = False
+        self._loop = asyncio.get_running_loop()
+        self._taken: asyncio.Future[bool] = self._loop.create_future()
         # Set once the successor was told that the ledger is closed: it can answer nothing before.
         self._told = asyncio.Event()
         path.unlink(missing_ok=True)
@@ -168,7 +172,6 @@ class Predecessor:
             os.umask(before)
         self._listening.listen(4)
         self._listening.setblocking(False)
-        self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
@@ -190,6 +193,7 @@ class Predecessor:
                 if self._giving.busy():
                     channel.send("busy")
                 else:
+                    self._taken = self._loop.create_future()
                     channel.send("taken", self._given)
             elif got.say == "go":
                 self._giving.ready()
@@ -197,8 +201,11 @@ class Predecessor:
             elif got.say == "here":
                 self._left = True
                 self._giving.leave()
+            elif got.say == "mine":
+                self._decide(taken=True)
             elif got.say == "answer":
                 self._resolve(got.body)
+        self._decide(taken=False)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_result(None)
@@ -229,17 +236,22 @@ class Predecessor:
             del self._asked[number]
         return None
 
-    def gone(self) -> bool:
+    def _decide(self, *, taken: bool) -> None:
+        if not self._taken.done():
+            self._taken.set_result(taken)
+
+    async def gone(self) -> bool:
         """Tell the successor that nobody listens any more. From now on the run folder's files are its own.
 
-        False: it has died, and this gateway has to go on.
+        False: it has died, and this gateway has to go on. There is no limit to this wait: a successor that is alive may
+        take over at any moment, and then this one must not serve.
         """
-        if self._channel is None or not self._channel.send("gone"):
-            self._left = False
-            self._end()
-            return False
-        self._stop_listening()
-        return True
+        if self._channel is not None and self._channel.send("gone") and await self._taken:
+            self._stop_listening()
+            return True
+        self._left = False
+        self._end()
+        return False
 
     def give(self, connection: socket.socket) -> bool:
         """Pass a client's connection on and close ours. False: not now, try again; nothing was closed."""
@@ -340,13 +352,14 @@ class Successor:
         await self._answer("come")
 
     async def here(self) -> None:
-        """Say that this gateway listens, and wait until the other one does so no more.
+        """Say that this gateway listens, wait until the other one does so no more, and take all that it had.
 
         Raises:
             HandoverError: the other one does not answer; it goes on.
         """
         self._channel.send("here")
         await self._answer("gone")
+        self._channel.send("mine")
 
     async def inherit(self, taking: Taking) -> None:
         """Take over what comes until the other one has ended."""

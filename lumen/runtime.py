@@ -101,11 +101,7 @@ class Runtime:
                 self._inheriting = asyncio.ensure_future(self._inherit(self._before[0], public))
             giving = Giving(self._busy, service.save, self._signalled_to_give)
             self._handover = Predecessor(self._paths.handover_socket, self._lock.fileno(), self._kept.fileno(), giving)
-            gc.collect()
-            # What lives from here on is the program itself: keep it out of every later collection.
-            gc.freeze()
-            # Requests make no cycles to speak of; looking for them every 700 objects costs more than it finds.
-            gc.set_threshold(20_000, 20, 50)
+            _freeze()
             await self._stopping.wait()
             while self._given and not await self._give(self._handover, public, private):
                 await self._again(public, private, secured)
@@ -247,7 +243,7 @@ class Runtime:
         assert handover is not None and self._kept is not None
         for site in [*public.sites, *private.sites]:
             await site.stop()
-        if not handover.gone():
+        if not await handover.gone():
             return False
         self._kept.close()
         lending = asyncio.ensure_future(self._lend(handover))
@@ -294,6 +290,14 @@ class Runtime:
             await asyncio.wait(waits, timeout=state.config.server.drain, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
+
+
+def _freeze() -> None:
+    """What lives from here on is the program itself: keep it out of every later collection."""
+    gc.collect()
+    gc.freeze()
+    # Requests make no cycles to speak of; looking for them every 700 objects costs more than it finds.
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _same_host(configured: str, bound: str) -> bool:

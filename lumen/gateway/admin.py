@@ -275,4 +275,6 @@ async def _named(request: BaseRequest, *fields: str) -> list[str]:
 
 
 def _json(body: Any, status: int = 200) -> Response:
-    return Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+    # A new key is told in an answer: nobody on the way may keep one.
+    headers = {"Cache-Control": "no-store"}
+    return Response(body=msgspec.json.encode(body), status=status, headers=headers, content_type="application/json")

@@ -34,9 +34,9 @@ logging: {level: error}
 """
 SHORT, LONG = "words-3", "slow-30-50"
 # Steps at which the old one goes on, as the new one had not begun to serve; and those at which the new one serves.
-EARLY = ["got taken", "sent go", "send here"]
+EARLY = ["got taken", "sent go", "sent here", "got gone", "send mine"]
 OLD = ["sent taken", "sent come", "got here", "sent gone", "outbox", "closed", "sent released"]
-LATE = ["got gone", "got released", "opened"]
+LATE = ["sent mine", "got released", "opened"]
 
 
 @dataclass

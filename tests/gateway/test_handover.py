@@ -130,7 +130,7 @@ async def test_the_whole_conversation(tmp_path: Path, told: str) -> None:
         here = asyncio.ensure_future(after.here())
         await until(lambda: went == ["ready", "leave"])
         assert not here.done()
-        assert before.gone()
+        assert await before.gone()
         await here
         ours, theirs = socket.socketpair()
         got: list[socket.socket] = []
@@ -194,7 +194,8 @@ async def test_a_successor_that_gives_up_leaves_room_for_another(tmp_path: Path)
         await Successor.begin(path)
 
 
-async def test_a_successor_that_dies_when_it_is_there_leaves_room_for_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_successor_that_dies_when_it_is_there_leaves_room_for_another(tmp_path: Path, told: bool) -> None:
     path, went = tmp_path / "h.sock", list[str]()
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
         before = Predecessor(path, lock.fileno(), listening.fileno(), giving(went))
@@ -203,11 +204,21 @@ async def test_a_successor_that_dies_when_it_is_there_leaves_room_for_another(tm
         here = asyncio.ensure_future(after.here())
         await until(lambda: went[-1:] == ["leave"])
         here.cancel()
+        await asyncio.sleep(0)
+        gone = asyncio.ensure_future(before.gone()) if told else None
+        if gone is not None:
+            # It is told, and dies before it has taken anything.
+            await asyncio.sleep(0.01)
+            assert not gone.done()
         after.close()
-        # Nobody is there to be told: the one that runs has to go on, and can be taken over from.
-        assert not before.gone() and path.exists()
+        # The one that runs has to go on, and can be taken over from.
+        assert not await (gone or before.gone()) and path.exists()
         again, more = await Successor.begin(path)
         await again.go()
+        here = asyncio.ensure_future(again.here())
+        await until(lambda: went.count("leave") == 2)
+        assert await before.gone()
+        await here
         for one in (taken, more):
             one.listener.close()
             os.close(one.lock)
