@@ -203,19 +203,23 @@ def _options(data: bytes) -> NDArray[np.intp]:
 
 
 @cache
-def _lexicon() -> tuple[hashing.U64, NDArray[np.float64]]:
-    """The hashes of all words of the lexicon in order, and for each the subjects it belongs to."""
+def _lexicon() -> tuple[hashing.U64, NDArray[np.float32], NDArray[np.bool_]]:
+    """The hashes of all words of the lexicon in order; for each the subjects it belongs to; which first 16 bits of a
+    hash any of them has, so that most other words are told apart by one look."""
     wide = (text + " " + " ".join(f"{word}s" for word in text.split()) for text in FIELDS.values())
     each = [np.unique(hashing.words(hashing.raw(text)).hashes) for text in (*SUBJECTS.values(), *wide)]
     hashes = np.unique(np.concatenate(each))
-    member = np.zeros((len(hashes), len(each)))
+    member = np.zeros((len(hashes), len(each)), np.float32)
     for subject, found in enumerate(each):
         member[np.searchsorted(hashes, found), subject] = 1.0
-    return hashes, member
+    begins = np.zeros(1 << 16, np.bool_)
+    begins[hashes >> np.uint64(48)] = True
+    return hashes, member, begins
 
 
 def _subjects(words: hashing.Words) -> F32:
-    hashes, member = _lexicon()
-    places = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
-    counts = member[places[hashes[places] == words.hashes]].sum(axis=0)
+    hashes, member, begins = _lexicon()
+    maybe = words.hashes[begins[words.hashes >> np.uint64(48)]]
+    places = np.minimum(np.searchsorted(hashes, maybe), len(hashes) - 1)
+    counts = member[places[hashes[places] == maybe]].sum(axis=0)
     return np.concatenate((np.log1p(counts), counts / (5 + len(words.hashes)))).astype(np.float32)
