@@ -21,6 +21,7 @@ from textual.widgets import Input
 
 from tests.dashboard.fake_admin import FakeAdmin
 from tests.dashboard.frames import AT, DEGRADED, OK, REPORT, TRACE, ended, frame, model, replica
+from tests.dashboard.waiting import until
 
 pytestmark = pytest.mark.anyio
 SIZE = (120, 36)
@@ -30,15 +31,6 @@ SECOND = "req_000000000000000000000002"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-async def until(pilot: Pilot[None], true: Callable[[], Any]) -> None:
-    """Let the application work until something holds; the bound only turns a hang into a failure."""
-    for _ in range(1000):
-        if true():
-            return
-        await pilot.pause(0.01)
-    raise AssertionError("it never came to hold")
 
 
 class Desk:
@@ -316,3 +308,12 @@ async def test_a_pane_that_is_not_seen_costs_nothing() -> None:
         await at.show(OK)
         await at.go("targets")
         assert at.listing().grid.row_count == 2
+
+
+async def test_a_frame_that_comes_while_one_leaves_changes_nothing() -> None:
+    async with desk() as at:
+        app = at.app
+    app.board.take(DEGRADED)
+    app.draw()
+    app.on_tabbed_content_tab_activated()
+    assert not app.is_running

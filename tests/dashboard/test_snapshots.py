@@ -18,6 +18,7 @@ from textual.pilot import Pilot
 
 from tests.dashboard.fake_admin import FakeAdmin
 from tests.dashboard.frames import DEGRADED, EMPTY, OK, REPORT, TRACE, history
+from tests.dashboard.waiting import until
 
 # The plugin names the pictures by an attribute that syrupy has renamed; as `.raw` no browser would show them.
 SVGImageExtension.file_extension = "svg"
@@ -55,21 +56,13 @@ def showing(
         assert isinstance(shown, Dashboard)
         if light:
             shown.theme = "textual-light"
-        await _until(pilot, lambda: shown.board.frame is STATES[state][0])
-        await _until(pilot, lambda: (shown.board.lost is not None) == (state == "lost"))
+        await until(pilot, lambda: shown.board.frame is STATES[state][0])
+        await until(pilot, lambda: (shown.board.lost is not None) == (state == "lost"))
         await pilot.press(*keys)
         if opens:
-            await _until(pilot, lambda: isinstance(shown.screen, Told) and "wrote nothing" not in shown.screen.text)
+            await until(pilot, lambda: isinstance(shown.screen, Told) and "wrote nothing" not in shown.screen.text)
 
     return do
-
-
-async def _until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await pilot.pause(0.01)
-    raise AssertionError("it never came to hold")
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -32,7 +32,8 @@ def alarms(frame: Mapping[str, Any], errors: float, lost: str | None) -> list[Al
         errors: share of all requests of the last minute that failed.
         lost: why there is no connection.
     """
-    found = [Alarm("bad", lost)] if lost else []
+    # Before the first frame nothing is lost yet.
+    found = [Alarm("bad" if frame else "warn", lost)] if lost else []
     found += _money(frame.get("money") or {})
     found += _models(frame)
     found += _targets(frame)

@@ -91,8 +91,9 @@ class Dashboard(App[None]):
 
     def draw(self) -> None:
         """Show the board in the pane that is seen; the others are drawn when they are."""
-        first = self.screen_stack[0]
-        first.query_one(Status).show(self.board)
+        if not self._there():
+            return
+        self.screen_stack[0].query_one(Status).show(self.board)
         self._tabs().set_class(self.board.lost is not None, "stale")
         self._pane().refresh_from(self.board)
 
@@ -101,6 +102,8 @@ class Dashboard(App[None]):
 
     def _enter(self) -> None:
         """A pane comes to be seen."""
+        if not self._there():
+            return
         self.draw()
         self.refresh_bindings()
         if isinstance(self.focused, Input):
@@ -110,6 +113,11 @@ class Dashboard(App[None]):
             if widget.display and widget.can_focus:
                 widget.focus(scroll_visible=False)
                 break
+
+    def _there(self) -> bool:
+        """Whether there is a screen: frames and messages come before it and after it, too."""
+        stack = self.screen_stack
+        return bool(stack) and bool(stack[0].query(Status)) and bool(stack[0].query(Grid))
 
     def _pane(self) -> Pane:
         return self._tabs().get_pane(self.active).query_one(Pane)
