@@ -146,6 +146,37 @@ def _silent(name: str, heard: int) -> bool:
     return block.isdecimal() and int(block) >= heard and part in ("attn_output.weight", "ffn_down.weight")
 
 
+def write_adapter(path: Path, model: Path, *, rank: int = 4, spread: float = 0.1, seed: int = 0) -> None:
+    """A LoRA adapter (GGUF) of random matrices for the attention of `model`; with `spread` 0 it changes nothing."""
+    known = gguf.read(model)
+    numbers = np.random.default_rng(seed)
+    made: list[tuple[str, tuple[int, int], bytes]] = []
+    for tensor in known.tensors:
+        if tensor.name.endswith(("attn_q.weight", "attn_v.weight", "attn_output.weight")):
+            wide, out = tensor.shape
+            for half, extents in (("lora_a", (wide, rank)), ("lora_b", (rank, out))):
+                data = (spread * numbers.standard_normal(extents[0] * extents[1], np.float32)).tobytes()
+                made.append((f"{tensor.name}.{half}", extents, data))
+    metadata: dict[str, Any] = {
+        "general.type": "adapter",
+        "general.architecture": known.metadata["general.architecture"],
+        "adapter.type": "lora",
+        "adapter.lora.alpha": float(rank),
+    }
+    head = [b"GGUF", struct.pack("<IQQ", 3, len(made), len(metadata))]
+    for key, value in metadata.items():
+        head += [_text(key), _value(value)]
+    offset = 0
+    for name, extents, data in made:
+        head += [_text(name), struct.pack("<I2Q", 2, *extents), struct.pack("<IQ", F32, offset)]
+        offset += _padded(len(data))
+    begin = b"".join(head)
+    with path.open("wb") as file:
+        file.write(begin + bytes(-len(begin) % _ALIGN))
+        for _, _, data in made:
+            file.write(data + bytes(_padded(len(data)) - len(data)))
+
+
 def _weights(file: BinaryIO, numbers: np.random.Generator, kind: int, size: int, spread: float) -> None:
     """Norms of one; matrices of small random numbers, so that a network of them stays finite."""
     if kind == F32:

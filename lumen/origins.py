@@ -79,7 +79,12 @@ class Upstreams:
         for name in models:
             identity: tuple[str, ...] = ("local", name)
             used[identity] = self._kept.get(identity) or Local(self._supervisor, name)
-            local[name] = Origin(used[identity], partial(_local, config.models.get(name)))
+            model = config.models.get(name)
+            local[name] = Origin(used[identity], partial(_local, model))
+            for adapter in model.adapters if model is not None else ():
+                worn = (*identity, adapter)
+                used[worn] = self._kept.get(worn) or Local(self._supervisor, name, adapter)
+                local[f"{name}:{adapter}"] = Origin(used[worn], partial(_local, model))
         remote: dict[str, Origin] = {}
         for name, provider in found.items():
             identity, made = self._upstream(provider)

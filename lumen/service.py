@@ -18,6 +18,7 @@ from typing import Any
 
 from lumen.audit import AuditLog
 from lumen.catalogue import Catalogue
+from lumen.config.adapters import model_of
 from lumen.config.checks import check
 from lumen.config.edit import edit, set_route
 from lumen.config.load import load, locate
@@ -44,7 +45,7 @@ from lumen.gateway.traces import Traces, usable
 from lumen.gateway.upkeep import Keeper, prober
 from lumen.hardware import detect, load_profiles, match, pick
 from lumen.hardware.readings import Monitor
-from lumen.hub import resolve
+from lumen.hub import adapter, resolve
 from lumen.keys import KeyRing
 from lumen.keys import load as load_keys
 from lumen.learning.learning import Learning, Outside
@@ -310,7 +311,8 @@ class Service:
                 await asyncio.to_thread(_delete, self._paths.prefixes_dir)
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
-            reserved = {target.model for route in config.routes.values() if route.reserve for target in route.targets}
+            asked = (target for route in config.routes.values() if route.reserve for target in route.targets)
+            reserved = {model_of(target.model, config.models) for target in asked}
             await self.memory.adopt(processes, reserved)
             await self.supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}
@@ -349,7 +351,7 @@ class Service:
 
     def _wakes(self, name: str) -> float:
         """Seconds until a local model would serve; 0: it does, or nobody knows."""
-        standing = self.supervisor.standings().get(name)
+        standing = self.supervisor.standings().get(model_of(name, self.served.config.models))
         if standing is None or standing.residency == "resident":
             return 0.0
         return standing.wakes.get("asleep" if standing.residency == "asleep" else "off", 0.0)
@@ -369,13 +371,23 @@ class Service:
         for name, model in config.models.items():
             named = config.models.get(model.draft or "")
             draft = named.source if named is not None else model.draft
-            files = await asyncio.to_thread(resolve, model.source, self._paths, draft=draft, base=base)
+            files = await asyncio.to_thread(
+                resolve, model.source, self._paths, draft=draft, adapters=model.adapters, base=base
+            )
             if files is None:
-                own = await asyncio.to_thread(resolve, model.source, self._paths, base=base)
-                missing[name] = f"not on this disk yet; run: lumen pull {model.source if own is None else draft}"
+                missing[name] = await asyncio.to_thread(self._missing, model, draft, base)
             else:
                 wanted[name] = await asyncio.to_thread(self._settled, model, replace(files, name=name))
         return wanted, missing
+
+    def _missing(self, model: Model, draft: str | None, base: Path) -> str:
+        """What to do about a model whose files are not all here. Blocking."""
+        if resolve(model.source, self._paths, base=base) is None:
+            return f"not on this disk yet; run: lumen pull {model.source}"
+        for name, source in model.adapters.items():
+            if adapter(source, self._paths, base) is None:
+                return f"its adapter {name} is not on this disk: {source}"
+        return f"not on this disk yet; run: lumen pull {draft}"
 
     def _settled(self, model: Model, files: ModelFiles) -> tuple[Model, ModelFiles]:
         """What the profile, then the model's files and this machine, decide of what its user left open. Blocking."""

@@ -67,7 +67,7 @@ def _outside(text: str, reference: Builtin | LocalFile, paths: Paths) -> Kept:
 def users(manifest: Manifest, config: Config) -> Iterator[str]:
     """The configured models that need these files."""
     for name, model in config.models.items():
-        for source in filter(None, (model.source, model.draft)):
+        for source in filter(None, (model.source, model.draft, *model.adapters.values())):
             try:
                 if matches(manifest, parse(source)):
                     yield name

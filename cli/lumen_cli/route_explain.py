@@ -147,6 +147,7 @@ def _route(config: Config, name: str) -> tuple[Route, str]:
 
 def _targets(config: Config, route: Route, name: str) -> tuple[list[Candidate], Goal]:
     from lumen.catalogue import Catalogue
+    from lumen.config.adapters import model_of
     from lumen.config.checks import price_of
     from lumen.core.money import FREE
     from lumen.routing.plan.rules import rulings
@@ -164,7 +165,7 @@ def _targets(config: Config, route: Route, name: str) -> tuple[list[Candidate], 
                           can.json_schema)
             )  # fmt: skip
             continue
-        local = config.models.get(target.model)
+        local = config.models.get(model_of(target.model, config.models))
         price = price_of(local.price) if local is not None and local.price is not None else FREE
         context = local.context if local is not None else None
         found.append(Candidate(key, target.model, target.weight, price, context, local=True))

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lumen.config import presets
+from lumen.config.adapters import adapted
 from lumen.config.perimeter import check_perimeter
 from lumen.config.redaction import redaction
 from lumen.config.schema import (
@@ -51,6 +52,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _SEAMS = {"base", "registry"}
 _LOCAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@+-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,126}[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
+_ADAPTER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
@@ -151,6 +153,10 @@ def check(config: Config, at: At | None = None) -> None:
     _traces(config.traces, at)
     for name, model in config.models.items():
         _model(name, model, at)
+    for name, (model_name, adapter) in adapted(config.models).items():
+        if name in config.models:
+            where = ("models", model_name, "adapters", adapter)
+            raise at.error(where, f"{name!r} names a model, and would name an adapter too; rename one of them")
     for name, provider in config.providers.items():
         _provider(name, provider, config, at)
     for name, route in config.routes.items():
@@ -215,7 +221,19 @@ def _model(name: str, model: Model, at: At) -> None:
             raise at.error((*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo")
     if model.price is not None:
         _price(model.price, (*path, "price"), at)
+    _adapters(name, model, at)
     _residency(name, model, at)
+
+
+def _adapters(name: str, model: Model, at: At) -> None:
+    for adapter, source in model.adapters.items():
+        path = ("models", name, "adapters", adapter)
+        if not _ADAPTER.fullmatch(adapter):
+            raise at.error(path, f"{adapter[:80]!r} cannot name an adapter: use letters, digits and . _ -")
+        if not source.strip() or len(source) > 2048 or not source.isprintable():
+            raise at.error(path, f"models.{name}.adapters.{adapter}: expected a path, or hf://org/repo/file.gguf")
+    if model.adapters and model.embedding:
+        raise at.error(("models", name, "adapters"), f"models.{name} serves embeddings, which take no adapters")
 
 
 def _residency(name: str, model: Model, at: At) -> None:
@@ -404,7 +422,7 @@ def _traces(traces: Traces, at: At) -> None:
 
 
 def _target(model: str, path: tuple[str | int, ...], config: Config, at: At) -> None:
-    if model in config.models or model == BUILTIN_MODEL:
+    if model in config.models or model == BUILTIN_MODEL or model in adapted(config.models):
         return
     provider, slash, rest = model.partition("/")
     if slash and provider in config.providers:
@@ -416,7 +434,7 @@ def _target(model: str, path: tuple[str | int, ...], config: Config, at: At) -> 
     if slash:
         near = _near(provider, config.providers)
         raise at.error(path, f"the target {model[:80]!r} needs a provider that is not declared{near}")
-    near = _near(model, [*config.models, BUILTIN_MODEL])
+    near = _near(model, [*config.models, *adapted(config.models), BUILTIN_MODEL])
     raise at.error(path, f"the target {model[:80]!r} is no local model and not provider/model{near}")
 
 

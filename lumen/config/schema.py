@@ -122,6 +122,7 @@ class Auth:
 class Model:
     """One local model. `source`: `builtin:tiny`, a path to a GGUF file, or `hf://org/repo[:quant]`.
 
+    `adapters`: LoRA adapters by name, each a file or folder as `source` names one; served as `MODEL:NAME`.
     `gpus`: the cards it may use, divided among its replicas; empty: where there is room. `replicas`: how many it
     starts with; load and idleness move their number between `min_replicas` and `max_replicas` (default: not at all).
     `keep_alive`: seconds without a request until it sleeps, `idle_after`: until it is off; `None`: never.
@@ -133,6 +134,7 @@ class Model:
     source: str
     engine: str = "llamacpp"
     draft: str | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
     context: int | None = None
     slots: int | None = None
     gpus: tuple[int, ...] = ()

@@ -17,10 +17,12 @@ _LARGEST = 4 * 1024 * 1024
 _RECURRENT = ("mamba", "linear_attention", "recurrent", "conv", "hybrid")
 
 
-def read_config(folder: Path) -> Config:
-    """The configuration of the text model in `folder`; empty where there is none."""
+def read_config(folder: Path, name: str = "config.json") -> Config:
+    """The configuration of the text model in `folder`, or of what else the file `name` is of; empty where there is
+    none.
+    """
     try:
-        with (folder / "config.json").open("rb") as file:
+        with (folder / name).open("rb") as file:
             said = json.loads(file.read(_LARGEST))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -100,6 +100,7 @@ class ModelFiles:
     name: str
     path: Path
     draft: Path | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -60,6 +60,8 @@ class Command:
 
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         options = check_options(self.name, model.options, _OPTIONS)
+        if model.adapters:
+            raise ConfigError("engine 'command' does not know how its server is given adapters; write it in 'command'")
         line = options.get("command", "")
         used = set(_PLACEHOLDER.findall(line))
         port: int | None = options.get("port")

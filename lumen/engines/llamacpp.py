@@ -91,6 +91,8 @@ class LlamaCpp:
                 argv += [f"--{flag}", str(value)]
         if model.embedding:
             argv.append("--embedding")
+        for name, path in files.adapters.items():
+            argv += ["--adapter", f"{name}={path}"]
         # The worker ends by itself within its grace; the margin lets it write its prefixes and its last words.
         return Launch(
             tuple(argv),
@@ -123,6 +125,12 @@ def _check(files: ModelFiles, model: Model) -> None:
         raise ConfigError("a draft model guesses text, and this model makes embeddings; remove 'draft'")
     if files.draft is not None and files.draft.is_dir():
         raise ConfigError("engine 'llamacpp' takes a GGUF file as draft model, and this is a folder")
+    for name, path in files.adapters.items():
+        if path.is_dir():
+            raise ConfigError(
+                f"engine 'llamacpp' takes adapters as GGUF files, and {name!r} is a folder; convert it with "
+                "llama.cpp's convert_lora_to_gguf.py"
+            )
     if model.pooling is not None and not model.embedding:
         raise ConfigError("'pooling' needs 'embedding: true'")
     if model.pooling is not None and model.pooling not in _POOLING:

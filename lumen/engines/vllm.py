@@ -39,6 +39,9 @@ _SHIPPED_FLAGS = Path(environment.__file__).with_name("vllm-flags.json")
 _MODULE = "vllm.entrypoints.openai.api_server"
 # What an answer at a time needs where the model does not say how many it wants at once.
 _SLOTS = 4
+# Ranks of adapters that vLLM can be told of, and adapters that one of its batches holds at most.
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_LORAS = 4
 # Tokens that vLLM's KV cache gives out at a time; on a GPU it is fewer.
 _BLOCK = 128
 _MIB = 1024 * 1024
@@ -101,7 +104,7 @@ class VLLM:
         known = _flags(found)
         options = _placed({n: v for n, v in model.options.items() if n not in _OWN_OPTIONS}, place, grace, known)
         sleeps = options.get("enable_sleep_mode") is True
-        words = argv(options, known)
+        words = [*argv({**_adapting(files), **options}, known), *_modules(files)]
         if model.context is not None:
             words.append(f"--max-model-len={model.context}")
         # -P: nothing lying in the folder where `lumen` was started may shadow a module.
@@ -122,6 +125,34 @@ class VLLM:
         if model.embedding:
             return "/v1/embeddings", {"model": files.name, "input": "ready?"}
         return "/v1/completions", {"model": files.name, "prompt": "ready?", "max_tokens": 1, "temperature": 0}
+
+
+def _adapting(files: ModelFiles) -> dict[str, Any]:
+    """What serving adapters takes, unless the model's options say otherwise.
+
+    Raises:
+        ConfigError: an adapter is no folder with a PEFT adapter.
+    """
+    if not files.adapters:
+        return {}
+    ranks = []
+    for name, path in files.adapters.items():
+        rank = read_config(path, "adapter_config.json").get("r") if path.is_dir() else None
+        if not isinstance(rank, int) or rank < 1:
+            raise ConfigError(f"engine 'vllm' takes adapters as folders of PEFT with their rank, and {name!r} is none")
+        ranks.append(rank)
+    # vLLM knows certain ranks only, and keeps room for the largest.
+    rank = next((known for known in _LORA_RANKS if known >= max(ranks)), max(ranks))
+    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": min(len(ranks), _LORAS)}
+
+
+def _modules(files: ModelFiles) -> list[str]:
+    """Each adapter under the name by which it is asked for."""
+    found = [
+        json.dumps({"name": f"{files.name}:{name}", "path": str(path)}, separators=(",", ":"))
+        for name, path in files.adapters.items()
+    ]
+    return ["--lora-modules", *found] if found else []
 
 
 def _facts(config: Mapping[str, Any], model: Model, machine: Hardware, *, on_cpu: bool) -> set[str]:

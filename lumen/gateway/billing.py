@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lumen.config.adapters import adapted
 from lumen.config.schema import Budget, Config
 from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, Window, rate_error, unsatisfiable
 from lumen.core.lengths import Lengths
@@ -160,7 +161,7 @@ class Billing:
         self._account(BOX).caps = _caps(box)
         routes: dict[str, _Route] = {}
         # Local models are routes of their own; a limit set on one later must find what was spent before.
-        for name in {*config.models, *config.routes}:
+        for name in {*config.models, *adapted(config.models), *config.routes}:
             declared = config.routes.get(name)
             own = declared.budget if declared is not None else Budget()
             account = self._account(Scope("route", name))

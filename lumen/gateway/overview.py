@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lumen.config.adapters import adapted
 from lumen.config.schema import Config, Route
 from lumen.gateway.metrics import Gauged
 from lumen.gateway.state import Counters, State
@@ -92,6 +93,8 @@ def names(served: Served, states: Sequence[ReplicaState], table: Table) -> list[
         }
         for name, ready in served.ready(states).items()
     ]
+    of = {one["name"]: one for one in local}
+    local += [{**of[model], "name": name} for name, (model, _) in adapted(models).items() if model in of]
     return local + [{"name": entry.name, "kind": "route"} for entry in table.entries() if entry.declared]
 
 

@@ -276,9 +276,11 @@ class Remote:
 class Local:
     """A local model: a ready replica is leased for each request, on its own UNIX socket or loopback port."""
 
-    def __init__(self, supervisor: Supervisor, model: str) -> None:
+    def __init__(self, supervisor: Supervisor, model: str, adapter: str = "") -> None:
+        """`adapter`: with one of its adapters, by the name that its engine knows it by besides its own."""
         self._supervisor = supervisor
         self._model = model
+        self._adapter = f":{adapter}" if adapter else ""
         self._origins: dict[tuple[str, str | None], Origin] = {}
 
     async def open(
@@ -286,7 +288,7 @@ class Local:
     ) -> Exchange:
         lease = await self._supervisor.acquire(self._model, limits.ready, prompt)
         try:
-            call = encode(lease.served)
+            call = encode(lease.served + self._adapter)
         except BaseException:
             lease.release()
             raise

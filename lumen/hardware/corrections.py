@@ -86,6 +86,8 @@ class Corrections:
 def parameters(model: Model, cards: int) -> str:
     """What of a settled configuration decides about memory, in few characters. `cards`: over how many it is spread."""
     chosen = {name: value for name, value in asdict(model).items() if name in _PARAMETERS}
+    if model.adapters:  # what was remembered of models without any is known by what it was before there were any
+        chosen["adapters"] = dict(model.adapters)
     text = json.dumps([chosen, cards], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

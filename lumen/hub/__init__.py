@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lumen.engines.base import ModelFiles
-from lumen.hub.store import Manifest, Store, files_of, resolve
+from lumen.hub.store import Manifest, Store, adapter, files_of, resolve
 from lumen.paths import Paths
 
 if TYPE_CHECKING:
     from lumen.config.schema import Hub
     from lumen.hub.progress import Progress
 
-__all__ = ["Manifest", "Store", "fetch", "reachable", "resolve"]
+__all__ = ["Manifest", "Store", "adapter", "fetch", "reachable", "resolve"]
 
 
 async def fetch(

@@ -166,6 +166,16 @@ def llamacpp(body: Anatomy, made: Plan, cards: Sequence[str] = (), shares: Seque
     return Estimate(_merged(items))
 
 
+def with_adapters(found: Estimate, size: int) -> Estimate:
+    """The same with `size` bytes of LoRA adapters, in proportion to the weights of each device."""
+    weights = {item.device: item.size for item in found.items if item.what == "weights"}
+    whole = sum(weights.values())
+    if not size or not whole:
+        return found
+    more = (Item("adapters", device, -(-size * share // whole)) for device, share in weights.items())
+    return Estimate((*found.items, *more))
+
+
 def compute(body: Anatomy, made: Plan, *, copies: int = 1) -> int:
     """llama.cpp's compute buffer on one device."""
     rows, facts = _tokens(made), body.facts

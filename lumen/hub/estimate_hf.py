@@ -80,7 +80,8 @@ def vllm(body: Weights, model: Model, cards: Sequence[str] = (), totals: Mapping
 def vllm_asleep(awake: Estimate) -> Estimate:
     """What it keeps while it sleeps: its weights in the machine's memory, on its cards the engine alone."""
     engines = tuple(item for item in awake.items if item.what == "engine")
-    return Estimate((*engines, Item("weights", RAM, awake.of("weights"))))
+    weights = awake.of("weights") + awake.of("adapters")
+    return Estimate((*engines, Item("weights", RAM, weights)))
 
 
 def _cache(body: Weights, model: Model, parts: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lumen.engines._hf import read_config
 from lumen.hub import gguf
 from lumen.hub.anatomy import Anatomy, anatomy
 from lumen.hub.errors import HubError
-from lumen.hub.estimate import Estimate, llamacpp, plan
+from lumen.hub.estimate import Estimate, llamacpp, plan, with_adapters
 from lumen.hub.estimate_draft import WEIGHTS, with_draft
 from lumen.hub.estimate_hf import Weights, vllm, vllm_asleep
 from lumen.hub.split import split_parts
@@ -58,22 +59,34 @@ def needs(
     cards: Sequence[str] = (),
     totals: Mapping[str, int] | None = None,
     draft: Body | None = None,
+    adapters: int = 0,
 ) -> Estimate | None:
     """What one replica of a settled model takes on `cards` (ids; none: in the machine's memory alone).
 
-    `totals`: bytes of each card. `draft`: what its draft model is made of. `None`: nothing is known (another
-    engine's own business), so it can only be measured.
+    `totals`: bytes of each card. `draft`: what its draft model is made of. `adapters`: bytes of its LoRA adapters,
+    which lie beside the weights that they change. `None`: nothing is known (another engine's own business), so it can
+    only be measured.
     """
     if isinstance(body, Weights):
-        return vllm(body, model, cards, totals) if model.engine == "vllm" else None
+        return with_adapters(vllm(body, model, cards, totals), adapters) if model.engine == "vllm" else None
     if body is None or model.engine != "llamacpp":
         return None
     shares = [float((totals or {}).get(card, 1)) for card in cards]
     made = plan(model, body, cards=len(cards))
-    found = llamacpp(body, made, cards, shares)
+    found = with_adapters(llamacpp(body, made, cards, shares), adapters)
     if not isinstance(draft, Anatomy) or not made.guesses:
         return found
     return with_draft(found, model, made, draft, cards, shares)
+
+
+def adapter_bytes(paths: Iterable[Path]) -> int:
+    """Bytes of LoRA adapters, files or folders; 0 for what cannot be read. Blocking, for some microseconds."""
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            parts = path.glob("*.safetensors") if path.is_dir() else (path,)
+            total += sum(part.stat().st_size for part in parts)
+    return total
 
 
 def asleep(model: Model, awake: Estimate) -> Estimate | None:
@@ -83,7 +96,8 @@ def asleep(model: Model, awake: Estimate) -> Estimate | None:
     if model.engine != "llamacpp" or model.gpu_layers:
         return None
     # Cells and buffers are given back; weights and the prefixes of finished answers stay in the machine's memory.
-    return Estimate(tuple(item for item in awake.items if item.what in ("weights", WEIGHTS, "engine", "prefixes")))
+    stays = ("weights", WEIGHTS, "adapters", "engine", "prefixes")
+    return Estimate(tuple(item for item in awake.items if item.what in stays))
 
 
 def offloads() -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -235,8 +235,15 @@ def _variations(base: str, quant: str | None) -> Iterable[str]:
     yield from (f"{base}-{number}" for number in range(2, 100))
 
 
-def resolve(source: str, paths: Paths, *, draft: str | None = None, base: Path | None = None) -> ModelFiles | None:
-    """The files of a model, and of its draft model, if they are on this disk; `None` where some are not.
+def resolve(
+    source: str,
+    paths: Paths,
+    *,
+    draft: str | None = None,
+    adapters: Mapping[str, str] | None = None,
+    base: Path | None = None,
+) -> ModelFiles | None:
+    """The files of a model, of its draft model and its adapters, if they are on this disk; `None` where some are not.
 
     `base`: the folder that relative paths are meant from, such as the configuration's own.
 
@@ -244,10 +251,26 @@ def resolve(source: str, paths: Paths, *, draft: str | None = None, base: Path |
         BadReferenceError: a reference cannot be read.
     """
     found = _locate(parse(source), paths, base)
-    if found is None or draft is None:
-        return found
-    second = _locate(parse(draft), paths, base)
-    return None if second is None else ModelFiles(found.name, found.path, second.path)
+    second = _locate(parse(draft), paths, base) if draft is not None else None
+    worn = {name: adapter(text, paths, base) for name, text in (adapters or {}).items()}
+    there = {name: path for name, path in worn.items() if path is not None}
+    if found is None or (draft is not None and second is None) or len(there) < len(worn):
+        return None
+    return ModelFiles(found.name, found.path, None if second is None else second.path, there)
+
+
+def adapter(source: str, paths: Paths, base: Path | None = None) -> Path | None:
+    """A LoRA adapter's file (GGUF) or folder (PEFT's), if it is on this disk.
+
+    Raises:
+        BadReferenceError: the reference cannot be read.
+    """
+    reference = parse(source)
+    if isinstance(reference, LocalFile):
+        path = absolute(reference, base)
+        return path if path.is_file() or (path / "adapter_config.json").is_file() else None
+    found = _locate(reference, paths, base)
+    return None if found is None else found.path
 
 
 def _locate(reference: Reference, paths: Paths, base: Path | None) -> ModelFiles | None:

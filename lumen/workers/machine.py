@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class _Known:
     body: Body | None
     digest: str | None
     draft: Body | None = None
+    adapters: int = 0  # bytes
 
 
 @dataclass(slots=True)
@@ -226,11 +227,12 @@ class Machine:
         both = (files.path, files.draft)
         if both not in self._files:
             self._files[both] = _look(*both)
-        return self._files[both]
+        return replace(self._files[both], adapters=needs.adapter_bytes(files.adapters.values()))
 
     def _estimated(self, known: _Known, model: Model, cards: Sequence[str], *, asleep: bool) -> dict[str, int]:
         devices = self.ledger.devices
-        found = needs.needs(known.body, model, cards, {card: devices[card].total for card in cards}, known.draft)
+        totals = {card: devices[card].total for card in cards}
+        found = needs.needs(known.body, model, cards, totals, known.draft, known.adapters)
         if found is not None and asleep:
             found = needs.asleep(model, found)
         if found is None:
@@ -259,8 +261,10 @@ class Machine:
         self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), {}, here, self.ledger.devices)
 
     def _end(self, peak: _Peak) -> None:
-        known = self._files.get((peak.spec.files.path, peak.spec.files.draft))
-        if known is None or known.digest is None or not peak.size:
+        if (peak.spec.files.path, peak.spec.files.draft) not in self._files or not peak.size:
+            return
+        known = self._known(peak.spec.files)
+        if known.digest is None:
             return
         model, of = peak.spec.model, _parameters(peak.spec.model, peak.cards, asleep=False)
         estimated = self._estimated(known, model, peak.cards, asleep=False)

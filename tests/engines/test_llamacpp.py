@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_how_much_of_the_disk_prefixes_may_take(written: object, told: str | Non
     said = flags(ENGINE.launch(FILES, Model(source="x", options={"kv_disk": written}), PLACE).argv)
     assert said.get("--kv-disk-mb") == told
     assert ("--kv-dir" in said) is (told is not None)
+
+
+def test_adapters_are_given_to_the_worker_by_name(tmp_path: Path) -> None:
+    worn = replace(FILES, adapters={"sql": Path("/a/sql.gguf"), "fr": Path("/a/fr=1.gguf")})
+    argv = ENGINE.launch(worn, Model(source="x"), PLACE).argv
+    given = [argv[i + 1] for i, word in enumerate(argv) if word == "--adapter"]
+    assert given == ["sql=/a/sql.gguf", "fr=/a/fr=1.gguf"]
+    with pytest.raises(ConfigError, match="convert_lora_to_gguf"):
+        ENGINE.launch(replace(FILES, adapters={"a": tmp_path}), Model(source="x"), PLACE)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -233,3 +233,22 @@ def test_flags_of_an_older_vllm_are_asked_of_itself(
     assert "--enable-prefix-caching" in launch(files, made).argv
     with pytest.raises(ConfigError, match="no option 'enforce_eager'"):
         launch(files, asked(options={"enforce_eager": True}))
+
+
+def test_adapters_become_modules_under_the_names_that_requests_use(
+    kind: str, files: ModelFiles, tmp_path: Path
+) -> None:
+    worn = {}
+    for name, rank in (("sql", 4), ("fr", 24)):
+        worn[name] = tmp_path / name
+        worn[name].mkdir()
+        (worn[name] / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    argv = launch(replace(files, adapters=worn), Model("x", "vllm")).argv
+    modules = [json.loads(word) for word in argv[argv.index("--lora-modules") + 1 :]]
+    assert modules == [{"name": f"org/m:{name}", "path": str(path)} for name, path in worn.items()]
+    assert {"--enable-lora", "--max-lora-rank=32", "--max-loras=2"} <= set(argv)
+    told = Model("x", "vllm", options={"max_loras": 1, "max_lora_rank": 64})
+    assert {"--max-lora-rank=64", "--max-loras=1"} <= set(launch(replace(files, adapters=worn), told).argv)
+    assert "--enable-lora" not in launch(files, Model("x", "vllm")).argv
+    with pytest.raises(ConfigError, match="folders of PEFT"):
+        launch(replace(files, adapters={"a": tmp_path / "a.gguf"}), Model("x", "vllm"))

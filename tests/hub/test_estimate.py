@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumen.config.schema import Model
+from lumen.hardware.devices import RAM
 from lumen.hub import estimate, gguf
 from lumen.hub.anatomy import Anatomy, anatomy
 from lumen.hub.estimate import MIB, Plan, compute, llamacpp, output, plan
 from lumen.hub.estimate_draft import REST, WEIGHTS, draft_plan
-from lumen.hub.needs import asleep, needs
+from lumen.hub.needs import adapter_bytes, asleep, needs
 from tests.hub.ggufs import gguf as encode
 
 DRAFT = Path(estimate.__file__).parent.parent / "tiny" / "lumen-tiny-draft.gguf"
@@ -291,3 +292,25 @@ def test_a_draft_model_starts_as_estimated(said: list[str], model: Model, flags:
     asleep_alone, asleep_both = asleep(model, alone), asleep(model, both)
     assert asleep_alone is not None and asleep_both is not None
     assert asleep_both.total - asleep_alone.total == both.of(WEIGHTS) == small.weights
+
+
+def test_adapters_lie_beside_the_weights_that_they_change() -> None:
+    found = needs(body(), Model("x", gpu_layers=8), ["gpu0"], {"gpu0": 1})
+    worn = needs(body(), Model("x", gpu_layers=8), ["gpu0"], {"gpu0": 1}, adapters=100 * MIB)
+    assert found is not None and worn is not None
+    more = {item.device: item.size for item in worn.items if item.what == "adapters"}
+    assert more.keys() == {RAM, "gpu0"}
+    assert abs(sum(more.values()) - 100 * MIB) < 10
+    assert worn.total - found.total == sum(more.values())
+    on_cpu = needs(body(), Model("x"), adapters=7)
+    assert on_cpu is not None
+    sleeping = asleep(Model("x"), on_cpu)
+    assert sleeping is not None and sleeping.of("adapters") == on_cpu.of("adapters") == 7
+
+
+def test_the_bytes_of_adapters(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(bytes(100))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "adapter_model.safetensors").write_bytes(bytes(30))
+    (tmp_path / "b" / "README.md").write_bytes(bytes(1000))
+    assert adapter_bytes([tmp_path / "a.gguf", tmp_path / "b", tmp_path / "absent"]) == 130

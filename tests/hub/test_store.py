@@ -135,6 +135,14 @@ def test_bad_names_are_refused(store: Store) -> None:
 def test_resolve_finds_what_is_here(where: Paths, store: Store, tmp_path: Path) -> None:
     assert resolve("builtin:tiny", where) == ModelFiles("tiny", tiny.MODEL)
     assert resolve("builtin:tiny", where, draft="builtin:tiny-draft") == ModelFiles("tiny", tiny.MODEL, tiny.DRAFT)
+    worn = tmp_path / "worn.gguf"
+    assert resolve("builtin:tiny", where, adapters={"a": "worn.gguf"}, base=tmp_path) is None
+    worn.write_bytes(b"")
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("{}")
+    found = resolve("builtin:tiny", where, adapters={"a": "worn.gguf", "b": "./peft"}, base=tmp_path)
+    assert found is not None and found.adapters == {"a": worn, "b": tmp_path / "peft"}
+    assert resolve("builtin:tiny", where, adapters={"a": "./worn"}, base=tmp_path) is None
     assert resolve("hf://o/r", where) is None
     put(store, "m", "hf://o/r")
     found = resolve("hf://o/r", where)

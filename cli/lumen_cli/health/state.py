@@ -55,7 +55,7 @@ def models(patient: Patient) -> Iterator[Finding]:
 
     for name, model in patient.config.models.items():
         try:
-            found = resolve(model.source, patient.paths, draft=model.draft)
+            found = resolve(model.source, patient.paths, draft=model.draft, adapters=model.adapters)
         except LumenError as error:
             yield Finding("models", "bad", f"{name}: {error.message}", "mend its source in the configuration")
             continue

@@ -48,16 +48,25 @@ def parse(argv: list[str]) -> Settings:
     add("--repack", choices=FLASH, default="auto", help="rearrange weights for this CPU")
     add("--speculate", choices=FLASH, default="auto", help="guess tokens ahead where that pays")
     add("--draft", type=Path, help="GGUF file of a small model of the same vocabulary, to guess tokens")
+    add("--adapter", dest="adapters", action="append", default=[], type=_adapter, metavar="NAME=GGUF")
     add("--embedding", action="store_true", help="serve embeddings only")
     add("--pooling", choices=POOLING, default="auto")
     add("--grace", type=float, default=30.0, help="seconds for running answers after SIGTERM")
     add("--queue", type=int, default=4096, help="answers that may wait")
     add("--parent-pid", type=int, help="end when this process ends")
     arguments = parser.parse_args(argv)
+    arguments.adapters = tuple(arguments.adapters)
     try:
         return Settings(**vars(arguments))
     except ValueError as error:
         parser.error(str(error))
+
+
+def _adapter(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=GGUF")
+    return name, Path(path)
 
 
 class _Stop:

@@ -42,9 +42,16 @@ _GGML_ERROR = 4
 _GGML_CONT = 5  # the continuation of the line before it: progress dots, of no use in a log
 
 
+last_error = ""
+"""What the library said last of something that it could not do."""
+
+
 def _on_log(level: int, text: bytes | None, _user: Any) -> None:
+    global last_error
     if level in (_GGML_WARN, _GGML_ERROR) and text and not any(known in text for known in _KNOWN):
         line = text.decode("utf-8", "replace").strip()
+        if level == _GGML_ERROR:
+            last_error = line
         log.log(logging.ERROR if level == _GGML_ERROR else logging.WARNING, "%s", line)
 
 

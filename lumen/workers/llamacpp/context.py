@@ -171,7 +171,7 @@ class Context:
         pointer = lib.llama_init_from_model(self.model.pointer, self._params(self.shape))
         if not pointer:
             raise LoadError(f"llama.cpp cannot make a context of {self.shape.n_ctx} tokens for this model")
-        self._pointer, self.memory = pointer, lib.llama_get_memory(pointer)
+        self._pointer, self.memory, self._worn = pointer, lib.llama_get_memory(pointer), 0
         self._team = Team(pointer, self.shape.threads)
         self._threads = 0
         self._set_threads(self.shape.threads)
@@ -206,11 +206,14 @@ class Context:
         self._flag[0] = b"\x01"
 
     def decode(self, chunks: Iterable[Chunk]) -> list[int]:
-        """Decode `chunks`; returns the batch row of each chunk's logits. Raises `NoRoom`, `Aborted`,
-        `DecodeFailed`.
+        """Decode `chunks`, all of one adapter; returns the batch row of each chunk's logits.
+
+        Raises `NoRoom`, `Aborted`, `DecodeFailed`.
         """
         chunks = list(chunks)
         rows = self.batch.fill(chunks)
+        if chunks:
+            self._wear(chunks[0].sequence.adapter)
         self._run(exact=bool(chunks) and chunks[0].sequence.exact)
         return rows
 
@@ -234,8 +237,19 @@ class Context:
         Returns the row of each one's last token; those of its guess come behind it. Raises as `decode` does.
         """
         rows = self.batch.fill_guesses(sequences, guesses)
+        self._wear(sequences[0].adapter)
         self._run()
         return rows
+
+    def _wear(self, adapter: int) -> None:
+        """Compute with this adapter of the model (0: none) from now on."""
+        if adapter == self._worn:
+            return
+        pointers = (lib.llama_adapter_lora_p_ctypes * 1)(self.model.adapters[adapter - 1]) if adapter else None
+        scales = (ctypes.c_float * 1)(1.0) if adapter else None
+        if lib.llama_set_adapters_lora(self.pointer, pointers, 1 if adapter else 0, scales) != 0:
+            raise DecodeFailed("llama.cpp did not take the adapter")
+        self._worn = adapter
 
     def measure(self, chunk: Chunk) -> None:
         """Decode `chunk` (one token) and learn from it when one thread will do. Warms everything up on the way."""

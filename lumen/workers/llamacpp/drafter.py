@@ -38,6 +38,7 @@ class Lane:
     salt: str = ""
     sure: int = 0  # leading tokens known to be its owner's
     single_from: int = NEVER
+    adapter: int = 0
     exact: bool = False
 
 

@@ -41,6 +41,7 @@ class _Input:
     tokens: list[int]
     computed: int = 0
     slot: int = 0
+    adapter: int = 0
     exact: bool = False
     single_from: int = 1 << 62
 

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lumen.workers.llamacpp import binding
 from lumen.workers.llamacpp.binding import has_broken_amx, lib, start_backend
 
 
@@ -94,12 +95,25 @@ class Model:
         self._pointer: int | None = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._pointer:
             raise LoadError("llama.cpp cannot load this model file")
+        self.adapters: list[object] = []
         self.vocab = Vocab(lib.llama_model_get_vocab(self.pointer))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self.pointer)
         self.n_embd: int = lib.llama_model_n_embd_out(self.pointer)
         self.n_head: int = lib.llama_model_n_head(self.pointer)
         self.n_swa: int = lib.llama_model_n_swa(self.pointer)
         self.recurrent: bool = lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer)
+
+    def adapt(self, path: Path) -> int:
+        """Load a LoRA adapter, which is freed with the model; returns its number, from 1 on. Raises `LoadError`."""
+        binding.last_error = ""
+        pointer = lib.llama_adapter_lora_init(self.pointer, str(path).encode())
+        if not pointer:
+            told = binding.last_error.partition(": ")[2]
+            raise LoadError(told or "llama.cpp cannot load this file")
+        if lib.llama_adapter_get_alora_n_invocation_tokens(pointer):
+            raise LoadError("it works from certain tokens on only (aLoRA), which is not served")
+        self.adapters.append(pointer)
+        return len(self.adapters)
 
     @property
     def pointer(self) -> int:

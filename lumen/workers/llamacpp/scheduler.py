@@ -26,6 +26,7 @@ class Schedulable(Protocol):
     tokens: list[int]
     computed: int  # how many of `tokens` are in the KV cache
     slot: int
+    adapter: int  # 0: none; a decode has one
     exact: bool  # what it is given to compute at once hangs on nothing but itself
     single_from: int  # tokens from this position on are fed one a step, as they were when first generated
 
@@ -73,12 +74,15 @@ def schedule(sequences: Sequence[Schedulable], limits: Limits) -> list[Chunk]:
 
 
 def decodes(sequences: Sequence[Schedulable], limits: Limits, lanes: bool = False) -> Iterator[list[Chunk]]:
-    """The decodes of one step: one that all share, and one for each exact sequence, which shares none.
+    """The decodes of one step: one that all of an adapter share, and one for each exact sequence, which shares none.
 
     Kernels are chosen by the shape of a batch, and other kernels give other last bits.
     """
-    shared = [sequence for sequence in sequences if not sequence.exact]
-    if shared:
+    groups: dict[int, list[Schedulable]] = {}
+    for sequence in sequences:
+        if not sequence.exact:
+            groups.setdefault(sequence.adapter, []).append(sequence)
+    for shared in groups.values():
         chunks = schedule(shared, limits)
         yield from in_lanes(chunks, shared) if lanes else [chunks]
     for sequence in sequences:

@@ -111,6 +111,7 @@ class Sequence:
     outbox: Outbox
     max_answer: int  # tokens of the answer at most, those resumed from included
     salt: str = ""
+    adapter: int = 0  # number of the LoRA adapter that it is computed with; 0: none
     caller: str = ""  # whose turn it takes
     rank: int = NORMAL  # its class, of `fair.CLASSES`
     since: float = 0.0  # when it came (seconds, monotonic)

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from lumen.workers.llamacpp import caller, metrics, slumber
+from lumen.workers.llamacpp.adapters import Adapter
 from lumen.workers.llamacpp.answers import Head, Stream, Usage, Whole
 from lumen.workers.llamacpp.caller import Caller
 from lumen.workers.llamacpp.context import Floats
@@ -110,31 +111,30 @@ class Server:
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def models(self, _request: web.Request) -> web.Response:
-        model = {"id": self._worker.settings.name, "object": "model", "created": self._started, "owned_by": "lumen"}
-        return _json({"object": "list", "data": [model]})
+        known = {"object": "model", "created": self._started, "owned_by": "lumen"}
+        return _json({"object": "list", "data": [{"id": name, **known} for name in self._worker.names]})
 
     # Generation
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        body, size = await self._body(request)
-        return await self._generate(request, parse_chat(body, self._worker.model.vocab.size), size)
+        body, size, adapter = await self._body(request)
+        return await self._generate(request, parse_chat(body, self._worker.model.vocab.size), size, adapter)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        body, size = await self._body(request)
-        return await self._generate(request, parse_completion(body, self._worker.model.vocab.size), size)
+        body, size, adapter = await self._body(request)
+        return await self._generate(request, parse_completion(body, self._worker.model.vocab.size), size, adapter)
 
-    async def _body(self, request: web.Request) -> tuple[dict[str, Any], int]:
+    async def _body(self, request: web.Request) -> tuple[dict[str, Any], int, Adapter]:
+        """What is asked, how long it is, and of which adapter."""
         data = await request.read()
         body = decode_body(data)
-        model = body.get("model")
-        if model is not None and model != self._worker.settings.name:
-            raise ApiError(404, "This worker does not serve that model.", "model", "model_not_found")
+        adapter = self._worker.names.find(body.get("model"))
         if self.draining:
             raise ApiError(503, "The worker is shutting down.", code="shutting_down", retry_after=1)
-        return body, len(data)
+        return body, len(data), adapter
 
     async def _generate(
-        self, request: web.Request, wanted: ChatRequest | CompletionRequest, size: int
+        self, request: web.Request, wanted: ChatRequest | CompletionRequest, size: int, adapter: Adapter
     ) -> web.StreamResponse:
         engine = self._engine
         if engine is None or not self._worker.generates:
@@ -144,6 +144,7 @@ class Server:
         who = caller.read(request.headers.get(caller.HEADER))
         prepared = await self._prepare(wanted, outbox, size)
         self._check_queue(engine, prepared, who)
+        adapter.wear(prepared.sequences)
         who.mark(prepared.sequences, time.monotonic())
         self.in_flight += 1
         self._of[who.id] += len(prepared.sequences)
@@ -152,7 +153,7 @@ class Server:
                 outbox.sent += 1
                 inbox.put(event)
             engine.submit(prepared.sequences)
-            return await self._answer(request, wanted, prepared, inbox)
+            return await self._answer(request, wanted, prepared, inbox, adapter.name)
         finally:
             self.in_flight -= 1
             self._left(who, len(prepared.sequences))
@@ -185,13 +186,13 @@ class Server:
             del self._of[who.id]
 
     async def _answer(
-        self, request: web.Request, wanted: ChatRequest | CompletionRequest, prepared: Prepared, inbox: Inbox
+        self, request: web.Request, wanted: ChatRequest | CompletionRequest, prepared: Prepared, inbox: Inbox, name: str
     ) -> web.StreamResponse:
         common, chat = wanted.common, isinstance(wanted, ChatRequest)
         head = Head(
             id=("chatcmpl-" if chat else "cmpl-") + uuid4().hex,
             created=int(time.time()),
-            model=self._worker.settings.name,
+            model=name,
             chat=chat,
             include_usage=common.include_usage,
             token_ids=common.return_token_ids,
@@ -237,7 +238,9 @@ class Server:
     # Embeddings and tokens
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
-        body, size = await self._body(request)
+        body, size, adapter = await self._body(request)
+        if adapter.number:
+            raise bad("Embeddings are made by the model itself, without an adapter.", "model")
         worker = self._worker
         wanted = parse_embedding(body, worker.model.vocab.size, worker.model.n_embd)
         if size > _INLINE:
@@ -289,7 +292,7 @@ class Server:
         return result
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        body, size = await self._body(request)
+        body, size, _adapter = await self._body(request)
         if "messages" in body:
             wanted = parse_chat(body, self._worker.model.vocab.size)
             return self._told(await asyncio.to_thread(self._worker.preparer.count, wanted))
@@ -305,7 +308,7 @@ class Server:
         return _json({"tokens": tokens, "count": len(tokens), "max_model_len": self._worker.n_ctx})
 
     async def detokenize(self, request: web.Request) -> web.Response:
-        body, _size = await self._body(request)
+        body, _size, _adapter = await self._body(request)
         vocab = self._worker.model.vocab
         text = vocab.detokenize(check_ids(body.get("tokens"), "tokens", vocab.size))
         return _json({"prompt": text, "content": text})

@@ -36,6 +36,7 @@ class Settings:
     repack: str = "auto"
     speculate: str = "auto"
     draft: Path | None = None  # GGUF file of a small model of the same vocabulary, to guess tokens
+    adapters: tuple[tuple[str, Path], ...] = ()  # name, GGUF file
     embedding: bool = False  # serve embeddings only
     pooling: str = "auto"
     grace: float = 30.0  # seconds for running answers after SIGTERM
@@ -69,5 +70,7 @@ class Settings:
         ):
             if value not in allowed:
                 raise ValueError(f"{flag} must be one of {', '.join(allowed)}")
+        if len({name for name, _ in self.adapters}) < len(self.adapters):
+            raise ValueError("--adapter gives a name twice")
         if not 0 <= self.grace <= 3600:
             raise ValueError("--grace must lie between 0 and 3600 seconds")

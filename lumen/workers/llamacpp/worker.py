@@ -12,6 +12,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from lumen.workers.llamacpp import adapters
+from lumen.workers.llamacpp.adapters import Names
 from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
 from lumen.workers.llamacpp.context import Context, Shape
 from lumen.workers.llamacpp.drafter import Drafter
@@ -50,10 +52,12 @@ class Worker:
         context: Context | None,
         threads: int,
         n_ctx: int,
+        names: Names,
         drafter: Drafter | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
+        self.names = names
         self.counters = Counters()
         self.n_ctx = n_ctx
         self.template = _template(model)
@@ -103,6 +107,7 @@ class Worker:
             "vocab": self.model.vocab.size,
             "draft": self._drafter is not None,
             "pooling": self.embedder.pooling,
+            "names": list(self.names),
             "embedding_size": self.model.n_embd,
             "capabilities": {
                 "chat": chat,
@@ -153,6 +158,7 @@ def load(settings: Settings, phase: Phase) -> Worker:
         progress=lambda pct: phase("load", pct=pct),
     )
     draft = load_draft(settings, model) if settings.draft is not None and settings.speculate != "off" else None
+    names = Names(settings.name, adapters.load(model, settings.adapters))
     phase("context")
     n_ctx = settings.ctx or min(model.n_ctx_train or _DEFAULT_CTX, _DEFAULT_CTX)
     if settings.kv and not settings.ctx:
@@ -165,7 +171,7 @@ def load(settings: Settings, phase: Phase) -> Worker:
         phase("warmup")
         for one in (context, drafter.context) if drafter is not None else (context,):
             _warm_up(one)
-    return Worker(settings, model, context, threads, n_ctx, drafter)
+    return Worker(settings, model, context, threads, n_ctx, names, drafter)
 
 
 def _context(settings: Settings, model: Model, n_ctx: int, threads: int) -> Context | None:
@@ -265,6 +271,7 @@ class _One:
     computed: int = 0
     slot: int = 0
     single_from: int = NEVER
+    adapter: int = 0
     exact: bool = False
 
 

@@ -18,6 +18,7 @@ class Fake:
     computed: int = 0
     slot: int = 0
     single_from: int = NEVER
+    adapter: int = 0
     exact: bool = False
 
 
