@@ -176,7 +176,7 @@ def test_what_is_about_this_machine_is_not_done_for_another(
     assert login(lumen, elsewhere).code == 0
     assert lumen("--url", elsewhere.url, "route", "ls", "--json").json == [{"did": "there"}]
     for command in (
-        ["up"], ["down"], ["key", "ls"], ["pull", "x"], ["chat"], ["config", "show"], ["route", "rm", "r"],
+        ["up"], ["down"], ["backup", "x"], ["pull", "x"], ["chat"], ["config", "show"], ["route", "rm", "r"],
         ["route", "set", "r", "--target", "lumen-tiny"], ["route", "ls", "--config", "x"],
     ):  # fmt: skip
         done = lumen("--url", elsewhere.url, *command)
