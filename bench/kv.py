@@ -146,6 +146,9 @@ def main() -> None:
     if arguments.write:
         text = f"The first request after a wake from off, {SHARED:,} of its tokens shared with one before; "
         text += f"{arguments.rounds} rounds in turns, medians, {arguments.threads} threads, no gateway.\n\n"
+        cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+        if load > cores:
+            text += f"Measured on a busy machine: load average {load:.0f} on {cores} cores.\n\n"
         report.write("prefixes on the disk", text + markdown)
 
 
