@@ -10,7 +10,7 @@ where anything that is promised was not kept:
 - every stream ends with its finish reason, its usage and `[DONE]`, and every request is answered, if not at once then
   when it is asked again, as the usual clients do after a refusal;
 - the ledger has, for each answer, what its client was told, to the token and the pico-dollar (and no less where an
-  engine was killed under it, whose last tokens are estimated), no hold is left, and of the provider it has what the provider
+  engine was killed under it, whose last tokens are estimated), no hold is left, and of the provider it has what that
   itself counted;
 - when the traffic ends, memory is given to living engines alone, to each at least what it is measured to hold, and to
   nobody once all are off; no process outlives the gateway;
