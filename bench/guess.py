@@ -69,15 +69,21 @@ def prompt_of(kind: str, dice: random.Random) -> list[int]:
     return [dice.randrange(300, 1900) for _ in range(240)]
 
 
-async def load(server: Served, kind: str, streams: int, tokens: int, seed: int) -> tuple[float, float]:
-    """Tokens a second, and the share of them that had been guessed."""
+def processor(server: Served) -> float:
+    """Seconds of processor time that a worker has used: other programs on the machine change them little."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def load(server: Served, kind: str, streams: int, tokens: int, seed: int) -> tuple[float, float, float]:
+    """Tokens a second, the share of them that had been guessed, and tokens a second of processor time."""
     dice = random.Random(seed)
     asked = [(prompt_of(kind, dice), {**KINDS[kind], "seed": dice.getrandbits(32)}) for _ in range(streams)]
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), processor(server)
     counts = await asyncio.gather(*(answer(server.port, prompt, tokens, how) for prompt, how in asked))
     seconds = time.perf_counter() - begun
     total = sum(count for count, _ in counts)
-    return total / seconds, sum(accepted for _, accepted in counts) / total
+    return total / seconds, sum(accepted for _, accepted in counts) / total, total / (processor(server) - used)
 
 
 async def run(servers: list[Served], kinds: Iterable[str], streams: list[int], rounds: int, tokens: int) -> list[str]:
@@ -87,19 +93,23 @@ async def run(servers: list[Served], kinds: Iterable[str], streams: list[int], r
         for n in streams:
             rates: dict[str, list[float]] = {server.name: [] for server in servers}
             shares: dict[str, list[float]] = {server.name: [] for server in servers}
+            busy: dict[str, list[float]] = {server.name: [] for server in servers}
             for number in range(-1, rounds):
                 for server in servers if number % 2 else servers[::-1]:
-                    rate, share = await load(server, kind, n, tokens, 7 * n + max(number, 0))
+                    rate, share, work = await load(server, kind, n, tokens, 7 * n + max(number, 0))
                     if number >= 0:  # the first warms up
                         rates[server.name].append(rate)
                         shares[server.name].append(share)
+                        busy[server.name].append(work)
             off, *others = (server.name for server in servers)
             plain = statistics.median(rates[off])
             for name in others:
                 rate, share = statistics.median(rates[name]), statistics.median(shares[name])
+                work = statistics.median(busy[name]) / statistics.median(busy[off])
                 told = f"{kind}, {name}" if len(others) > 1 else kind
                 rows.append(
-                    f"| {told} | {n} | {plain:,.1f} | {rate:,.1f} | **{rate / plain:.2f}** | {100 * share:.0f} % |"
+                    f"| {told} | {n} | {plain:,.1f} | {rate:,.1f} | **{rate / plain:.2f}** | {work:.2f} | "
+                    f"{100 * share:.0f} % |"
                 )
                 print(rows[-1], flush=True)
     return rows
@@ -148,8 +158,10 @@ def main() -> None:
     text += "loopback.\n\n"
     if given.draft:
         text += PAIR
-    text += "| text | streams | tokens/s without | with guesses | ratio | tokens that were guessed |\n"
-    text += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    text += (
+        "| text | streams | tokens/s without | with guesses | ratio | by processor time | tokens that were guessed |\n"
+    )
+    text += "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
     print(text)
     if given.write:
         more = "half a billion weights" if given.half else "draft models" if given.draft else ""
