@@ -3,7 +3,8 @@
 `python -m bench.gateway [--rounds 5]`. The subjects take turns in every round; each is pinned to one core, the load
 and the upstream to another. Figures are medians over rounds; ratios are taken within a round. `lumen` has everything
 on that a paid request passes: key, limits, breaker, latency history, a budget whose hold and whose end are each
-committed to the ledger before anything goes on. `lumen, free` is the same without prices, so without holds.
+committed to the ledger before anything goes on. `lumen, free` is the same without prices, so without holds;
+`lumen, auto` the same as `lumen` with two targets and a learnt scorer that chooses between them for each request.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from bench import report
+from bench import learnt, report
 from bench.load import Sample, closed_loop, open_loop
 
 CHUNKS = 64
-PAID, FREE = "lumen", "lumen, free"
+PAID, FREE, AUTO = "lumen", "lumen, free", "lumen, auto"
 PROMPT = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Say sixty-four words. " * 8}]
 
 
@@ -102,9 +103,13 @@ def lumen(home: Path, upstream: int, name: str = PAID) -> Iterator[Subject]:
     save(home / "config" / "keys.json", KeyRing([key]))
     provider: dict[str, object] = {"base_url": f"http://127.0.0.1:{upstream}/v1"}
     route: dict[str, object] = {"targets": ["up/m"]}
-    if name == PAID:
-        provider["models"] = {"m": {"price": {"input": "0.40/1M", "output": "1.60/1M"}}}
+    if name != FREE:
+        prices = {"m": ("0.40/1M", "1.60/1M"), "cheap": ("0.04/1M", "0.16/1M")}
+        provider["models"] = {m: {"price": {"input": i, "output": o}} for m, (i, o) in prices.items()}
         route["budget"] = {"daily": "1000000usd"}
+    if name == AUTO:
+        route |= {"targets": ["up/m", "up/cheap"], "policy": "auto", "strong": "up/m", "max_loss": "5%"}
+        learnt.put(home / "state" / "scorers", "m", "up/cheap", "up/m")
     # JSON is YAML.
     config.write_text(json.dumps({"providers": {"up": provider}, "routes": {"m": route}}))
     argv = [sys.executable, "-m", "lumen", "--config", str(config), "--port", str(port)]
@@ -225,7 +230,7 @@ def main() -> None:
         )
         upstream = Subject("direct", port, stack.enter_context(started(argv, -1, port, {}, home / "upstream.log")))
         makers: list[Callable[[Path, int], contextlib.AbstractContextManager[Subject]]]
-        makers = [relay, lumen, partial(lumen, name=FREE)]
+        makers = [relay, lumen, partial(lumen, name=AUTO), partial(lumen, name=FREE)]
         if importlib.util.find_spec("litellm"):
             makers.append(litellm)
         subjects = [stack.enter_context(make(home, port)) for make in makers]

@@ -6,6 +6,7 @@ Everything works on whole arrays: the hash of a word is the difference of two pr
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,11 +109,8 @@ def _mixed32(hashes: U32) -> U32:
 
 
 def token(text: str) -> int:
-    """The 64-bit hash of a whole string (FNV-1a, mixed), for tags and system prompts."""
-    value = 0xCBF29CE484222325
-    for byte in text.encode("utf-8", "replace"):
-        value = (value ^ byte) * 0x100000001B3 & _MASK
-    return int(mixed(np.array([value], np.uint64))[0])
+    """The 64-bit hash of a whole string, however long (BLAKE2b), for tags and system prompts."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
 def normals(seed: int, shape: tuple[int, int]) -> NDArray[np.float32]:
