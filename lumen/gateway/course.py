@@ -20,7 +20,7 @@ from lumen.core.errors import (
     WakingError,
 )
 from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
-from lumen.core.retry import Next, after, lost
+from lumen.core.retry import MOST_PROCESSES, Next, after, lost
 from lumen.core.trace import Trace
 from lumen.gateway.health import Health
 from lumen.gateway.table import Target
@@ -86,6 +86,7 @@ class Course:
         self._kept: Leg | None = None
         self._tries = 0
         self._looks = 0
+        self._ended = 0
         self._larger_than: int | None = None
         self._ways: Iterator[Leg] | None = None
         self._mixed = False
@@ -143,7 +144,9 @@ class Course:
         Raises:
             LumenError: nothing else may be tried.
         """
-        if not progressed and (pause := self._unnoticed(leg, error)) is not None:
+        if progressed:
+            self._looks = self._ended = 0
+        elif (pause := self._unnoticed(leg, error)) is not None:
             self._again = replace(leg, forced=True)
             return pause
         if self._trace.delivered:
@@ -169,17 +172,22 @@ class Course:
     def _unnoticed(self, leg: Leg, error: UpstreamError) -> float | None:
         """Seconds to wait for the supervisor where a local model's process is gone and only it does not know yet.
 
-        Then another replica, or the process started again, takes the same leg.
+        Then another replica, or the process started again, takes the same leg. A process that ends while it takes up an
+        answer token by token is no reason to go on less exactly either.
         """
         gone = isinstance(error, ConnectError) or (
             # A connection kept from before, or one that nobody took up any more. Where nothing was delivered, it may be
             # this request that ends the process.
             isinstance(error, BrokenError) and error.phase == "headers" and leg.rung is not None and not self._looks
         )
-        if not (gone and leg.target.can.local) or self._looks == len(_LOOKS):
-            return None
-        self._looks += 1
-        return _LOOKS[self._looks - 1]
+        local = leg.target.can.local
+        if gone and local and self._looks < len(_LOOKS):
+            self._looks += 1
+            return _LOOKS[self._looks - 1]
+        if leg.rung is Rung.TOKEN_EXACT and lost(error, local=local) and self._ended < MOST_PROCESSES:
+            self._ended += 1
+            return _LOOKS[0]
+        return None
 
     def _broke(self, leg: Leg, error: UpstreamError, progressed: bool) -> None:
         """After something was delivered: the next way on, unless the client must be told."""

@@ -21,7 +21,7 @@ from lumen.core.errors import (
     UpstreamError,
 )
 from lumen.core.resume import Asked, Rung
-from lumen.core.retry import QUICK_RETRY
+from lumen.core.retry import MOST_PROCESSES, QUICK_RETRY
 from lumen.core.trace import Trace
 from lumen.gateway.course import Course, Leg
 from lumen.gateway.health import Health
@@ -258,6 +258,23 @@ def test_what_two_models_have_written_no_model_repeats(rung: Rung) -> None:
     way.course._asked = CHAT
     way.fails(BROKE, said=" there was a fox")
     assert not any("exact" in leg for leg in ladder(way))
+
+
+def test_processes_that_end_while_they_take_an_answer_up_are_no_reason_to_go_on_less_exactly() -> None:
+    way = trip(target("here", local=True, token_ids=True, sampler_state=True))
+    way.next()
+    way.trace.add(True, (), (1, 2), ("id", 1), "one")
+    way.course.failed(way.leg, BROKE, progressed=True)
+    for _ in range(MOST_PROCESSES):
+        assert way.next() == "here token-exact"
+        way.fails(BROKE)
+    assert way.next() == "here token-exact"
+    way.trace.add(True, (), (3,), None, " two")
+    way.course.failed(way.leg, BROKE, progressed=True)  # who goes on begins to count anew
+    for _ in range(MOST_PROCESSES + 1):
+        assert way.next() == "here token-exact"
+        way.fails(BROKE)
+    assert way.next() == "here replay-exact"
 
 
 def test_an_answer_is_continued_at_most_twice() -> None:
