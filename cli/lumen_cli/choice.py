@@ -12,5 +12,10 @@ def choose(name_or_url: str | None) -> None:
     _chosen = name_or_url or None
 
 
+def forget() -> None:
+    """The command is over."""
+    choose(None)
+
+
 def chosen() -> str | None:
     return _chosen

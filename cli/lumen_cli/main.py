@@ -122,6 +122,7 @@ def root(
 ) -> None:
     """One OpenAI-compatible endpoint over local engines and remote providers."""
     choice.choose(url)
+    ctx.call_on_close(choice.forget)  # `whoami --url` chooses too
     if url and ctx.invoked_subcommand is not None and ctx.invoked_subcommand not in AFAR:
         raise CliError(
             f"`lumen {ctx.invoked_subcommand}` is about this machine", "leave --url and LUMEN_URL out", code=USAGE

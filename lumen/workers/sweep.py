@@ -65,12 +65,14 @@ def sweep(matches: Callable[[str, str], bool], limit: float) -> tuple[set[int], 
         The process ids killed, and whether all of them are gone.
     """
     killed: set[int] = set()
-    end = time.monotonic() + limit
+    end, before = time.monotonic() + limit, True
     while True:
-        # Again and again: a process may have forked between being seen and being killed.
+        # Again and again: a process may have forked between being seen and being killed. And nothing is only believed
+        # twice: the environment of one that just began cannot be read yet.
         found = _find(matches, end)
-        if not found or time.monotonic() >= end:
+        if not (found or before) or time.monotonic() >= end:
             return killed, not found
+        before = bool(found)
         for process in found:
             # psutil compares the start time first, so a process that reused the id is not hit.
             with contextlib.suppress(psutil.Error):

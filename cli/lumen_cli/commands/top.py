@@ -16,6 +16,8 @@ from lumen_cli.output import JSON, command, print_json, say, table
 
 app = command()
 
+_MOST_FRAMES = 8
+
 
 @app.command()
 def top(
@@ -46,9 +48,15 @@ def top(
 
 
 async def _first(admin: Admin) -> dict[str, Any]:
+    """The first frame that tells of devices, which are asked only once somebody watches; or the last one waited for."""
+    frames: list[dict[str, Any]] = []
     async for frame in admin.events():
-        return frame
-    raise NotRunning
+        frames.append(frame)
+        if frame.get("devices") or len(frames) == _MOST_FRAMES:
+            break
+    if not frames:
+        raise NotRunning
+    return frames[-1]
 
 
 def _print(frame: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ class Log(Told):
         self._look()
 
     def _look(self) -> None:
-        self.run_worker(self._show(), exclusive=True)
+        self.run_worker(self._show, exclusive=True)  # made when it runs: the next look may come before
 
     async def _show(self) -> None:
         lines = await self._read()
