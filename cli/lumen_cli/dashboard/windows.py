@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -71,10 +72,8 @@ class Log(Told):
         self.set_interval(_AGAIN, self._look)
         self._look()
 
-    def _look(self) -> None:
-        self.run_worker(self._show, exclusive=True)  # made when it runs: the next look may come before
-
-    async def _show(self) -> None:
+    @work(exclusive=True)
+    async def _look(self) -> None:
         lines = await self._read()
         if not lines or list(lines) == self._lines:
             return
