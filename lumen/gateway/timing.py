@@ -21,10 +21,11 @@ def parts(attempts: Sequence[Record], started: float, *, stream: bool) -> dict[s
 
     Of a whole answer nobody sees the first token: it has no `prefill` and no `first`.
     """
-    found = next((one for one in attempts if one.first_token is not None), attempts[-1] if attempts else None)
+    found = _told_of(attempts)
     if found is None or found.sent is None or found.answered is None:
         return {}
-    before = max(found.sent - started - found.queued - found.woke, 0.0)
+    before = found.sent - started - found.queued - found.woke
+    before = before if before > 0.0 else 0.0
     told = {"gateway": before, "wake": found.woke, "queue": found.queued}
     if stream and found.first_token is not None:
         told["queue"] += found.answered - found.sent
@@ -36,5 +37,18 @@ def parts(attempts: Sequence[Record], started: float, *, stream: bool) -> dict[s
 def headers(attempts: Sequence[Record], started: float, *, stream: bool) -> dict[str, str]:
     """`Server-Timing`, in milliseconds, where there is something to tell. Source: W3C Server Timing."""
     told = parts(attempts, started, stream=stream)
-    text = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in told.items())
-    return {"server-timing": text} if text else {}
+    if not told:
+        return {}
+    # As one text for most requests: this is on the path of each of them.
+    gateway, wake, queue = told["gateway"] * 1e3, told["wake"] * 1e3, told["queue"] * 1e3
+    text = f"gateway;dur={gateway:.1f}, wake;dur={wake:.1f}, queue;dur={queue:.1f}"
+    if "first" in told:
+        text += f", prefill;dur={told['prefill'] * 1e3:.1f}, first;dur={told['first'] * 1e3:.1f}"
+    return {"server-timing": text}
+
+
+def _told_of(attempts: Sequence[Record]) -> Record | None:
+    for one in attempts:
+        if one.first_token is not None:
+            return one
+    return attempts[-1] if attempts else None
