@@ -83,17 +83,7 @@ def set_(
     """Make a route or change what is given of it; `PARAM=` with no value removes that one."""
     from lumen.config.edit import edit, set_route
 
-    change: dict[str, Any] = {}
-    if target:
-        change["targets"] = [_target(text) for text in target]
-    if policy is not None:
-        change["policy"] = policy
-    if cover is not None:
-        change["cover"] = cover
-    if default:
-        change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
-    if timeout:
-        change["timeouts"] = {key: text or None for key, text in map(_pair, timeout)}
+    change = _said(target, policy, cover, default, timeout)
     change |= _money(
         {"max_cost": max_cost, "max_request": max_request, "per_minute": per_minute, "daily": daily,
          "monthly": monthly, "credit": credit}, ttft, max_output
@@ -106,6 +96,25 @@ def set_(
     edit(path, lambda text: set_route(text, name, change))
     changed("route.set", name, **change)
     say(f"Route {name} is written to {path}: {reload(admin, path)}.")
+
+
+def _said(
+    target: list[str] | None, policy: str | None, cover: bool | None, default: list[str] | None,
+    timeout: list[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What of these was given, as the configuration has it."""
+    change: dict[str, Any] = {}
+    if target:
+        change["targets"] = [_target(text) for text in target]
+    if policy is not None:
+        change["policy"] = policy
+    if cover is not None:
+        change["cover"] = cover
+    if default:
+        change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
+    if timeout:
+        change["timeouts"] = {key: text or None for key, text in map(_pair, timeout)}
+    return change
 
 
 @app.command()
