@@ -72,14 +72,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def ago(seconds: float) -> str:
     """A length of time as a person says it: `45 s`, `3 min`, `2 h 05 min`, `4 d 3 h`."""
+    return lasting(seconds, "{} s", "{} min", "{} h {:02d} min", "{} d {} h")
+
+
+def lasting(seconds: float, second: str, minute: str, hour: str, day: str) -> str:
+    """A length of time in the form for its size; those for hours and days tell minutes and hours too."""
     whole = int(max(seconds, 0))
     if whole < 60:
-        return f"{whole} s"
+        return second.format(whole)
     if whole < 3600:
-        return f"{whole // 60} min"
+        return minute.format(whole // 60)
     if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+        return hour.format(whole // 3600, whole % 3600 // 60)
+    return day.format(whole // 86400, whole % 86400 // 3600)
 
 
 def moment(unix: float | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal, get_args
 
-from lumen_cli.output import ago
+from lumen_cli.output import ago, lasting
 
 Tone = Literal["", "good", "warn", "bad", "idle", "live", "faint"]
 TONES = tuple(tone for tone in get_args(Tone) if tone)
@@ -87,14 +87,7 @@ def dollars(micro: float) -> str:
 
 def age(seconds: float) -> str:
     """A length of time where there is little room: `45s`, `3m`, `2h05`, `4d03`."""
-    whole = int(max(seconds, 0))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}"
+    return lasting(seconds, "{}s", "{}m", "{}h{:02d}", "{}d{:02d}")
 
 
 def clock(at: float) -> str:
