@@ -5,11 +5,12 @@ The only way a command reaches the gateway.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ class Admin:
         except NotRunning:
             return None
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """What goes on, frame by frame, until the gateway ends the connection.
 
         Raises:
@@ -125,7 +126,10 @@ class Admin:
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             raise self._door.gone() from None
         finally:
-            writer.close()
+            # Not with a farewell of TLS, which would be waited for and outlive a command that ends here.
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         status, raw = self._answer(method, path, body)

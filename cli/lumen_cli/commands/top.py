@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from shlex import quote
 from typing import Any
 
@@ -50,10 +51,11 @@ def top(
 async def _first(admin: Admin) -> dict[str, Any]:
     """The first frame that tells of devices, which are asked only once somebody watches; or the last one waited for."""
     frames: list[dict[str, Any]] = []
-    async for frame in admin.events():
-        frames.append(frame)
-        if frame.get("devices") or len(frames) == _MOST_FRAMES:
-            break
+    async with contextlib.aclosing(admin.events()) as events:
+        async for frame in events:
+            frames.append(frame)
+            if frame.get("devices") or len(frames) == _MOST_FRAMES:
+                break
     if not frames:
         raise NotRunning
     return frames[-1]
