@@ -19,13 +19,14 @@ _SLOTS = (64, 32, 16, 8, 4, 2, 1)
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One form in which a model can be had. `size`: bytes of its files; `body`: what they are made of; `draft`: what
-    the draft model beside it is made of.
+    the draft model beside it is made of; `adapters`: bytes of its LoRA adapters.
     """
 
     quant: str
     size: int
     body: Body
     draft: Body | None = None
+    adapters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _partly(whole: Verdict, room: Room) -> Verdict | None:
 
 def _estimate(variant: Variant, model: Model, cards: Sequence[str], room: Room) -> Estimate:
     totals = {card: room.devices[card].total for card in cards}
-    found = needs(variant.body, model, cards, totals, variant.draft)
+    found = needs(variant.body, model, cards, totals, variant.draft, variant.adapters)
     return found if found is not None else Estimate(())
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.shapes import write_adapter
+from lumen import tiny
 from lumen.paths import Paths
 from tests.cli.harness import Ran
 from tests.cli.test_cli_gpu import Cards
@@ -43,6 +45,43 @@ def test_a_configured_model(lumen: Run, cards: None, home: Paths) -> None:
     shown = lumen("fit", "mine").out
     assert "mine: 2 conversations of 512 tokens" in shown
     assert "`lumen gpu assign mine --gpus 1`" in shown and "gpu_layers: -1" in shown
+
+
+WORN = """models:
+  mine:
+    source: builtin:tiny
+    draft: guesser
+    adapters: {sql: sql.gguf, legal: legal.gguf}
+  guesser: {source: "builtin:tiny-draft"}
+"""
+
+
+def test_adapters_and_a_draft_are_counted(lumen: Run, cards: None, home: Paths) -> None:
+    sizes = {}
+    for name in ("sql", "legal"):
+        path = home.config_file.parent / f"{name}.gguf"
+        write_adapter(path, tiny.MODEL, seed=len(name))
+        sizes[name] = path.stat().st_size
+    home.config_file.write_text(WORN)
+    found = lumen("fit", "mine", "--json").json
+    card = found["verdicts"][0]
+    worn = sum(part["bytes"] for part in card["parts"] if part["what"] == "adapters")
+    assert sum(sizes.values()) <= worn <= sum(sizes.values()) + 16
+    assert any(part["what"] == "draft weights" for part in card["parts"])
+    assert found["absent"] == []
+    shown = lumen("fit", "mine").out
+    assert "adapters " in shown and "draft weights " in shown
+
+
+def test_what_is_not_here_is_not_counted_and_said(lumen: Run, home: Paths) -> None:
+    home.config_file.write_text(WORN.replace("guesser\n", "hf://org/guesser:Q8_0\n"))
+    shown = lumen("fit", "mine")
+    assert shown.code == 0
+    assert "Not counted, because not on this disk: its draft hf://org/guesser:Q8_0, its adapter sql (sql.gguf), " in (
+        shown.out
+    )
+    found = lumen("fit", "mine", "--json").json
+    assert found["absent"] == ["draft hf://org/guesser:Q8_0", "adapter sql (sql.gguf)", "adapter legal (legal.gguf)"]
 
 
 def test_a_model_that_does_not_fit(lumen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,13 +24,15 @@ app = command()
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is to be fitted. `reference`: how it would be pulled or configured; `configured`: it has that name there."""
+    """What is to be fitted. `reference`: how it would be pulled or configured; `configured`: it has that name there;
+    `absent`: what it is served with and cannot be looked at, because it is not on this disk."""
 
     name: str
     reference: str
     model: Model
     variants: list[Variant]
     configured: bool
+    absent: tuple[str, ...] = ()
 
 
 @app.command()
@@ -57,9 +59,8 @@ def fit(
     found = verdicts(asked.variants, wanted, room, offloads=for_cards)
     take = best(found)
     if json_output:
-        print_json(
-            {"model": asked.name, "reference": asked.reference, "verdicts": [_plain(v, room, take) for v in found]}
-        )
+        told = {"model": asked.name, "reference": asked.reference, "absent": list(asked.absent)}
+        print_json({**told, "verdicts": [_plain(v, room, take) for v in found]})
     else:
         _draw(asked, found, take, room)
         if not for_cards and any(device.kind in ("cuda", "rocm") for device in room.devices.values()):
@@ -82,20 +83,37 @@ def _asked(text: str, paths: Paths, given: Path | None) -> _Asked:
     base = path.parent if configured else None
     files = resolve(source, paths, base=base)
     model = config.models[text] if configured else Model(source=source)
+    name = text if configured or files is None else files.name
     if files is not None:
-        name = text if configured else files.name
-        named = config.models.get(model.draft or "")
-        wanted = named.source if named is not None else model.draft
-        second = resolve(wanted, paths, base=base) if wanted is not None else None
-        variant = _local(files.path, second.path if second is not None else None)
-        return _Asked(name, source, *_for_engine(_profiled(model, config), [variant]), configured)
-    reference = parse(source)
-    if not isinstance(reference, HubModel):
-        raise CliError(f"{text} is not on this disk", f"fetch it with `lumen pull {source}`, or check the path")
-    from lumen.hub.peek import peek
+        variants = [_local(files.path)]
+    else:
+        reference = parse(source)
+        if not isinstance(reference, HubModel):
+            raise CliError(f"{text} is not on this disk", f"fetch it with `lumen pull {source}`, or check the path")
+        from lumen.hub.peek import peek
 
-    variants = asyncio.run(peek(reference, config.hub))
-    return _Asked(text, source, *_for_engine(_profiled(model, config), variants), configured)
+        variants = asyncio.run(peek(reference, config.hub))
+    variants, absent = _with_the_rest(variants, model, config, paths, base)
+    return _Asked(name, source, *_for_engine(_profiled(model, config), variants), configured, absent)
+
+
+def _with_the_rest(
+    variants: list[Variant], model: Model, config: Config, paths: Paths, base: Path | None
+) -> tuple[list[Variant], tuple[str, ...]]:
+    """The variants with the model's draft and adapters, and what of these is not on this disk."""
+    from lumen.hub import resolve
+    from lumen.hub.needs import adapter_bytes, examine
+    from lumen.hub.store import adapter
+
+    named = config.models.get(model.draft or "")
+    draft = named.source if named is not None else model.draft
+    second = resolve(draft, paths, base=base) if draft is not None else None
+    worn = {name: adapter(source, paths, base) for name, source in model.adapters.items()}
+    absent = [f"draft {draft}"] if draft is not None and second is None else []
+    absent += [f"adapter {name} ({model.adapters[name]})" for name, path in worn.items() if path is None]
+    body = examine(second.path) if second is not None else None
+    size = adapter_bytes(path for path in worn.values() if path is not None)
+    return [replace(variant, draft=body, adapters=size) for variant in variants], tuple(absent)
 
 
 def _for_engine(model: Model, variants: list[Variant]) -> tuple[Model, list[Variant]]:
@@ -106,7 +124,7 @@ def _for_engine(model: Model, variants: list[Variant]) -> tuple[Model, list[Vari
     return (replace(model, engine="vllm") if folder and model.engine == "llamacpp" else model), variants
 
 
-def _local(path: Path, draft: Path | None) -> Variant:
+def _local(path: Path) -> Variant:
     from lumen.hub.anatomy import Anatomy
     from lumen.hub.fit import Variant
     from lumen.hub.needs import examine
@@ -115,7 +133,7 @@ def _local(path: Path, draft: Path | None) -> Variant:
     if body is None:
         raise CliError(f"{path} is no model that can be read", "it must be a GGUF file or a folder with safetensors")
     if isinstance(body, Anatomy):
-        return Variant(body.facts.quantisation, body.weights, body, examine(draft) if draft is not None else None)
+        return Variant(body.facts.quantisation, body.weights, body)
     return Variant("safetensors", body.size, body)
 
 
@@ -155,6 +173,8 @@ def _draw(asked: _Asked, found: list[Verdict], take: Verdict | None, room: Room)
     ]
     table(("", "form", "weights", "where", "takes", "verdict"), rows)
     say()
+    if asked.absent:
+        say(f"Not counted, because not on this disk: {', '.join(f'its {one}' for one in asked.absent)}.")
     if take is None:
         say("Nothing of it fits here. Try less: `--context`, `--slots`, `--kv-type q8_0`, or a smaller model.")
     else:
