@@ -71,6 +71,7 @@ _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
     (Model, "gpu_layers"): (-1, 100_000),
     (Model, "queue"): (0, 1_000_000),
     (Route, "max_output"): (1, 10_000_000),
+    (Route, "max_splices"): (0, 16),
     (Hub, "connections"): (1, 64),
     (Ledger, "keep_days"): (1, 36_500),
     (Payloads, "days"): (1, 3650),

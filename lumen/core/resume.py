@@ -11,8 +11,8 @@
 
 Plain text: no tool call or refusal was begun, no JSON was asked for, no reasoning was delivered. Two halves of such
 answers by two models must not be put together. What was put together so, by prefill, anchored or restart, is no
-model's answer as a whole: neither exact rung holds for it any more. At most two splices an answer; where every token is
-kept as it is, five: an answer outlives a bad minute of the processes that give it, and none ends them for ever.
+model's answer as a whole: neither exact rung holds for it any more. At most two splices an answer, whatever the rung,
+unless its route says otherwise (`max_splices`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from enum import Enum
 
 from lumen.core.trace import Trace
 
+# As drawn in the design; what a route may set instead is bounded where the configuration is read.
 MAX_SPLICES = 2
-MAX_EXACT = 5
 
 
 class Rung(Enum):
@@ -80,15 +80,17 @@ class Place:
     state: bool = True
 
 
-def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = False) -> tuple[Rung, ...]:
+def rungs(
+    trace: Trace, asked: Asked, at: Place, splices: int, *, most: int = MAX_SPLICES, mixed: bool = False
+) -> tuple[Rung, ...]:
     """The rungs that hold, best first; `(Rung.NONE,)` where none does.
 
     Args:
         trace: what the client has; not complete.
-        splices: continuations already made of this answer.
+        splices: continuations already made of this answer, of at most `most`.
         mixed: one of them was another model's own text, which no model gives again.
     """
-    if not asked.stream or splices >= MAX_EXACT:
+    if not asked.stream or splices >= most:
         return NOTHING
     found = []
     same = at.same_model and not mixed
@@ -96,8 +98,6 @@ def rungs(trace: Trace, asked: Asked, at: Place, splices: int, *, mixed: bool = 
         whole = at.state or (bool(trace.prompt_ids) and not (asked.state or trace.reasoning or trace.actionable))
         if at.token_ids and whole and asked.answers == 1 and trace.exact and trace.token_ids:
             found.append(Rung.TOKEN_EXACT)
-    if splices >= MAX_SPLICES:
-        return tuple(found) or NOTHING
     repeats = asked.temperature == 0 or (asked.seed is not None and at.seed)
     if same and repeats and _checkable(trace):
         found.append(Rung.REPLAY_EXACT)

@@ -19,7 +19,7 @@ from lumen.core.errors import (
     UpstreamError,
     WakingError,
 )
-from lumen.core.resume import Asked, Place, Rung, moves_down, rungs
+from lumen.core.resume import MAX_SPLICES, Asked, Place, Rung, moves_down, rungs
 from lumen.core.retry import MOST_PROCESSES, Next, after, lost
 from lumen.core.trace import Trace
 from lumen.gateway.health import Health
@@ -52,6 +52,7 @@ class Course:
     Args:
         plan: targets with the reason for each, in the policy's order.
         fresh: how many of them, from the first on, may be asked for an answer that has yet to begin; all if not given.
+        most: continuations of one answer.
         cover: while a local model starts or wakes the other targets answer; it is waited for only if they cannot.
         clock: the loop's time. draw: uniform in [0, 1).
     """
@@ -67,11 +68,13 @@ class Course:
         clock: Callable[[], float],
         draw: Callable[[], float],
         fresh: int | None = None,
+        most: int = MAX_SPLICES,
         cover: bool = False,
     ) -> None:
         self._plan = plan
         first = plan if fresh is None else plan[:fresh]
         self._alone = len(first) == 1
+        self._most = most
         self._cover = cover and not self._alone
         self._covered: list[Leg] = []
         self._leg: Leg | None = None
@@ -219,7 +222,7 @@ class Course:
                 seed=target.can.seed,
                 state=target.can.sampler_state,
             )
-            for rung in rungs(self._trace, self._asked, at, self.splices, mixed=self._mixed):
+            for rung in rungs(self._trace, self._asked, at, self.splices, most=self._most, mixed=self._mixed):
                 if rung is not Rung.NONE:
                     leg = Leg(target, f"continues {broke.name}, {rung.value}", rung, forced=True, alone=self._alone)
                     found.append((_RANK[rung], -1 if same else place, leg))

@@ -127,6 +127,7 @@ class Passage:
             clock=asyncio.get_running_loop().time,
             draw=state.draw.random,
             fresh=self._fresh,
+            most=entry.max_splices,
             cover=entry.cover,
         )
 

@@ -45,10 +45,10 @@ class Entry:
     `limits`: what holds where a target's history says nothing else. `own`: which of them the route itself sets.
     `defaults`: request fields set where the client gave none. `declared`: the configuration names it as a route,
     rather than a model addressed directly. `seeded`: a target can resume token-exactly, so that every request has a
-    seed. `hedge`, `around_filter`, `ttft`, `priority`, `shared` (prefixes): as the route says. `within`: the candidates
-    that meet the price ceilings, all where none does. `policy`: the name of `order`. `goal`: what it is to
-    reach. `remembers`: it looks at what became of earlier requests. `least_context`: the smallest window of its targets
-    where that is known. `unable`: some target takes no tools, no images, or cannot be held to JSON.
+    seed. `hedge`, `around_filter`, `max_splices`, `ttft`, `priority`, `shared` (prefixes): as the route says. `within`:
+    the candidates that meet the price ceilings, all where none does. `policy`: the name of `order`. `goal`: what it is
+    to reach. `remembers`: it looks at what became of earlier requests. `least_context`: the smallest window of its
+    targets where that is known. `unable`: some target takes no tools, no images, or cannot be held to JSON.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Entry:
     seeded: bool
     hedge: bool
     around_filter: bool
+    max_splices: int
     ttft: float | None = None
     cover: bool = False
     priority: Priority = "normal"
@@ -180,6 +181,7 @@ class Table:
             seeded=any(target.can.token_ids and target.can.sampler_state for target in targets),
             hedge=route.hedge == "p95",
             around_filter=route.content_filter == "next",
+            max_splices=route.max_splices,
             ttft=route.ttft,
             cover=route.cover,
             priority=route.priority,

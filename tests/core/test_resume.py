@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from lumen.core.resume import MAX_EXACT, MAX_SPLICES, NOTHING, Asked, Place, Rung, moves_down, rungs
+from lumen.core.resume import MAX_SPLICES, NOTHING, Asked, Place, Rung, moves_down, rungs
 from lumen.core.trace import MAX_PARTS, Trace
 
 CHANNELS = ("text", "blank", "reasoning", "text and reasoning", "tool", "text and tool", "other choice")
@@ -27,15 +27,13 @@ def delivered(what: str, *, exact: bool, replayable: bool, answers: int = 1) -> 
     return trace
 
 
-def expected(what: str, trace: Trace, asked: Asked, at: Place, splices: int, mixed: bool) -> list[Rung]:
+def expected(what: str, trace: Trace, asked: Asked, at: Place, left: bool, mixed: bool) -> list[Rung]:
     """The table of the ladder, read row by row."""
-    if splices >= 5 or not asked.stream:
+    if not (left and asked.stream):
         return [Rung.NONE]
     found = []
     if at.same_model and at.token_ids and trace.exact and asked.answers == 1 and not mixed:
         found.append(Rung.TOKEN_EXACT)
-    if splices >= 2:
-        return found or [Rung.NONE]
     deterministic = asked.temperature == 0 or (asked.seed is not None and at.seed)
     if at.same_model and not mixed and deterministic and (trace.replayable or what in ("text", "blank")):
         found.append(Rung.REPLAY_EXACT)
@@ -51,12 +49,12 @@ def test_the_table(what: str) -> None:
     flags = (False, True)
     seen: set[Rung] = set()
     for exact, replayable, chat, stream, json, same, ids, prefill, seed, mixed in product(flags, repeat=10):
-        for answers, temperature, asked_seed, splices in product((1, 2), (None, 0.0, 0.7), (None, 3), (0, 1, 2, 4, 5)):
+        for answers, temperature, asked_seed, splices in product((1, 2), (None, 0.0, 0.7), (None, 3), (0, 1, 2, 3)):
             trace = delivered(what, exact=exact, replayable=replayable, answers=answers)
             asked = Asked(chat, stream, answers, json, temperature, asked_seed)
             at = Place(same, ids, prefill, seed)
             found = rungs(trace, asked, at, splices, mixed=mixed)
-            assert list(found) == expected(what, trace, asked, at, splices, mixed)
+            assert list(found) == expected(what, trace, asked, at, splices < 2, mixed)
             seen.update(found)
     assert Rung.NONE in seen and Rung.TOKEN_EXACT in seen
 
@@ -80,8 +78,13 @@ def test_repeatable(temperature: float | None, seed: int | None, repeats: bool) 
     assert Asked(True, True, 1, False, temperature, seed).repeatable is repeats
 
 
-def test_splices_are_bounded() -> None:
-    assert (MAX_SPLICES, MAX_EXACT) == (2, 5)
+@pytest.mark.parametrize("most", [0, 1, 2, 5])
+def test_splices_are_bounded_at_two_or_as_the_route_says(most: int) -> None:
+    trace, asked = delivered("text", exact=True, replayable=True), Asked(True, True, 1, False, 0.0, 1)
+    at = Place(True, True, True, True)
+    found = [rungs(trace, asked, at, splices, most=most) != NOTHING for splices in range(7)]
+    assert found == [splices < most for splices in range(7)]
+    assert MAX_SPLICES == 2
 
 
 def test_trace_gathers_text_and_parts() -> None:

@@ -59,7 +59,7 @@ class Trip:
         return self.course.failed(self.leg, error, progressed=bool(said))
 
 
-def trip(*targets: Target, asked: Asked = CHAT, around_filter: bool = False) -> Trip:
+def trip(*targets: Target, asked: Asked = CHAT, around_filter: bool = False, most: int = 2) -> Trip:
     trace = Trace(asked.answers, replayable=True)
     health = Health(random.Random(1).random, 0.0, 0.0)
     for _ in range(50):
@@ -73,6 +73,7 @@ def trip(*targets: Target, asked: Asked = CHAT, around_filter: bool = False) -> 
         around_filter=around_filter,
         clock=lambda: 0.0,
         draw=lambda: 0.5,
+        most=most,
     )
     return Trip(course, trace, health)
 
@@ -286,3 +287,15 @@ def test_an_answer_is_continued_at_most_twice() -> None:
         way.fails(BROKE, said=said)
     assert way.next() is None
     assert way.course.verdict() is BROKE
+
+
+@pytest.mark.parametrize("most", [0, 2, 5])
+def test_an_answer_goes_on_twice_or_as_often_as_its_route_says_whatever_the_rung(most: int) -> None:
+    for here in (target("here", local=True, token_ids=True, sampler_state=True), target("p/a", prefill="native")):
+        way = trip(here, most=most)
+        way.next()
+        for count in range(most + 1):
+            way.trace.add(True, (), (count,) if here.can.local else None, ("id", 1), f"part {count}")
+            way.course.failed(way.leg, BROKE, progressed=True)
+            assert (way.next() is not None) == (count < most)
+        assert way.course.verdict() is BROKE

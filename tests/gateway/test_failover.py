@@ -68,3 +68,17 @@ async def test_no_hedge_before_enough_is_known(tmp_path: Path, anyio_backend: st
             assert (status, headers["x-lumen-target"]) == (200, "openai/slow-1-0")
             assert Seen.of(status, text).said == "word0 "
         assert len(up.emulator.requests) == 5
+
+
+@pytest.mark.parametrize(("most", "rungs"), [(None, ["prefill"] * 2), (0, []), (3, ["prefill"] * 3)])
+async def test_how_often_an_answer_goes_on_is_two_or_what_its_route_says(
+    most: int | None, rungs: list[str], tmp_path: Path, anyio_backend: str
+) -> None:
+    # Numbers above a million are declared to continue a message.
+    models = ("cut-2", "prefill-cut-4-0-0-1000001", "prefill-cut-6-0-0-1000002", "prefill-words-9-0-0-1000003")
+    targets = tuple(Target(f"openai/{model}") for model in models)
+    route = Route(targets, policy="ordered") if most is None else Route(targets, policy="ordered", max_splices=most)
+    async with rig({"fast": route}, tmp_path) as up:
+        seen = Seen.of(*(await up.stream(ASK))[:2])
+    assert [splice["rung"] for splice in seen.splices] == rungs
+    assert seen.done is (most == 3) is (seen.error is None)
