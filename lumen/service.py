@@ -427,8 +427,8 @@ class Service:
     def _expose(self) -> Snapshot:
         self.later.flush()
         targets = self.state.health.snapshot(asyncio.get_running_loop().time())
-        gauges = overview.gauges(self.state, self.served, self.supervisor.states(), targets)
-        return Snapshot(self.metrics, Gauges(gauges))
+        states, standings = self.supervisor.states(), self.supervisor.standings()
+        return Snapshot(self.metrics, Gauges(overview.gauges(self.state, self.served, states, standings, targets)))
 
 
 class AlreadyRunning(LumenError):

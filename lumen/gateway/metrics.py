@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from lumen.core.histogram import Histogram
+from lumen.gateway.convention import GOOD, operation_name, provider_and_model
 from lumen.gateway.settled import Settled
 from lumen.gateway.timing import parts
 
@@ -34,6 +35,9 @@ class Collector(Protocol):
 
 # Operation, route, target: the labels every request is counted under.
 Labels = tuple[str, str, str]
+# The same as it is told: operation, provider, route, model.
+Told = tuple[str, str, str, str]
+_Found = dict[tuple[str, ...], Histogram]
 
 
 @dataclass(slots=True)
@@ -41,7 +45,8 @@ class _Series:
     """What one set of labels came to."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
-    duration: Histogram = field(default_factory=lambda: Histogram(_DURATION))
+    # By what went wrong, which is nothing for those that went well.
+    duration: dict[str, Histogram] = field(default_factory=dict)
     first: Histogram = field(default_factory=lambda: Histogram(_FIRST))
     parts: dict[str, Histogram] = field(default_factory=dict)
     per_token: Histogram = field(default_factory=lambda: Histogram(_PER_TOKEN))
@@ -65,7 +70,11 @@ class Metrics:
         series = self._of(settled.operation, settled.route, settled.target)
         outcomes = series.outcomes
         outcomes[settled.outcome] = outcomes.get(settled.outcome, 0) + 1
-        series.duration.add(settled.seconds)
+        error = "" if settled.outcome in GOOD else settled.outcome
+        duration = series.duration.get(error)
+        if duration is None:
+            duration = series.duration[error] = Histogram(_DURATION)
+        duration.add(settled.seconds)
         first = settled.first_token
         if first is not None:
             series.first.add(first)
@@ -112,19 +121,20 @@ class Metrics:
         """Everything counted, as the client library's families."""
         from prometheus_client.core import CounterMetricFamily
 
-        names = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model")
+        names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
+        told = {_named(labels): series for labels, series in self._series.items()}
         requests = CounterMetricFamily("lumen_requests", "Requests by how they ended.", labels=(*names, "outcome"))
         cached = CounterMetricFamily("lumen_cached_tokens", "Prompt tokens that a cache gave.", labels=names)
         guessed = CounterMetricFamily("lumen_guessed_tokens", "Tokens of answers that were guessed.", labels=names)
         cost = CounterMetricFamily("lumen_cost_dollars", "What requests cost, in dollars.", labels=names)
-        for labels, series in self._series.items():
+        for labels, series in told.items():
             for outcome, count in series.outcomes.items():
                 requests.add_metric((*labels, outcome), count)
             cached.add_metric(labels, series.cached)
             guessed.add_metric(labels, series.guessed)
             cost.add_metric(labels, series.cost * _PICO)
         yield from (requests, cached, guessed, cost)
-        yield from self._histograms(names)
+        yield from _histograms(names, told)
         attempts = CounterMetricFamily("lumen_attempts", "Tries at a target.", labels=("target", "outcome"))
         for pair, count in self._attempts.items():
             attempts.add_metric(pair, count)
@@ -133,24 +143,30 @@ class Metrics:
             splices.add_metric((rung,), count)
         yield from (attempts, splices)
 
-    def _histograms(self, names: tuple[str, ...]) -> Iterator[Metric]:
-        told: Iterable[tuple[str, str, Callable[[_Series], Histogram]]] = (
-            ("gen_ai_server_request_duration_seconds", "Request to end.", lambda s: s.duration),
-            ("gen_ai_server_time_to_first_token_seconds", "Request to first token.", lambda s: s.first),
-            ("gen_ai_server_time_per_output_token_seconds", "Time per token after the first.", lambda s: s.per_token),
-        )
-        for name, help, of in told:
-            yield _family(name, help, names, {labels: of(series) for labels, series in self._series.items()})
-        by_part: dict[tuple[str, ...], Histogram] = {}
-        for labels, series in self._series.items():
-            by_part |= {(*labels, part): histogram for part, histogram in series.parts.items()}
-        help = "The time to the first token in its parts."
-        yield _family("lumen_time_to_first_token_part_seconds", help, (*names, "part"), by_part)
-        kinds: dict[tuple[str, ...], Histogram] = {}
-        for labels, series in self._series.items():
-            kinds[(*labels, "input")] = series.input
-            kinds[(*labels, "output")] = series.output
-        yield _family("gen_ai_client_token_usage", "Tokens of a request.", (*names, "gen_ai_token_type"), kinds)
+
+def _named(labels: Labels) -> Told:
+    operation, route, target = labels
+    provider, model = (_OTHER, _OTHER) if target == _OTHER else provider_and_model(target)
+    return operation_name(operation), provider, route, model
+
+
+def _histograms(names: tuple[str, ...], told: Mapping[Told, _Series]) -> Iterator[Metric]:
+    simple: Iterable[tuple[str, str, Callable[[_Series], Histogram]]] = (
+        ("gen_ai_server_time_to_first_token_seconds", "Request to first token.", lambda s: s.first),
+        ("gen_ai_server_time_per_output_token_seconds", "Time per token after the first.", lambda s: s.per_token),
+    )
+    for name, help, of in simple:
+        yield _family(name, help, names, {labels: of(series) for labels, series in told.items()})
+    by_error: _Found = {
+        (*labels, error): one for labels, series in told.items() for error, one in series.duration.items()
+    }
+    yield _family("gen_ai_server_request_duration_seconds", "Request to end.", (*names, "error_type"), by_error)
+    by_part: _Found = {(*labels, part): one for labels, series in told.items() for part, one in series.parts.items()}
+    help = "The time to the first token in its parts."
+    yield _family("lumen_time_to_first_token_part_seconds", help, (*names, "part"), by_part)
+    kinds: _Found = {(*labels, "input"): series.input for labels, series in told.items()}
+    kinds |= {(*labels, "output"): series.output for labels, series in told.items()}
+    yield _family("gen_ai_client_token_usage", "Tokens of a request.", (*names, "gen_ai_token_type"), kinds)
 
 
 # Name → help, names of labels, and a value for each set of labels.

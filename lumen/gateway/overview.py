@@ -99,12 +99,16 @@ def names(served: Served, states: Sequence[ReplicaState], table: Table) -> list[
 
 
 def gauges(
-    state: State, served: Served, states: Sequence[ReplicaState], targets: Sequence[Mapping[str, Any]]
+    state: State,
+    served: Served,
+    states: Sequence[ReplicaState],
+    standings: Mapping[str, Standing],
+    targets: Sequence[Mapping[str, Any]],
 ) -> Gauged:
-    """What is so right now, for Prometheus."""
+    """What is so right now, for Prometheus. A model that is down by design is as ready as the next request needs it."""
     of_targets: dict[tuple[str, ...], float] = {(one["name"], one["state"]): 1.0 for one in targets}
     at_targets: dict[tuple[str, ...], float] = {(one["name"],): float(one["in_flight"]) for one in targets}
-    ready: dict[tuple[str, ...], float] = {(name,): float(is_ready) for name, is_ready in served.ready(states).items()}
+    ready: dict[tuple[str, ...], float] = {(name,): float(yes) for name, yes in served.ready(states, standings).items()}
     replicas: dict[tuple[str, ...], float] = {}
     for replica in states:
         labels = (replica.model, replica.state)
@@ -113,7 +117,7 @@ def gauges(
         "lumen_requests_in_flight": ("Requests under way.", (), {(): float(state.counters.in_flight)}),
         "lumen_draining": ("Whether new requests are refused.", (), {(): float(state.draining)}),
         "lumen_ledger_healthy": ("Whether costs can be written down.", (), {(): float(state.billing.healthy)}),
-        "lumen_model_ready": ("Whether a replica has answered.", ("model",), ready),
+        "lumen_model_ready": ("Whether it answers, or would if it were asked.", ("model",), ready),
         "lumen_model_replicas": ("Replicas by state.", ("model", "state"), replicas),
         "lumen_target_state": ("1 for the state a target is in.", ("target", "state"), of_targets),
         "lumen_target_in_flight": ("Requests at a target.", ("target",), at_targets),

@@ -12,11 +12,10 @@ from msgspec import Struct
 
 from lumen.core.tracecontext import Context
 from lumen.gateway.attempt import Record
+from lumen.gateway.convention import GOOD, operation_name, provider_and_model
 from lumen.gateway.settled import Settled
 from lumen.wire.answers import Usage
 
-_OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
-_GOOD = ("ok", "cancelled")
 # Numbers of spans: the request's is 0, those of its tries follow, the rest begins here.
 _FURTHER = 1000
 
@@ -41,7 +40,7 @@ def spans(settled: Settled, context: Context) -> list[Span]:
     """The spans of one request, its own first."""
     # Both clocks were read at the same moment.
     offset = settled.at - settled.ended
-    operation = _OPERATIONS.get(settled.operation, settled.operation)
+    operation = operation_name(settled.operation)
     own = f"{context.id(0):016x}"
     made = [_request(settled, context, operation, offset)]
     further = iter(range(_FURTHER, _FURTHER * 1000))
@@ -73,7 +72,7 @@ def _request(settled: Settled, context: Context, operation: str, offset: float) 
         attributes["lumen.key.id"] = settled.key
     if settled.first_token is not None:
         attributes["lumen.time_to_first_token"] = settled.first_token
-    error = None if settled.outcome in _GOOD else settled.outcome
+    error = None if settled.outcome in GOOD else settled.outcome
     if error is not None:
         attributes["error.type"] = error
     name = f"{operation} {settled.route}"
@@ -93,7 +92,7 @@ def _attempt(attempt: Record, number: int, parent: str, operation: str, offset: 
     }
     if attempt.rung is not None:
         attributes |= {"lumen.splice.rung": attempt.rung, "lumen.splice.position": attempt.position}
-    error = None if attempt.outcome in _GOOD else attempt.outcome
+    error = None if attempt.outcome in GOOD else attempt.outcome
     if error is not None:
         attributes["error.type"] = error
     end = _ns(attempt.ended or attempt.started, offset)
@@ -131,10 +130,8 @@ def _splice(before: Record, after: Record, number: int, parent: str, offset: flo
 
 
 def _of_target(target: str, model: str) -> dict[str, Any]:
-    provider, slash, name = target.partition("/")
-    if not target:
-        return {}
-    return {"gen_ai.provider.name": provider if slash else "lumen", model: name if slash else target}
+    provider, name = provider_and_model(target)
+    return {"gen_ai.provider.name": provider, model: name} if provider else {}
 
 
 def _usage(usage: Usage | None) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lumen.config.schema import Config
 from lumen.gateway.attempt import Record
 from lumen.gateway.metrics import MOST_SERIES, Collector, Gauges, Metrics, Snapshot, exposition
+from lumen.gateway.overview import Served, gauges
 from lumen.gateway.settled import Settled
 from lumen.wire.answers import CompletionDetails, PromptDetails, Usage
+from lumen.workers.supervisor import Standing
 
 
 def settled(route: str = "r", target: str = "t", outcome: str = "ok", rung: str | None = None) -> Settled:
@@ -32,10 +38,12 @@ def test_requests_tokens_times_and_money_are_counted() -> None:
     for outcome in ("ok", "ok", "upstream_timeout"):
         metrics.add(settled(outcome=outcome))
     found = samples(metrics)
-    labels = ("chat/completions", "r", "t")
+    # As the conventions for generative AI have them: operation, provider, model asked for, model that answered.
+    labels = ("chat", "lumen", "r", "t")
     assert found["lumen_requests_total", (*labels, "ok")] == 2
     assert found["lumen_requests_total", (*labels, "upstream_timeout")] == 1
-    assert found["gen_ai_server_request_duration_seconds_count", labels] == 3
+    assert found["gen_ai_server_request_duration_seconds_count", ("", *labels)] == 2
+    assert found["gen_ai_server_request_duration_seconds_count", ("upstream_timeout", *labels)] == 1
     assert found["gen_ai_server_time_to_first_token_seconds_bucket", (*labels, "0.06")] == 2
     assert found["gen_ai_server_time_to_first_token_seconds_bucket", (*labels, "0.04")] == 0
     assert found["gen_ai_server_time_per_output_token_seconds_sum", labels] == pytest.approx(0.2)
@@ -63,7 +71,30 @@ def test_the_number_of_series_is_bounded() -> None:
     requests = {labels: value for (name, labels), value in found.items() if name == "lumen_requests_total"}
     assert sum(requests.values()) == 3 * MOST_SERIES
     assert len(requests) == MOST_SERIES + 1
-    assert requests["chat/completions", "other", "other", "ok"] == 2 * MOST_SERIES
+    assert requests["chat", "other", "other", "other", "ok"] == 2 * MOST_SERIES
+
+
+def test_a_target_is_its_provider_and_its_model_and_who_left_made_no_error() -> None:
+    metrics = Metrics()
+    metrics.add(settled(target="openrouter/meta/llama", outcome="cancelled"))
+    labels = ("chat", "openrouter", "r", "meta/llama")
+    found = samples(metrics)
+    assert found["lumen_requests_total", (*labels, "cancelled")] == 1
+    assert found["gen_ai_server_request_duration_seconds_count", ("", *labels)] == 1
+
+
+def test_a_model_that_rests_by_design_is_ready() -> None:
+    served = Served(Config(models={}), {"idle": "x.gguf", "lost": "y.gguf"}, {"absent": "run: lumen pull z"})
+    standings = {
+        "idle": Standing("idle", "off", True, 0, {}, {}, 0.0),
+        "lost": Standing("lost", "off", False, 0, {}, {}, 0.0),
+    }
+    state: Any = SimpleNamespace(
+        counters=SimpleNamespace(in_flight=0), draining=False, billing=SimpleNamespace(healthy=True)
+    )
+    found = samples(Gauges(gauges(state, served, [], standings, [])))
+    ready = {labels: value for (name, labels), value in found.items() if name == "lumen_model_ready"}
+    assert ready == {("idle",): 1.0, ("lost",): 0.0, ("absent",): 0.0}
 
 
 def test_gauges_are_told_and_the_process_tells_of_itself() -> None:
