@@ -28,12 +28,18 @@ Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_header_timeout", "_header_timer")
+    __slots__ = ("_begun", "_header_timeout", "_header_timer")
 
     def __init__(self, manager: Server, *, header_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._header_timeout = header_timeout
         self._header_timer: asyncio.TimerHandle | None = None
+        self._begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp lets go of an idle connection only after its first request.
+        self._header_timer = self._loop.call_later(self.keepalive_timeout, self.force_close)
 
     def data_received(self, data: bytes) -> None:
         before = self._request_count
@@ -43,7 +49,10 @@ class Connection(RequestHandler):
             if isinstance(self._messages[-1][0] if self._messages else None, _ErrInfo):
                 # Whatever follows cannot be told apart from the broken request: read no more of it.
                 self._close = True
-        elif self._waiter is not None and self._header_timer is None:
+        elif not self._begun and (self._waiter is not None or not before):
+            # The first bytes of a connection may come before the task that waits for them.
+            self._disarm()
+            self._begun = True
             self._header_timer = self._loop.call_later(self._header_timeout, self._header_stalled)
 
     @property
@@ -58,7 +67,7 @@ class Connection(RequestHandler):
         a whole one, which no known client does, would be misunderstood there.
         """
         transport, waiter = self.transport, self._waiter
-        idle = waiter is not None and not waiter.done() and not self._messages and self._header_timer is None
+        idle = waiter is not None and not waiter.done() and not self._messages and not self._begun
         if not idle or transport is None or self.secured or transport.is_closing():
             return None
         if transport.get_write_buffer_size():
@@ -93,6 +102,7 @@ class Connection(RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+        self._begun = False
 
     def _header_stalled(self) -> None:
         self._header_timer = None

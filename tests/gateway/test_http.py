@@ -7,9 +7,13 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from aiohttp.web import BaseRequest, StreamResponse
 
+from lumen.gateway import app
+from lumen.gateway.http import Ingress
 from lumen.keys import KeyRing
 from tests.gateway.conftest import Up
 
@@ -38,6 +42,34 @@ def error_of(answer: bytes) -> tuple[int, dict[str, Any]]:
 async def test_a_header_that_stalls_is_408(up: Up) -> None:
     status, error = error_of(await raw(up, b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConte"))
     assert (status, error["code"]) == (408, "request_timeout")
+
+
+async def test_a_header_that_begins_at_once_and_stalls_is_408(anyio_backend: str) -> None:
+    """Under load its first bytes are there before the task that waits for them is."""
+
+    async def never(request: BaseRequest) -> StreamResponse:
+        raise AssertionError("there is no whole request")
+
+    transport, said = Mock(spec=asyncio.Transport), asyncio.Event()
+    transport.get_extra_info.return_value = None
+    transport.write.side_effect = lambda data: said.set()
+    one = Ingress(never, header_timeout=0.05, idle_timeout=60)()
+    one.connection_made(transport)
+    one.data_received(b"GET /hea")
+    async with asyncio.timeout(3):
+        await said.wait()
+    assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 408 ")
+    one.connection_lost(None)
+
+
+async def test_a_connection_on_which_nothing_ever_comes_is_let_go(up: Up) -> None:
+    ingress = Ingress(app.handler(up.state), header_timeout=60, idle_timeout=0.1)
+    server = await asyncio.get_running_loop().create_server(ingress, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    async with asyncio.timeout(3):
+        assert await reader.read(-1) == b""
+    writer.close()
+    server.close()
 
 
 async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:

@@ -26,8 +26,17 @@ _CONTROL = {"t": 0x09, "n": 0x0A, "r": 0x0D, "f": 0x0C}
 _LINE_ENDS: Ranges = [(0x0A, 0x0A), (0x0D, 0x0D)]
 
 
+class BrokenPattern(SchemaError):
+    """It is no regular expression at all, rather than one beyond the subset."""
+
+
 def pattern_rule(rules: Rules, pattern: str) -> str:
-    """Rule of a JSON string that matches `pattern` (searched anywhere, as JSON schema has it)."""
+    """Rule of a JSON string that matches `pattern` (searched anywhere, as JSON schema has it).
+
+    Raises:
+        BrokenPattern: it is no regular expression.
+        SchemaError: it is beyond the subset.
+    """
     if len(pattern) > MAX_LENGTH:
         raise SchemaError(f"the pattern is longer than {MAX_LENGTH} characters")
     nfa = Nfa()
@@ -49,7 +58,7 @@ class _Parser:
             self._at += 1
             parts.append(self._sequence(depth))
         if depth == 0 and self._at < len(self._text):
-            raise SchemaError("the pattern has an unmatched )")
+            raise BrokenPattern("the pattern has an unmatched )")
         return parts[0] if len(parts) == 1 else lambda: self._nfa.either([part() for part in parts])
 
     def _sequence(self, depth: int) -> Make:
@@ -80,7 +89,7 @@ class _Parser:
 
     def _take(self) -> str:
         if self._at >= len(self._text):
-            raise SchemaError("the pattern ends too early")
+            raise BrokenPattern("the pattern ends too early")
         self._at += 1
         return self._text[self._at - 1]
 
@@ -89,7 +98,9 @@ class _Parser:
         if char == "(":
             return self._group(depth)
         if char in "*+?{":
-            raise SchemaError(f"the pattern has {char} with nothing before it")
+            # A brace on its own is a character in some dialects.
+            kind = SchemaError if char == "{" else BrokenPattern
+            raise kind(f"the pattern has {char} with nothing before it")
         if char == "[":
             ranges = self._class()
         elif char == ".":
@@ -111,7 +122,7 @@ class _Parser:
                 raise SchemaError("the pattern looks ahead or behind")
         inner = self.alternatives(depth + 1)
         if self._peek() != ")":
-            raise SchemaError("the pattern has an unmatched (")
+            raise BrokenPattern("the pattern has an unmatched (")
         self._at += 1
         return inner
 
@@ -149,7 +160,7 @@ class _Parser:
         self._at = end + 1
         upper = (int(high) if high else None) if comma else int(low)
         if upper is not None and upper < int(low):
-            raise SchemaError("the pattern has {m,n} with m > n")
+            raise BrokenPattern("the pattern has {m,n} with m > n")
         return int(low), upper
 
     def _escape(self) -> Ranges:
@@ -187,7 +198,7 @@ class _Parser:
                 last = self._take()
                 upper = self._escape() if last == "\\" else [(ord(last), ord(last))]
                 if not _single(part) or not _single(upper) or upper[0][0] < part[0][0]:
-                    raise SchemaError("the pattern has a malformed range")
+                    raise BrokenPattern("the pattern has a malformed range")
                 part = [(part[0][0], upper[0][0])]
             ranges += part
         return complement(ranges) if negate else ranges

@@ -7,7 +7,7 @@ from typing import Any
 
 from lumen.workers.llamacpp.chat.gbnf import Rules, SchemaError, repeat
 from lumen.workers.llamacpp.chat.numeric import integer_range, number_range
-from lumen.workers.llamacpp.chat.pattern import pattern_rule
+from lumen.workers.llamacpp.chat.pattern import BrokenPattern, pattern_rule
 
 MAX_LENGTH = 100_000
 
@@ -30,7 +30,8 @@ _FORMATS = {
 def string_body(rules: Rules, core: dict[str, Any], hint: str, strict: bool) -> str | None:
     """Body of a string rule; None where any string will do. Raises SchemaError.
 
-    A pattern outside the supported subset is refused in strict mode and left to the model otherwise.
+    A pattern outside the supported subset is refused in strict mode and left to the model otherwise. One that is no
+    regular expression at all is refused.
     """
     low, high = _lengths(core)
     pattern = core.get("pattern")
@@ -42,6 +43,8 @@ def string_body(rules: Rules, core: dict[str, Any], hint: str, strict: bool) -> 
             raise SchemaError("pattern together with minLength or maxLength cannot be enforced in strict mode")
         try:
             return pattern_rule(rules, pattern)
+        except BrokenPattern:
+            raise
         except SchemaError:
             if strict:
                 raise
