@@ -1,5 +1,8 @@
 """What is left out of kept payloads: JSON paths and regular expressions, applied before anything is written. Pure.
 
+What is told token by token (log probabilities, token ids) cannot be looked through for a text that several of them make
+up, so wherever there is a regular expression it goes as a whole.
+
 A path is `$` and steps: `.name`, `[0]`, `[*]` or `.*` for all, `..name` for that name at any depth. Everything at it is
 replaced as a whole. A regular expression stands between slashes and is looked for in every text, names included.
 """
@@ -14,6 +17,8 @@ from typing import Any
 REDACTED = "[redacted]"
 _STEP = re.compile(r"\.\.([A-Za-z0-9_-]+)|\.([A-Za-z0-9_-]+|\*)|\[(\d{1,6}|\*)\]")
 _LONGEST = 500
+_TOKENS = frozenset(("logprobs", "top_logprobs", "token_ids", "prompt_token_ids", "prompt_logprobs", "tokens"))
+_PROMPTS = ("prompt", "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +98,20 @@ def _without(value: Any, pattern: re.Pattern[str]) -> Any:
     if isinstance(value, list):
         return [_without(item, pattern) for item in value]
     if isinstance(value, dict):
-        return {_without(name, pattern): _without(item, pattern) for name, item in value.items()}
+        return {_without(name, pattern): _field(name, item, pattern) for name, item in value.items()}
     return value
+
+
+def _field(name: str, item: Any, pattern: re.Pattern[str]) -> Any:
+    if name in _TOKENS and isinstance(item, list | dict) and item:
+        return REDACTED
+    if name in _PROMPTS and _of_tokens(item):
+        return REDACTED
+    return _without(item, pattern)
+
+
+def _of_tokens(item: Any) -> bool:
+    """Whether a prompt is token ids, or a list of such prompts."""
+    if not isinstance(item, list) or not item:
+        return False
+    return any(type(one) is int or _of_tokens(one) for one in item)

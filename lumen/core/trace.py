@@ -17,11 +17,13 @@ class Trace:
         answers: how many choices must finish.
         replayable: a repetition of the answer may have to be checked, also where it is not plain text: the payloads
             of such events are kept, up to `MAX_PARTS` bytes. Becomes False where that bound is passed.
+        keep: they are kept for another reason, within the same bound.
     """
 
     __slots__ = (
         "_ahead",
         "_events",
+        "_keeps",
         "_kept",
         "_texts",
         "actionable",
@@ -39,7 +41,7 @@ class Trace:
         "whole_text",
     )
 
-    def __init__(self, answers: int, *, replayable: bool = False) -> None:
+    def __init__(self, answers: int, *, replayable: bool = False, keep: bool = False) -> None:
         self.answers = answers
         self.finished: set[int] = set()
         self.token_ids: list[int] = []
@@ -58,10 +60,16 @@ class Trace:
         self.whole_text = True
         self.replayable = replayable
         self.parts: list[bytes] = []
+        self._keeps = replayable or keep
         self._kept = 0
         self._texts: list[str] = []
         self._ahead: list[str] = []
         self._events = 0
+
+    @property
+    def cut(self) -> bool:
+        """Parts were to be kept, and were too many."""
+        return self._kept > MAX_PARTS
 
     @property
     def complete(self) -> bool:
@@ -133,11 +141,11 @@ class Trace:
             self.reasoning = True
         if not (text or actionable or reasoning):
             self.whole_text = False
-        if not self.replayable:
+        if not self._keeps:
             return
         self._kept += len(data)
         if self._kept > MAX_PARTS:
-            self.replayable = False
+            self.replayable = self._keeps = False
             self.parts.clear()
             return
         self.parts.append(data)

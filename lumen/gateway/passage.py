@@ -28,6 +28,7 @@ from lumen.keys import Key
 from lumen.wire.call import Call
 from lumen.wire.continued import asked
 from lumen.wire.ingress.dress import Dress, Sealed
+from lumen.wire.requests import Plain
 
 
 class Passage:
@@ -64,7 +65,8 @@ class Passage:
             plan, fresh = self._part.steer(plan, fresh)
         self._plan, self._fresh = plan, fresh
         self._asks = asked(call)
-        self._journey = Journey(Trace(call.answers, replayable=self._asks.repeatable and call.stream))
+        keep = call.stream and (state.payloads is not None or state.traces is not None) and self._kept()
+        self._journey = Journey(Trace(call.answers, replayable=self._asks.repeatable and call.stream, keep=keep))
         self._journey.context = context_of(state.traces, headers.get("traceparent"), headers.get("tracestate"))
         self._tab: Tab | None = None
         self._whole = b""
@@ -74,6 +76,15 @@ class Passage:
             request_id, call.operation.value, entry.name, who, call.stream, started, self._journey,
             asyncio.current_task(),
         )  # fmt: skip
+
+    def _kept(self) -> bool:
+        """Whether somebody keeps what an answer says, also beside its text."""
+        if isinstance(self._call.request, Plain):
+            return False
+        state, account = self._state, self._entry.account
+        logged = state.payloads is not None and state.payloads.keeps(account)
+        traced = state.traces is not None and state.traces.wanted.payloads
+        return (logged or traced) and state.retention.retains(account, self._key)
 
     async def answer(
         self, request: BaseRequest, dress: Dress | None, kind: str | None = None

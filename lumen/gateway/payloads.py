@@ -28,6 +28,7 @@ from lumen.gateway.retention import Retention
 from lumen.gateway.settled import Settled
 from lumen.keys import Key
 from lumen.wire.call import Call
+from lumen.wire.folded import folded
 
 _MOST = 2_000
 _MOST_BYTES = 64 * 1024 * 1024
@@ -47,7 +48,7 @@ class _Route:
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """One request on its way into a file. `size`: about the bytes it holds in memory."""
+    """One request on its way into a file. `size`: about the bytes it holds in memory; `cut`: some parts are missing."""
 
     settled: Settled
     route: str
@@ -56,6 +57,7 @@ class _Kept(msgspec.Struct, frozen=True):
     whole: bytes
     text: str
     parts: Sequence[bytes]
+    cut: bool
     size: int
 
 
@@ -84,6 +86,10 @@ class Payloads:
     def wanted(self) -> bool:
         """Whether any route keeps anything."""
         return bool(self._routes)
+
+    def keeps(self, route: str) -> bool:
+        """Whether this route keeps anything."""
+        return route in self._routes
 
     def configure(self, config: Config, retention: Retention) -> None:
         """Put what routes say into force for the requests to come."""
@@ -120,7 +126,7 @@ class Payloads:
             self._full = True
             return
         self._full = False
-        self._queue.put(_Kept(settled, route, known.rules, call, whole, text, parts, size))
+        self._queue.put(_Kept(settled, route, known.rules, call, whole, text, parts, not whole and trace.cut, size))
 
     def close(self, within: float = 5.0) -> None:
         """Write what is queued and end. Blocks for at most `within` seconds."""
@@ -186,8 +192,8 @@ class Payloads:
 def record(kept: _Kept) -> dict[str, Any]:
     """A request as it is written: who, what and when, `asked` and `answered` without what is redacted.
 
-    An answer that was streamed is put together as a whole one would be; parts of it that are no text (calls of tools,
-    reasoning) stand beside it as the `events` they came in.
+    An answer that was streamed is put together as a whole one would be, so that rules find in both what they name.
+    `cut` says that of a very long one only the text is here.
     """
     settled = kept.settled
     usage = settled.usage
@@ -204,25 +210,17 @@ def record(kept: _Kept) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens if usage else None,
         "asked": redact(asked, kept.rules),
         "answered": redact(_answered(kept), kept.rules),
+        **({"cut": True} if kept.cut else {}),
     }
 
 
 def _answered(kept: _Kept) -> Any:
-    if kept.whole:
-        return _json(kept.whole)
-    if not (kept.text or kept.parts):
-        return None
-    answer: dict[str, Any] = {"choices": [{"index": 0, "message": {"role": "assistant", "content": kept.text}}]}
-    if kept.parts:
-        answer["events"] = [_json(part) for part in kept.parts]
-    return answer
-
-
-def _json(data: bytes) -> Any:
+    if not kept.whole:
+        return folded(kept.text, kept.parts)
     try:
-        return _decode(data)
+        return _decode(kept.whole)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return data.decode("utf-8", "replace")
+        return kept.whole.decode("utf-8", "replace")
 
 
 def _asked_size(call: Call) -> int:

@@ -24,6 +24,7 @@ from lumen.core.tracecontext import Context, begun, passed_on
 from lumen.gateway.settled import Settled
 from lumen.gateway.spans import Span, spans
 from lumen.wire.call import Call
+from lumen.wire.folded import folded
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -42,6 +43,8 @@ class _Over(msgspec.Struct, frozen=True):
     context: Context
     asked: bytes
     answered: bytes
+    text: str
+    parts: list[bytes]
 
 
 class Traces:
@@ -77,11 +80,12 @@ class Traces:
             # It began before anybody wanted spans.
             return
         asked = answered = b""
+        text, parts = "", list[bytes]()
         if self.wanted.payloads and call is not None:
             asked = _encode(getattr(call.request, "messages", None) or call.request)[:_MOST_TEXT]
-            answered = whole[:_MOST_TEXT] or trace.text[:_MOST_TEXT].encode(errors="replace")
+            answered, text, parts = whole[:_MOST_TEXT], trace.text[:_MOST_TEXT], _first(trace.parts)
         try:
-            self._queue.put_nowait(_Over(settled, context, asked, answered))
+            self._queue.put_nowait(_Over(settled, context, asked, answered, text, parts))
         except queue.Full:
             self.dropped += 1
 
@@ -146,8 +150,27 @@ def _with_payload(over: _Over) -> list[Span]:
     made = spans(over.settled, over.context)
     if over.asked:
         made[0].attributes["gen_ai.input.messages"] = over.asked.decode("utf-8", "replace")
-        made[0].attributes["gen_ai.output.messages"] = over.answered.decode("utf-8", "replace")
+        answered = over.answered or _answered(over)
+        made[0].attributes["gen_ai.output.messages"] = answered.decode("utf-8", "replace")
     return made
+
+
+def _answered(over: _Over) -> bytes:
+    """What a stream said: its text alone where that was all, else every choice with its calls of tools."""
+    if not over.parts:
+        return over.text.encode(errors="replace")
+    told = folded(over.text, over.parts) or {}
+    return _encode(told.get("choices"))[:_MOST_TEXT]
+
+
+def _first(parts: list[bytes]) -> list[bytes]:
+    """As many of them as a span may hold."""
+    size = 0
+    for number, part in enumerate(parts):
+        size += len(part)
+        if size > _MOST_TEXT:
+            return parts[:number]
+    return list(parts)
 
 
 def _readable(span: Span, context: Context, resource: Resource) -> ReadableSpan:

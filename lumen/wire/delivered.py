@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -40,9 +40,13 @@ def calls(delta: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], dict[str
 
 def channels(trace: Trace) -> dict[Channel, str]:
     """All text delivered so far. Complete where the trace is `replayable`, or holds plain text alone."""
+    return channels_of(trace.text, trace.parts)
+
+
+def channels_of(plain: str, parts: Sequence[bytes]) -> dict[Channel, str]:
+    """All text of an answer, from the text of its choice 0 and the payloads that hold something else."""
     found: dict[Channel, list[str]] = {}
-    plain = trace.text
-    for payload in trace.parts:
+    for payload in parts:
         for choice in _any(payload).get("choices") or ():
             _collect(choice, found, skip=CONTENT if plain and not choice.get("index") else "")
     told = {channel: "".join(parts) for channel, parts in found.items()}

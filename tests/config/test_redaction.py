@@ -46,6 +46,18 @@ def test_what_is_no_rule_is_refused(rule: str) -> None:
         redaction(rule)
 
 
+def test_what_is_told_token_by_token_cannot_hide_from_an_expression() -> None:
+    rules = [redaction("/[0-9]{13,16}/")]
+    digits = [{"token": "41111111", "bytes": [52]}, {"token": "11111111", "bytes": [49]}]
+    answer = {"choices": [{"text": "4111111111111111", "logprobs": {"content": digits}, "token_ids": [52, 49]}]}
+    assert "11111111" not in str(redact(answer, rules)) and "52" not in str(redact(answer, rules))
+    assert redact({"prompt": [1, 2], "input": [[3, 4]]}, rules) == {"prompt": REDACTED, "input": REDACTED}
+    plain = {"prompt": ["a", "b"], "input": "c", "logprobs": True, "top_logprobs": 3, "logit_bias": {"5": 1}}
+    assert redact(plain, rules) == plain
+    # A path leaves out what it names and nothing else.
+    assert redact(answer, [redaction("$.user")]) == answer
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

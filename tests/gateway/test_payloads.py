@@ -14,7 +14,7 @@ import pytest
 
 from lumen.config.schema import Config, Route, Target
 from lumen.config.schema import Payloads as Wanted
-from lumen.core.trace import Trace
+from lumen.core.trace import MAX_PARTS, Trace
 from lumen.gateway import payloads
 from lumen.gateway.attempt import Record
 from lumen.gateway.payloads import Payloads, folder_of, tidy
@@ -161,6 +161,56 @@ async def test_streams_are_put_together_and_errors_and_cancelled_ones_are_kept_t
     for line in found:
         assert line["asked"]["messages"] == messages
         assert line["answered"]["choices"][0]["message"]["content"]
+
+
+def fragments(*texts: str) -> Trace:
+    """A sampled stream that calls a tool, its arguments in pieces."""
+    trace = Trace(1, keep=True)
+    for text in texts:
+        call = {"index": 0, "function": {"arguments": text}}
+        trace.add(
+            True, (), None, None, actionable=True,
+            data=json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}).encode(),
+        )  # fmt: skip
+    return trace
+
+
+def test_what_is_redacted_does_not_hide_between_two_pieces_of_a_stream(
+    made: Callable[..., Payloads], tmp_path: Path
+) -> None:
+    kept = made(redact=("/4[0-9]{15}/",))
+    kept.take(settled(0), "r/x", None, call("pay"), fragments('{"card": "41111111', '11111111"}'), b"")
+    kept.take(settled(1), "r/x", None, call("long"), fragments("x" * (MAX_PARTS + 1)), b"")
+    kept.close()
+    first, second = lines(tmp_path / "p")
+    (told,) = first["answered"]["choices"][0]["message"]["tool_calls"]
+    assert told["function"]["arguments"] == '{"card": "[redacted]"}' and "cut" not in first
+    assert second["cut"] is True and second["answered"] is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("retained", [True, False])
+async def test_calls_of_tools_of_a_sampled_stream_are_kept_where_the_route_keeps(
+    up: Up, tmp_path: Path, retained: bool
+) -> None:
+    kept = Payloads(tmp_path / "p", random.random, lambda text: None)
+    name = "fake/tool-words-3"
+    wanted = Config(routes={name: Route((Target("m"),), payloads=Wanted())}, retention="usual" if retained else "none")
+    up.state.retention = Retention(wanted)
+    kept.configure(wanted, up.state.retention)
+    up.state.payloads = kept
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    try:
+        body = {"model": name, "messages": [{"role": "user", "content": "x"}], "tools": [tool], "temperature": 0.7}
+        status, _, _ = await up.stream(body)
+        assert status == 200
+    finally:
+        await asyncio.to_thread(kept.close)
+    files = [*folder_of(tmp_path / "p", name).glob("*.jsonl")]
+    assert bool(files) is retained
+    for line in (json.loads(line) for file in files for line in file.read_text().splitlines()):
+        (told,) = line["answered"]["choices"][0]["message"]["tool_calls"]
+        assert told["id"] and told["function"]["name"] == "look" and json.loads(told["function"]["arguments"])
 
 
 @pytest.fixture
