@@ -301,13 +301,13 @@ def test_a_route_is_set_changed_and_removed(lumen: Callable[..., Ran], home: Pat
     home.config_file.write_text(CONFIG)
     ran = lumen("route", "set", "fast", "--target", "small=3", "--target", "acme/big", "--policy", "ordered",
                 "--default", "temperature=0.7", "--default", 'stop=["a"]', "--default", "reasoning_effort=low",
-                "--timeout", "first_token=5s")  # fmt: skip
+                "--timeout", "first_token=5s", "--timeout", "min_rate=2.5")  # fmt: skip
     assert ran.code == 0, ran.err
     assert "takes effect with the next `lumen up`" in ran.out
     route = load_config(home.config_file).routes["fast"]
     assert route.targets == (Target("small", 3.0), Target("acme/big"))
     assert route.defaults == {"temperature": 0.7, "stop": ["a"], "reasoning_effort": "low"}
-    assert (route.policy, route.timeouts) == ("ordered", Timeouts(first_token=5.0))
+    assert (route.policy, route.timeouts) == ("ordered", Timeouts(first_token=5.0, min_rate=2.5))
     assert home.config_file.read_text().startswith(CONFIG)
 
     assert lumen("route", "set", "fast", "--default", "temperature=", "--default", "seed=1").code == 0
@@ -317,9 +317,12 @@ def test_a_route_is_set_changed_and_removed(lumen: Callable[..., Ran], home: Pat
 
     shown = lumen("route", "show", "fast")
     assert ["small", "3", "75", "%"] in [line.split() for line in shown.out.splitlines()]
-    assert "limits    first_token=5s" in shown.out
+    assert "limits    first_token=5s, min_rate=2.5 tokens/s" in shown.out
     assert "small=3, acme/big=1" in lumen("route", "ls").out
     assert lumen("route", "show", "fast", "--json").json["targets"][0] == {"model": "small", "weight": 3.0}
+
+    assert lumen("route", "set", "fast", "--timeout", "min_rate=").code == 0
+    assert load_config(home.config_file).routes["fast"].timeouts == Timeouts(first_token=5.0)
 
     assert lumen("route", "rm", "fast").code == 0
     assert load_config(home.config_file).routes == {}

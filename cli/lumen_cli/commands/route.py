@@ -36,6 +36,9 @@ from lumen_cli.trail import changed
 if TYPE_CHECKING:
     from lumen.config.schema import Route
 
+# The one limit that is no time, but tokens a second.
+_RATE = "min_rate"
+
 app = command("Set, list, show and remove routes.")
 app.command()(evaluate)
 app.command()(explain)
@@ -60,7 +63,7 @@ def set_(
         None, metavar="'WHEN -> MODEL'", help="Goes before the policy; all rules anew. `none` removes them."
     ),
     default: list[str] | None = typer.Option(None, metavar="PARAM=VALUE", help="Used where a request gives none."),
-    timeout: list[str] | None = typer.Option(None, metavar="LIMIT=TIME", help="Such as first_token=5s; repeat."),
+    timeout: list[str] | None = typer.Option(None, metavar="LIMIT=TIME", help="Such as first_token=5s or min_rate=2."),
     max_cost: str | None = typer.Option(
         None, metavar="PRICE", help="Leaves out targets with a dearer token, such as 0.60/1M; `none` lifts it."
     ),
@@ -113,7 +116,8 @@ def _said(
     if default:
         change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
     if timeout:
-        change["timeouts"] = {key: text or None for key, text in map(_pair, timeout)}
+        limits = {key: _value(text) if key == _RATE else text for key, text in map(_pair, timeout)}
+        change["timeouts"] = {key: value or None for key, value in limits.items()}
     return change
 
 
@@ -149,8 +153,6 @@ def show(
     name: str = typer.Argument(help="The route to show."), config: Path | None = CONFIG, json_output: bool = JSON
 ) -> None:
     """Show one route with its targets, defaults and limits."""
-    from lumen.config.units import format_duration
-
     routes = _routes(config)
     found = next((route for route in routes if route["name"] == name), None)
     if found is None:
@@ -158,7 +160,6 @@ def show(
     if json_output:
         print_json(found)
         return
-    limits = {key: format_duration(value) for key, value in (found.get("timeouts") or {}).items() if value is not None}
     say(f"route     {found['name']}")
     say(f"policy    {found['policy']}")
     if found.get("strong") or found["policy"] == "auto":
@@ -168,11 +169,10 @@ def show(
     say(f"defaults  {_settings(found['defaults']) or 'none'}")
     if found.get("cover"):
         say("cover     the next target answers while a local one starts or wakes")
-    say(f"limits    {_settings(limits) or 'the usual ones'}")
+    say(f"limits    {_settings(_limits(found)) or 'the usual ones'}")
     say(f"budget    {shown(found.get('budget') or {}) or 'none'}")
     if found.get("ttft"):
-        late = ", ".join(found.get("late") or ())
-        say(f"ttft      {format_duration(found['ttft'])}" + (f"; left out now: {late}" if late else ""))
+        say(f"ttft      {_ttft(found)}")
     say()
     share = sum(target["weight"] for target in found["targets"]) or 1.0
     rows = [(t["model"], f"{t['weight']:g}", f"{100 * t['weight'] / share:.0f} %") for t in found["targets"]]
@@ -294,6 +294,20 @@ def _promise(found: dict[str, Any]) -> str:
     told = f"against {strong}: at most {format_share(found.get('max_loss', 0.01))} lost in all"
     told += f", at {format_share(found.get('confidence', 0.95))} confidence"
     return told + (f"; {format_share(found['quality'])} kept each" if found.get("quality") is not None else "")
+
+
+def _limits(found: dict[str, Any]) -> dict[str, str]:
+    from lumen.config.units import format_duration
+
+    given = {key: value for key, value in (found.get("timeouts") or {}).items() if value is not None}
+    return {key: f"{value:g} tokens/s" if key == _RATE else format_duration(value) for key, value in given.items()}
+
+
+def _ttft(found: dict[str, Any]) -> str:
+    from lumen.config.units import format_duration
+
+    late = ", ".join(found.get("late") or ())
+    return format_duration(found["ttft"]) + (f"; left out now: {late}" if late else "")
 
 
 def _settings(values: dict[str, Any]) -> str:
