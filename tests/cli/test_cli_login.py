@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import socket
 import stat
 import threading
 import time
@@ -22,8 +23,10 @@ from aiohttp.web import BaseRequest, ServerRunner, StreamResponse, TCPSite
 from hypothesis import given
 from hypothesis import strategies as st
 from lumen_cli import remote, signon
-from lumen_cli.commands.top import _MOST_FRAMES
+from lumen_cli.client import Admin
+from lumen_cli.commands.top import _MOST_FRAMES, _first
 from lumen_cli.errors import CliError
+from lumen_cli.remote import Afar
 
 from lumen.config.schema import Auth, Config, Oidc, Server, Tls
 from lumen.core.errors import LumenError
@@ -156,9 +159,35 @@ def test_a_sign_on_by_device_makes_commands_work_there(
     frame = lumen("--url", name, "top", "--once", "--json")
     assert frame.code == 0, frame.err
     assert frame.json == {"number": _MOST_FRAMES}, "none of them tells of devices"
-    gc.collect()  # a connection that was left open would be told of here, and not in some later test
     token = next(iter(json.loads(kept.read_text())["contexts"].values()))["token"]
     assert token not in done.out + done.err
+
+
+def test_a_connection_whose_other_end_says_no_farewell_is_let_go_of(tmp_path: Path) -> None:
+    """The loop ends with the command, and what TLS would still wait for would be left open in it."""
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    admin = Admin(tmp_path / "none")
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://localhost:{listening.getsockname()[1]}"
+        admin._door = Afar(remote.Context(url, "token", ca=str(authority.path)), None)
+        silent = threading.Thread(target=_one_frame, args=(listening, tmp_path, done), daemon=True)
+        silent.start()
+        assert asyncio.run(_first(admin)) == {"devices": [{}]}
+        gc.collect()  # told of as an error, if it were
+        done.set()
+        silent.join(20)
+
+
+def _one_frame(listening: socket.socket, folder: Path, done: threading.Event) -> None:
+    tls = Certificates(Tls("server.crt", "server.key"), folder, print)
+    connection = tls.context.wrap_socket(listening.accept()[0], server_side=True)
+    with connection:
+        connection.recv(4096)
+        line = b'{"devices": [{}]}\n'
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(line), line))
+        done.wait(20)
 
 
 def test_steering_is_done_there_for_who_may(
