@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import Any, Self
+
 from hypothesis import given
 from hypothesis import strategies as st
 from lumen_cli.dashboard.fit import GAP, Column, cut, fit
+from lumen_cli.dashboard.grid import Grid
 from lumen_cli.dashboard.plot import ceiling, dots
+from rich.style import Style
+from textual.geometry import Size
 
 COLUMNS = st.lists(
     st.tuples(
@@ -65,3 +70,32 @@ def test_a_plot_is_as_large_as_it_was_asked_for(
 ) -> None:
     drawn = lines(points, width, height, ceiling(max((v for p in points for v in p if v is not None), default=1.0)))
     assert [len(line) for line in drawn] == [width] * height
+
+
+class _Drawn(Grid):
+    """A table whose messages come late, as on a slow machine: it is drawn before it hears of its size."""
+
+    width = 0
+
+    @property
+    def size(self) -> Size:
+        return Size(self.width, 5)
+
+    @property
+    def rich_style(self) -> Style:
+        return Style()
+
+    def get_component_rich_style(self, *names: str, partial: bool = False, default: Style | None = None) -> Style:
+        return Style()
+
+    def refresh(self, *args: Any, **options: Any) -> Self:
+        return self
+
+
+def test_a_table_that_is_drawn_before_it_hears_of_its_size_is_as_wide_as_there_is_room() -> None:
+    grid = _Drawn([Column("target"), Column("state")])
+    grid.show([("a", ("emu/words-20", "closed"))])
+    grid.width = 60
+    assert grid.render_line(1).text.split() == ["emu/words-20", "closed"]
+    grid.width = 16
+    assert len(grid.render_line(1).text) == 16

@@ -277,7 +277,11 @@ async def test_what_the_cursor_is_on_is_copied(pane: str, word: str) -> None:
 async def test_every_key_that_means_something_is_a_command_by_name() -> None:
     async with desk() as at:
         await at.go("targets")
-        names = {command.title for command in at.app.get_system_commands(at.app.screen)}
+        found = [*at.app.get_system_commands(at.app.screen)]
+        names = {command.title for command in found}
+        assert {command.help for command in found if command.title in ("Filter", "Eject")} == {
+            "Everywhere: /", "groq/fast: e"
+        }  # fmt: skip
         assert {"Eject", "Restore", "Drain", "Go to Trials", "Help", "Quit"} <= names and "Wake" not in names
         await at.pilot.press("ctrl+p")
         await at.until(lambda: isinstance(at.app.screen, CommandPalette))

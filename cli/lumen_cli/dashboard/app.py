@@ -151,7 +151,8 @@ class Dashboard(App[None]):
             name, *_ = binding.action.split("(")
             if name not in ("quit", "help") and self.check_action(name, ()):
                 about = f"{self.chosen}" if name in _ONLY and self.chosen else "Everywhere"
-                yield SystemCommand(binding.description, f"{about} ({binding.key})", self._runs(binding.action))
+                key = self.get_key_display(binding)
+                yield SystemCommand(binding.description, f"{about}: {key}", self._runs(binding.action))
         for name, _ in PANES:
             yield SystemCommand(f"Go to {name.capitalize()}", "A pane", self._runs(f"pane('{name}')"))
         yield SystemCommand("Help", "What every key does", self.action_help)

@@ -59,6 +59,7 @@ class Grid(ScrollView):
         self._columns = columns
         self._natural = [len(column.name) for column in columns]
         self._layout: list[tuple[int, int]] = []
+        self._laid_out = -1
         self._rows: Sequence[Row] = ()
         self._at = 0
 
@@ -97,6 +98,9 @@ class Grid(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
+        if width != self._laid_out:
+            # On a slow machine the screen is drawn before the message comes that tells of the size.
+            self._fit()
         row = y - 1 + self.scroll_offset.y
         if y == 0:
             style = self.get_component_rich_style("grid--head")
@@ -119,7 +123,8 @@ class Grid(ScrollView):
         return Strip(segments).adjust_cell_length(width, style).simplify()
 
     def _fit(self) -> None:
-        self._layout = fit(self._columns, self._natural, max(self.size.width - 2, 1))
+        self._laid_out = self.size.width
+        self._layout = fit(self._columns, self._natural, max(self._laid_out - 2, 1))
 
     def on_resize(self, event: Resize) -> None:
         self._fit()
