@@ -140,9 +140,12 @@ def paths() -> Paths:
 
 
 def _run_dir(state: Path) -> Path:
-    """The sockets' folder: inside the state folder where the path is short enough for a UNIX socket."""
-    inside = state / "run"
-    if len(os.fsencode(inside)) <= _LONGEST_RUN_DIR:
-        return inside
+    """The sockets' folder: inside the state folder where the path is short enough for a UNIX socket.
+
+    Else below the folder for temporary files, or, where that is too long as well, below the one that every system has.
+    """
     digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"lumen-{os.getuid()}-{digest}"
+    name = f"lumen-{os.getuid()}-{digest}"
+    shared = Path("/tmp") / name
+    places = (state / "run", Path(tempfile.gettempdir()) / name, shared)
+    return next((place for place in places if len(os.fsencode(place)) <= _LONGEST_RUN_DIR), shared)
