@@ -65,7 +65,7 @@ def known() -> dict[str, set[str]]:
     metrics = Metrics()
     record = Record("t", "r", 1.0, rung="prefill", first_token=1.1, outcome="ok", usage=Usage(3, 4, 7))
     record.sent, record.answered = 1.05, 1.07
-    metrics.add(Settled("id", "chat", "r", None, 1.0, 1.0, 2.0, "ok", True, [record], 5))
+    metrics.take([Settled("id", "chat", "r", None, 1.0, 1.0, 2.0, "ok", True, [record], 5)])
     state: Any = _Anything()
     replica = ReplicaState("m", 0, "llamacpp", "ready", 0.0, None, 1, None, None, 0, 0)
     target = {"name": "t", "state": "open", "in_flight": 1}

@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
+
 from lumen.core.trace import Trace
 
 # As drawn in the design; what a route may set instead is bounded where the configuration is read.
@@ -43,8 +45,7 @@ _CHANGED = frozenset({Rung.TOKEN_EXACT, Rung.PREFILL, Rung.ANCHORED})
 _NOT_UNDERSTOOD = frozenset({400, 422})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True, gc=False):
     """Facts of the call. `json`: the answer must be JSON. `temperature`, `seed`: as given, `None` where not.
 
     `state`: what may come next hangs on more than the tokens so far: penalties, stop strings, a grammar, tools, or log

@@ -1,32 +1,60 @@
 """One line a request, written in batches: a system call per request would cost more than the routing does.
 
 A line tells who was served by what and how long it took; never a prompt, a key, a path or an address. What may stand in
-it is listed in `FIELDS`: whatever else becomes known of a request stays out until it is added there.
+it is listed in `Line`: whatever else becomes known of a request stays out until it is added there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from lumen.gateway.live import request
 from lumen.gateway.settled import Settled
 
 _FLUSH_EVERY = 0.2
 _MAX_HELD = 10_000
-FIELDS = (
-    "id", "op", "route", "target", "key", "outcome", "stream", "attempts", "splices", "prompt_tokens",
-    "completion_tokens", "ttft_ms", "ms", "cost", "reason",
-)  # fmt: skip
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode_lines
 _PRETTY = (
     "{clock} {id} {op} {route} → {target} {outcome} {ms} ms, first token {ttft_ms} ms, "
     "{prompt_tokens}+{completion_tokens} tokens, attempts {attempts}, splices {spliced}, key {key}\n"
 )
+
+
+class Line(msgspec.Struct, gc=False):
+    """What is written of one request. Times in milliseconds, `time` in Unix seconds, `cost` in pico-dollars."""
+
+    time: float
+    event: str
+    id: str
+    op: str
+    route: str
+    target: str
+    key: str | None
+    outcome: str
+    stream: bool
+    attempts: int
+    splices: list[str]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    ttft_ms: float | None
+    ms: float
+    cost: int
+    reason: str | None
+
+
+def line(settled: Settled) -> Line:
+    """A request that is over as it is written down."""
+    usage, first, attempts = settled.usage, settled.first_token, settled.attempts
+    return Line(
+        round(settled.at, 3), "request", settled.id, settled.operation, settled.route, settled.target, settled.key,
+        settled.outcome, settled.stream, len(attempts), settled.splices,
+        usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
+        None if first is None else round(first * 1000, 2), round(settled.seconds * 1000, 2), settled.cost,
+        attempts[0].reason if attempts else None,
+    )  # fmt: skip
 
 
 class AccessLog:
@@ -39,11 +67,11 @@ class AccessLog:
         self._held: list[Settled] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, settled: Settled) -> None:
-        """Take a request; it is formatted later, off the path of requests."""
+    def take(self, settled: Sequence[Settled]) -> None:
+        """Take requests; they are formatted later, off the path of requests."""
         if not self._enabled or len(self._held) >= _MAX_HELD:
             return
-        self._held.append(settled)
+        self._held += settled
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_EVERY, self.flush)
 
@@ -54,13 +82,11 @@ class AccessLog:
             self._timer = None
         held, self._held = self._held, []
         if held:
-            self._write("".join(self._line(settled) for settled in held))
+            lines = map(line, held)
+            self._write("".join(map(_pretty, lines)) if self._pretty else _encode(lines).decode())
 
-    def _line(self, settled: Settled) -> str:
-        record = request(settled)
-        if not self._pretty:
-            line: dict[str, Any] = {"time": round(settled.at, 3), "event": "request"}
-            line |= {name: record[name] for name in FIELDS}
-            return _encode(line).decode() + "\n"
-        clock = time.strftime("%H:%M:%S", time.localtime(settled.at))
-        return _PRETTY.format(clock=clock, spliced=len(record["splices"]), **record)
+
+def _pretty(told: Line) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(told.time))
+    fields = msgspec.structs.asdict(told)
+    return _PRETTY.format(clock=clock, spliced=len(told.splices), **fields)

@@ -231,21 +231,22 @@ def _handle(state: State, request: BaseRequest) -> Coroutine[Any, Any, StreamRes
 
 
 def _request_ids() -> Iterator[str]:
-    """Ids that nobody can guess, though they begin with the second: the ledger then adds what is new in one place.
+    """Ids that nobody can guess, though they begin with the time: the ledger then adds what is new in one place.
 
     Asking the system for each would cost more than finding its endpoint.
     """
     while True:
-        block = secrets.token_hex(10 * 256)
-        for at in range(0, len(block), 20):
-            yield f"req_{int(time.time()):08x}{block[at : at + 20]}"
+        block = secrets.token_hex(8 * 256)
+        for at in range(0, len(block), 16):
+            # Parts of a second too, or the many of a busy one would be scattered over as many pages.
+            yield f"req_{int(time.time() * 65536):012x}{block[at : at + 16]}"
 
 
 _ids = _request_ids()
 
 
 async def _answer(state: State, request: BaseRequest) -> StreamResponse:
-    loop = asyncio.get_running_loop()
+    loop = state.loop
     started = loop.time()
     request_id = next(_ids)
     told = None

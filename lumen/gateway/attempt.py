@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from msgspec import Struct, structs
@@ -36,8 +36,7 @@ _CLOSING = 1.0
 _RATE_WINDOW = 10.0
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct):
     """What one try came to; `outcome`: ok, cancelled, or the error's code. Times are the loop's.
 
     `queued`, `woke`: seconds that it waited for a local model's turn, and for it to start or wake. `sent`: when the
@@ -59,12 +58,11 @@ class Record:
     usage: Usage | None = None
 
 
-@dataclass(slots=True)
-class Journey:
+class Journey(Struct):
     """Everything one request went through; the pipeline settles it when the request is over."""
 
     trace: Trace
-    attempts: list[Record] = field(default_factory=list)
+    attempts: list[Record] = []
     # Where it stands in a trace of its client's or of ours; `None`: nowhere.
     context: Context | None = None
 
@@ -74,7 +72,10 @@ class Journey:
 
 
 class Errand(Struct, frozen=True):
-    """What every attempt of a request shares. `size`: bytes of its body. `caller`: a header for local models."""
+    """What every attempt of a request shares. `size`: bytes of its body. `caller`: a header for local models.
+
+    `loop`: the one that all of it runs on. Asking for it is a system call, so it is asked for once.
+    """
 
     request_id: str
     call: Call
@@ -84,6 +85,7 @@ class Errand(Struct, frozen=True):
     tab: Tab
     journey: Journey
     outlet: Outlet
+    loop: asyncio.AbstractEventLoop
     caller: bytes = b""
 
 
@@ -95,7 +97,7 @@ class Attempt:
                  "record")  # fmt: skip
 
     def __init__(self, errand: Errand, leg: Leg, given: Pass, line: Line) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = errand.loop
         self._errand = errand
         self._leg = leg
         self._pass = given

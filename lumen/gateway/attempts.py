@@ -36,7 +36,7 @@ async def run(errand: Errand, course: Course) -> None:
     Raises:
         LumenError: no target could serve it (before the first event), or the answer broke off for good.
     """
-    trace, loop = errand.journey.trace, asyncio.get_running_loop()
+    trace, loop = errand.journey.trace, errand.loop
     errand.health.retries.request(loop.time())
     broke: _Break | None = None
     while (leg := course.next()) is not None:
@@ -73,7 +73,7 @@ async def run(errand: Errand, course: Course) -> None:
 
 async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
     """Take a pass and set money aside; `None` where the target is out or the money does not reach."""
-    loop, health, target = asyncio.get_running_loop(), errand.health, leg.target
+    loop, health, target = errand.loop, errand.health, leg.target
     if target.offer not in errand.tab.offers:
         return None
     given = health.begin(target.name, loop.time(), errand.size, force=leg.forced)
@@ -119,7 +119,7 @@ async def _first(errand: Errand, course: Course, attempt: Attempt, leg: Leg) -> 
 
 def _gone_on(errand: Errand, attempt: Attempt, leg: Leg, broke: _Break) -> Event:
     """Note the failover for the operator, and the comment that marks the seam in the stream."""
-    record, loop = attempt.record, asyncio.get_running_loop()
+    record, loop = attempt.record, errand.loop
     seam_ms = round((loop.time() - broke.at) * 1000, 1)
     rung = leg.rung.value if leg.rung is not None else "fresh"
     told = "one answer, continued" if leg.rung is not None else "nothing"

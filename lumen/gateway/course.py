@@ -7,7 +7,9 @@ is asked on which rungs of the failover ladder it could go on, and the best rung
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lumen.core.budget import BudgetError
 from lumen.core.errors import (
@@ -30,8 +32,7 @@ _LOOKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _RANK = {rung: rank for rank, rung in enumerate(Rung)}
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Struct, frozen=True):
     """One attempt to make. `rung`: how it goes on with what was delivered; `None`: from the beginning.
 
     `forced`: the target is out, but nothing else is left. `patient`: a local model that starts or wakes is waited for.

@@ -1,9 +1,9 @@
 """HTTP ingress: aiohttp's server with the limits and error bodies an OpenAI client expects.
 
 aiohttp has no deadline for a header that drips in, answers broken requests as text, and would go on reading a
-connection whose framing it could not make sense of. `Connection` mends the three. It leans on four private
-names of aiohttp's `RequestHandler` (`_request_count`, `_messages`, `_waiter`, `_close`); the version is pinned
-and tests/gateway/test_http.py drives each through a real socket.
+connection whose framing it could not make sense of. `Connection` mends the three. It leans on five private
+names of aiohttp's `RequestHandler` (`_request_count`, `_messages`, `_waiter`, `_close`, `_reading_paused`); the version
+is pinned and tests/gateway/test_http.py drives each through a real socket.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Connection(RequestHandler):
             self._disarm()
             self._begun = True
             self._header_timer = self._loop.call_later(self._header_timeout, self._header_stalled)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # Asked after every body that was read; aiohttp would send an empty piece through the parser each time.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     @property
     def secured(self) -> bool:

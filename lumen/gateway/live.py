@@ -92,21 +92,22 @@ class Live:
         """How many requests have been seen: ask for what came after it."""
         return self._number
 
-    def add(self, settled: Settled) -> None:
-        """Take in a request that is over."""
-        self._number += 1
-        self._recent.append((self._number, settled))
-        route = self._routes.get(settled.route)
-        if route is None:
-            name = settled.route if len(self._routes) < _MOST_ROUTES else _OTHER
-            route = self._routes.setdefault(name, _Route())
-        usage = settled.usage
-        failed = settled.outcome not in ("ok", "cancelled")
-        output = (usage.completion_tokens or 0) if usage is not None else 0
-        route.seen.append((settled.ended, settled.first_token, output, failed))
-        route.requests += 1
-        route.errors += failed
-        route.cost += settled.cost
+    def take(self, settled: Sequence[Settled]) -> None:
+        """Take in requests that are over."""
+        self._recent.extend(enumerate(settled, self._number + 1))
+        self._number += len(settled)
+        for one in settled:
+            route = self._routes.get(one.route)
+            if route is None:
+                name = one.route if len(self._routes) < _MOST_ROUTES else _OTHER
+                route = self._routes.setdefault(name, _Route())
+            usage = one.usage
+            failed = one.outcome not in ("ok", "cancelled")
+            output = (usage.completion_tokens or 0) if usage is not None else 0
+            route.seen.append((one.ended, one.first_token, output, failed))
+            route.requests += 1
+            route.errors += failed
+            route.cost += one.cost
 
     def since(self, number: int, most: int) -> tuple[int, list[dict[str, Any]]]:
         """The newest requests after `number`, oldest first, at most `most`; and how many were left out of them."""

@@ -7,7 +7,8 @@ and targets come from the configuration, and beyond `MOST_SERIES` sets of labels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from lumen.core.histogram import Histogram
 from lumen.gateway.convention import GOOD, operation_name, provider_and_model
 from lumen.gateway.settled import Settled
 from lumen.gateway.timing import parts
+from lumen.wire.answers import Usage
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -38,6 +40,7 @@ Labels = tuple[str, str, str]
 # The same as it is told: operation, provider, route, model.
 Told = tuple[str, str, str, str]
 _Found = dict[tuple[str, ...], Histogram]
+_Bounds = tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -56,6 +59,49 @@ class _Series:
     guessed: int = 0
     cost: int = 0
 
+    def add(self, together: list[Settled]) -> None:
+        """Count requests that have these labels."""
+        outcomes = self.outcomes
+        for outcome, count in Counter([one.outcome for one in together]).items():
+            outcomes[outcome] = outcomes.get(outcome, 0) + count
+        self.cost += sum([one.cost for one in together])
+        lasted: dict[str, list[float]] = {}
+        for one in together:
+            lasted.setdefault("" if one.outcome in GOOD else one.outcome, []).append(one.ended - one.started)
+        _extend(self.duration, lasted, lambda error: _DURATION)
+        self.first.extend([first for one in together if (first := one.first_token) is not None])
+        self._parted(together)
+        self._used([(one, usage) for one in together if (usage := one.usage) is not None])
+
+    def _parted(self, together: list[Settled]) -> None:
+        found: dict[str, list[float]] = {}
+        for one in together:
+            for name, seconds in parts(one.attempts, one.started, stream=one.stream).items():
+                # That most requests wake nothing needs no counting.
+                if name != "first" and (seconds or name != "wake"):
+                    found.setdefault(name, []).append(seconds)
+        _extend(self.parts, found, lambda name: _DURATION if name == "wake" else _FIRST)
+
+    def _used(self, counted: list[tuple[Settled, Usage]]) -> None:
+        self.input.extend([usage.prompt_tokens for _, usage in counted])
+        self.output.extend([usage.completion_tokens or 0 for _, usage in counted])
+        for one, usage in counted:
+            if usage.prompt_tokens_details is not None:
+                self.cached += usage.prompt_tokens_details.cached_tokens or 0
+            if usage.completion_tokens_details is not None:
+                self.guessed += usage.completion_tokens_details.accepted_prediction_tokens or 0
+            output = usage.completion_tokens or 0
+            if one.stream and output > 1 and (first := one.first_token) is not None:
+                self.per_token.add((one.seconds - first) / (output - 1))
+
+
+def _extend(known: dict[str, Histogram], found: dict[str, list[float]], bounds: Callable[[str], _Bounds]) -> None:
+    for name, values in found.items():
+        histogram = known.get(name)
+        if histogram is None:
+            histogram = known[name] = Histogram(bounds(name))
+        histogram.extend(values)
+
 
 class Metrics:
     """Counts requests as they are settled; one event loop writes and reads."""
@@ -65,57 +111,31 @@ class Metrics:
         self._attempts: dict[tuple[str, str], int] = {}
         self._splices: dict[str, int] = {}
 
-    def add(self, settled: Settled) -> None:
-        """Count one request."""
-        series = self._of(settled.operation, settled.route, settled.target)
-        outcomes = series.outcomes
-        outcomes[settled.outcome] = outcomes.get(settled.outcome, 0) + 1
-        error = "" if settled.outcome in GOOD else settled.outcome
-        duration = series.duration.get(error)
-        if duration is None:
-            duration = series.duration[error] = Histogram(_DURATION)
-        duration.add(settled.seconds)
-        first = settled.first_token
-        if first is not None:
-            series.first.add(first)
-        for name, seconds in parts(settled.attempts, settled.started, stream=settled.stream).items():
-            # That most requests wake nothing needs no counting.
-            if name != "first" and (seconds or name != "wake"):
-                histogram = series.parts.get(name)
-                if histogram is None:
-                    histogram = series.parts[name] = Histogram(_DURATION if name == "wake" else _FIRST)
-                histogram.add(seconds)
-        usage = settled.usage
-        if usage is not None:
-            output = usage.completion_tokens or 0
-            series.input.add(usage.prompt_tokens)
-            series.output.add(output)
-            if usage.prompt_tokens_details is not None:
-                series.cached += usage.prompt_tokens_details.cached_tokens or 0
-            if usage.completion_tokens_details is not None:
-                series.guessed += usage.completion_tokens_details.accepted_prediction_tokens or 0
-            if first is not None and output > 1:
-                series.per_token.add((settled.seconds - first) / (output - 1))
-        series.cost += settled.cost
-        for attempt in settled.attempts:
-            self._count(attempt.target, attempt.outcome)
-            if attempt.rung is not None:
-                self._splices[attempt.rung] = self._splices.get(attempt.rung, 0) + 1
+    def take(self, settled: Sequence[Settled]) -> None:
+        """Count requests, those of the same labels together."""
+        alike: dict[Labels, list[Settled]] = {}
+        for one in settled:
+            alike.setdefault((one.operation, one.route, one.target), []).append(one)
+        for labels, together in alike.items():
+            self._of(labels).add(together)
+        tries = [attempt for one in settled for attempt in one.attempts]
+        for pair, count in Counter([(attempt.target, attempt.outcome) for attempt in tries]).items():
+            self._count(pair, count)
+        for rung, count in Counter([attempt.rung for attempt in tries if attempt.rung is not None]).items():
+            self._splices[rung] = self._splices.get(rung, 0) + count
 
-    def _of(self, operation: str, route: str, target: str) -> _Series:
-        labels = (operation, route, target)
+    def _of(self, labels: Labels) -> _Series:
         found = self._series.get(labels)
         if found is None:
             if len(self._series) >= MOST_SERIES:
-                labels = (operation, _OTHER, _OTHER)
+                labels = (labels[0], _OTHER, _OTHER)
             found = self._series.setdefault(labels, _Series())
         return found
 
-    def _count(self, target: str, outcome: str) -> None:
-        key = (target, outcome)
-        if key not in self._attempts and len(self._attempts) >= MOST_SERIES:
-            key = (_OTHER, outcome)
-        self._attempts[key] = self._attempts.get(key, 0) + 1
+    def _count(self, pair: tuple[str, str], count: int) -> None:
+        if pair not in self._attempts and len(self._attempts) >= MOST_SERIES:
+            pair = (_OTHER, pair[1])
+        self._attempts[pair] = self._attempts.get(pair, 0) + count
 
     def collect(self) -> Iterator[Metric]:
         """Everything counted, as the client library's families."""

@@ -57,8 +57,7 @@ class Passage:
     ) -> None:
         self._state, self._id, self._key, self._entry = state, request_id, key, entry
         self._call, self._size, self._started = call, size, started
-        now = asyncio.get_running_loop().time()
-        plan, fresh = planning.plan(state, entry, call, request_id, key, size, headers, now)
+        plan, fresh = planning.plan(state, entry, call, request_id, key, size, headers, state.loop.time())
         trial = state.trials.get(entry.account)
         self._part = None if trial is None else trial.begin(Asked(request_id, entry, key, call, size, headers))
         if self._part is not None:
@@ -74,7 +73,7 @@ class Passage:
         who = key.id if key else None
         state.active[request_id] = Active(
             request_id, call.operation.value, entry.name, who, call.stream, started, self._journey,
-            asyncio.current_task(),
+            asyncio.current_task(state.loop),
         )  # fmt: skip
 
     def _kept(self) -> bool:
@@ -125,7 +124,9 @@ class Passage:
     def _errand(self, tab: Tab, outlet: Outlet) -> Errand:
         state, entry, key = self._state, self._entry, self._key
         who = line(key, entry.priority, shared=entry.shared, keep=state.retention.retains(entry.account, key))
-        return Errand(self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, who)
+        return Errand(
+            self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, state.loop, who
+        )
 
     def _course(self) -> Course:
         entry, state = self._entry, self._state
@@ -135,7 +136,7 @@ class Passage:
             self._asks,
             state.health,
             around_filter=entry.around_filter,
-            clock=asyncio.get_running_loop().time,
+            clock=state.loop.time,
             draw=state.draw.random,
             fresh=self._fresh,
             most=entry.max_splices,
@@ -145,7 +146,7 @@ class Passage:
     def told(self) -> dict[str, str]:
         """The headers that tell of it, as far as it has come."""
         journey, started = self._journey, self._started
-        taken = asyncio.get_running_loop().time() - started
+        taken = self._state.loop.time() - started
         return {
             "x-request-id": self._id,
             "x-lumen-route": self._entry.name,
@@ -164,7 +165,7 @@ class Passage:
             cost = self._tab.cost
         settled = Settled(
             self._id, call.operation.value, self._entry.name, key.id if key else None, time.time(), self._started,
-            asyncio.get_running_loop().time(), outcome, call.stream, journey.attempts, cost,
+            state.loop.time(), outcome, call.stream, journey.attempts, cost,
         )  # fmt: skip
         settle(state, settled)
         account = self._entry.account

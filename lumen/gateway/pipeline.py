@@ -57,7 +57,7 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
     Raises:
         LumenError: nothing was sent yet; the caller answers with it.
     """
-    started = asyncio.get_running_loop().time()
+    started = state.loop.time()
     headers = request.headers
     key = authenticate(state.ring, headers.get("Authorization"), headers.get("x-api-key"), time.time())
     admit(state)

@@ -18,6 +18,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 from lumen.gateway import cors
 
 _JOIN_BELOW = 64 * 1024
+_line = ": ".join
 _dated: tuple[int, str] = (0, "")
 
 
@@ -72,15 +73,15 @@ class Out:
         values = "".join(headers.values())
         if not (values.isascii() and values.isprintable()):
             headers = {name: _safe(value) for name, value in headers.items()}
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = "\r\n".join((_date(), *map(_line, headers.items())))
         if length is not None:
-            lines = f"{lines}Content-Length: {length}\r\n"
+            lines = f"{lines}\r\nContent-Length: {length}"
         elif recent:
-            lines = f"{lines}Transfer-Encoding: chunked\r\n"
+            lines = f"{lines}\r\nTransfer-Encoding: chunked"
         if keep is not recent:
-            lines = f"{lines}Connection: {'keep-alive' if keep else 'close'}\r\n"
+            lines = f"{lines}\r\nConnection: {'keep-alive' if keep else 'close'}"
         start = b"HTTP/1.1 200 OK\r\n" if recent else b"HTTP/1.0 200 OK\r\n"
-        return start + fixed + self._lines + f"{lines}Date: {_date()}\r\n\r\n".encode("ascii")
+        return start + fixed + self._lines + f"{lines}\r\n\r\n".encode("ascii")
 
     def write(self, *parts: bytes) -> bool:
         """Send bytes without waiting. False: the client is behind.
@@ -136,8 +137,9 @@ def _safe(value: str) -> str:
 
 
 def _date() -> str:
+    """The header line that tells the time."""
     global _dated
     now = int(time.time())
     if now != _dated[0]:
-        _dated = now, formatdate(now, usegmt=True)
+        _dated = now, f"Date: {formatdate(now, usegmt=True)}"
     return _dated[1]

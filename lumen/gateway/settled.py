@@ -67,14 +67,20 @@ class Observer(Protocol):
     def add(self, settled: Settled) -> None: ...
 
 
+class Taker(Protocol):
+    """Told of many requests together, in the order in which they ended."""
+
+    def take(self, settled: Sequence[Settled]) -> None: ...
+
+
 class Later:
-    """Tells observers of many requests together, at most 0.1 s late: work done in a row is done faster.
+    """Tells takers of many requests together, at most 0.1 s late: work done in a row is done faster.
 
     Whoever reads what they know calls `flush` before.
     """
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
+    def __init__(self, takers: Sequence[Taker]) -> None:
+        self._takers = takers
         self._held: list[Settled] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -91,6 +97,5 @@ class Later:
             self._timer.cancel()
             self._timer = None
         held, self._held = self._held, []
-        for observer in self._observers:
-            for settled in held:
-                observer.add(settled)
+        for taker in self._takers if held else ():
+            taker.take(held)

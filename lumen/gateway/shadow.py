@@ -184,7 +184,8 @@ class Dark:
 
         Returns `None` where it could not be asked: it is out, or the route's budget does not reach.
         """
-        loop, state = asyncio.get_running_loop(), self._state
+        state = self._state
+        loop = state.loop
         call = bounded(call, MOST_OUTPUT)
         journey, ear = Journey(Trace(call.answers)), _Ear()
         course = Course(
@@ -197,7 +198,7 @@ class Dark:
             tab = state.billing.open(request_id, None, entry.account, call, size, [target.offer])
             tab.operation = kind
             async with asyncio.timeout(_LONGEST):
-                await run(Errand(request_id, call, entry, size, state.health, tab, journey, ear), course)
+                await run(Errand(request_id, call, entry, size, state.health, tab, journey, ear, loop), course)
             outcome = "ok"
         except LumenError as error:
             outcome = error.code or error.type

@@ -85,8 +85,11 @@ class State:
     # Where this gateway took over from another: set once that one has closed the ledger. `None`: it has.
     released: asyncio.Event | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    # The one that everything runs on, and what plans are made from.
+    loop: asyncio.AbstractEventLoop = field(init=False)
     planner: Planner = field(init=False)
 
     def __post_init__(self) -> None:
-        self.planner = Planner(self.health, asyncio.get_running_loop().time)
+        self.loop = asyncio.get_running_loop()
+        self.planner = Planner(self.health, self.loop.time)
         self.observers = (self.planner, *self.observers)

@@ -47,8 +47,7 @@ class Offer:
     most_micros: int = 900_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, gc=False):
     """What a request asks for, before any target is chosen.
 
     `input_bound`: see `meter.input_bound`, without a target's window. `max_tokens`: as the client gave it.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from lumen.core.errors import BrokenError, MalformedError, UpstreamError
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
@@ -19,7 +19,6 @@ from lumen.wire.refusals import error_object, in_answer, refused, strings
 from lumen.wire.requests import (
     LOCAL_ONLY,
     ChatRequest,
-    CompletionRequest,
     ContinuedChat,
     Plain,
     StreamOptions,
@@ -52,15 +51,12 @@ class OpenAI:
         self.local = can.local
 
     def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
-        request = copy.copy(call.request)
-        request.model = model
+        given = call.request
+        # A copy in every case; only local engines understand some of the fields.
+        request = replace(given, model=model, **({} if self.local else _not_passed_on(type(given))))
         if not isinstance(request, Plain):
-            if not self.local:
-                going_on = isinstance(request, ContinuedChat) and request.continue_final_message
-                for name in _local_fields(type(request)):
-                    setattr(request, name, None)
-                if isinstance(request, ContinuedChat):
-                    request.continue_final_message = going_on or None
+            if isinstance(request, ContinuedChat) and isinstance(given, ContinuedChat) and not self.local:
+                request.continue_final_message = given.continue_final_message or None
             if isinstance(request, ChatRequest):
                 self._name_limit(request)
                 request.messages = accepted(
@@ -95,9 +91,9 @@ class OpenAI:
 
 
 @cache
-def _local_fields(kind: type[ChatRequest | CompletionRequest]) -> tuple[str, ...]:
-    """The fields that only local engines understand, of one kind of request."""
-    return tuple(name for name in LOCAL_ONLY if name in kind.__struct_fields__)
+def _not_passed_on(kind: type[msgspec.Struct]) -> dict[str, None]:
+    """The fields that only local engines understand, of one kind of request, without a value."""
+    return dict.fromkeys(name for name in LOCAL_ONLY if name in kind.__struct_fields__)
 
 
 class OpenAIStream(StreamDecoder):

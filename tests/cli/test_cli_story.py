@@ -4,10 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import pytest
-
-from lumen.gateway import access, live
-from lumen.gateway.access import FIELDS, AccessLog
+from lumen.gateway.access import AccessLog
 from lumen.gateway.attempt import Record
 from lumen.gateway.settled import Settled
 from lumen.ledger.rows import AttemptRow
@@ -40,7 +37,7 @@ def written(home: Paths, *, pretty: bool) -> None:
             ledger.settle(tries(), None)
         lines: list[str] = []
         log = AccessLog(lines.append, pretty=pretty)
-        log.add(settled())
+        log.take([settled()])
         log.flush()
         home.gateway_log.write_text("12:00:00 listening\n" + "".join(lines) + '{"event":"request","id":"req_other"}\n')
 
@@ -75,16 +72,25 @@ def test_what_is_unknown_or_no_id_is_one_clear_line(lumen: Callable[..., Ran], h
     assert "no id" in lumen("logs", "--request", "../../etc").err
 
 
-def test_a_line_holds_what_is_listed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+class Wider(Settled):
+    """What becomes known of a request besides."""
+
+    prompt: str = "CANARY"
+
+
+def test_a_line_holds_what_is_listed_and_nothing_else() -> None:
     lines: list[str] = []
-    told = {**live.request(settled()), "prompt": "CANARY", "headers": {"x": "CANARY"}}
-    monkeypatch.setattr(access, "request", lambda one: told)
+    known = settled()
+    wider = Wider(**{name: getattr(known, name) for name in Settled.__struct_fields__})
     for pretty in (False, True):
-        asyncio.run(_one(AccessLog(lines.append, pretty=pretty)))
-    assert set(json.loads(lines[0])) == {"time", "event", *FIELDS}
+        asyncio.run(_one(AccessLog(lines.append, pretty=pretty), wider))
+    assert set(json.loads(lines[0])) == {
+        "time", "event", "id", "op", "route", "target", "key", "outcome", "stream", "attempts", "splices",
+        "prompt_tokens", "completion_tokens", "ttft_ms", "ms", "cost", "reason",
+    }  # fmt: skip
     assert "CANARY" not in "".join(lines) and len(lines) == 2
 
 
-async def _one(log: AccessLog) -> None:
-    log.add(settled())
+async def _one(log: AccessLog, over: Settled) -> None:
+    log.take([over])
     log.flush()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,17 @@ def test_every_observation_is_counted_where_it_belongs(values: list[float]) -> N
     assert histogram.sum == sum(values)
     for bound, count in histogram.cumulative():
         assert count == sum(value <= bound for value in values)
+
+
+@given(st.lists(st.floats(0, 3) | st.sampled_from(BOUNDS)), st.lists(st.floats(0, 3)))
+def test_many_at_once_count_like_one_by_one(values: list[float], more: list[float]) -> None:
+    apart, together = Histogram(BOUNDS), Histogram(BOUNDS)
+    for value in values + more:
+        apart.add(value)
+    together.extend(values)
+    together.extend(more)
+    assert together.counts == apart.counts
+    assert together.sum == pytest.approx(apart.sum)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1), st.floats(0, 1))

@@ -36,6 +36,7 @@ from lumen.providers.base import Capabilities, Dialect, module
 from lumen.tiny import MODEL
 from lumen.workers.supervisor import Prompt, Supervisor, Timing
 from tests.e2e.cuts import ASKED, JSON, Answer, Figures
+from tests.gateway.told import AtOnce
 
 TOKENS = 200
 CAN = Capabilities(local=True, token_ids=True, prefill="continue")
@@ -240,7 +241,7 @@ async def box(
         table=Table(config, Origins(origins, {}), 1),
         ring=None,
         readiness=Ready(),
-        observers=(AccessLog(lambda line: None, pretty=False),),
+        observers=(AtOnce(AccessLog(lambda line: None, pretty=False)),),
         draw=random.Random(1),
         health=health,
         billing=billing,

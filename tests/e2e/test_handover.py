@@ -141,7 +141,7 @@ def test_the_old_one_killed_while_it_hands_over_costs_its_own_streams_and_nothin
     box = place.box
     pid, url = box.status()["pid"], box.url
     stream = box.client().chat.completions.create(
-        model="paid/slow-500-50", messages=[{"role": "user", "content": "x"}], stream=True
+        model="paid/slow-4000-50", messages=[{"role": "user", "content": "x"}], stream=True
     )
     next(iter(stream))
     restart = subprocess.Popen([sys.executable, "-m", "lumen_cli", "restart"], env=box.env, stdout=subprocess.DEVNULL)

@@ -27,6 +27,7 @@ from lumen.gateway.upstream import Remote
 from lumen.keys import KeyRing, mint
 from lumen.providers.base import Capabilities, Dialect, module
 from tests.emulator.server import Emulator
+from tests.gateway.told import AtOnce
 
 TIMEOUTS = Timeouts(connect=2.0, headers=1.0, first_token=1.0, gap=1.0, total=20.0)
 
@@ -114,7 +115,7 @@ async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> Async
         table=Table(config, Origins({}, {"fake": Origin(remote, fake)}), 1),
         ring=KeyRing([key]),
         readiness=AllReady(),
-        observers=(log,),
+        observers=(AtOnce(log),),
         draw=random.Random(1),
         health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
         billing=billing,

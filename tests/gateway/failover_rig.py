@@ -32,6 +32,7 @@ from tests.emulator.half_open import HalfOpen
 from tests.emulator.server import Emulator
 from tests.gateway.conftest import AllReady, Up
 from tests.gateway.failover_cells import Cell, Seen, able, judge, sound
+from tests.gateway.told import AtOnce
 
 PRICE = Price(input=100_000, output=1_000_000)
 # How each dialect goes on with an assistant message, and where the emulator speaks it.
@@ -84,7 +85,7 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
         table=Table(config, origins, 1),
         ring=KeyRing([key]),
         readiness=AllReady(),
-        observers=(log,),
+        observers=(AtOnce(log),),
         draw=random.Random(1),
         health=health,
         billing=billing,

@@ -16,6 +16,7 @@ from lumen.gateway.live import Live
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import KeyRing, Limits
 from tests.gateway.conftest import Up, fake
+from tests.gateway.told import AtOnce
 from tests.ledger.ledgers import consistent, written
 
 pytestmark = pytest.mark.anyio
@@ -169,7 +170,7 @@ async def test_an_unset_limit_is_clamped_on_the_way_upstream(up: Up) -> None:
 async def test_who_watches_is_told_the_cost(up: Up) -> None:
     limited(up)
     live = Live()
-    up.state.observers = (live,)
+    up.state.observers = (AtOnce(live),)
     await up.post("/v1/chat/completions", body())
     assert live.since(0, 9)[1][0]["cost"] == COST
     assert live.routes(asyncio.get_running_loop().time())["paid"]["cost"] == COST

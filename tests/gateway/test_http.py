@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from unittest.mock import Mock
 
+import aiohttp
 import pytest
-from aiohttp.web import BaseRequest, StreamResponse
+from aiohttp.web import BaseRequest, Response, ServerRunner, StreamResponse, TCPSite
 
 from lumen.gateway import app
-from lumen.gateway.http import Ingress
+from lumen.gateway.http import Connection, Ingress
 from lumen.keys import KeyRing
 from tests.gateway.conftest import Up
 
@@ -163,6 +166,46 @@ async def test_a_revoked_key_is_401(up: Up) -> None:
 
 async def test_other_sdks_send_x_api_key(up: Up) -> None:
     assert (await up.post("/v1/chat/completions", HI, headers={"x-api-key": up.secret}))[0] == 200
+
+
+async def test_a_large_body_is_read_at_the_readers_pace_and_the_next_request_works(anyio_backend: str) -> None:
+    """What is read lets the socket be read on only where it was paused, which a small body never makes it."""
+    body = bytes(range(256)) * 16 * 1024
+    paused, resumed = asyncio.Event(), Mock()
+
+    async def slow(request: BaseRequest) -> StreamResponse:
+        read, size = sha256(), 0
+        if request.content_length == len(body):
+            await paused.wait()
+        while data := await request.content.readany():
+            read.update(data)
+            size += len(data)
+        return Response(text=f"{size} {read.hexdigest()}")
+
+    class Watched(Connection):
+        def pause_reading(self) -> None:
+            paused.set()
+            super().pause_reading()
+
+        def _resume_transport_reading(self) -> None:
+            resumed()
+            super()._resume_transport_reading()
+
+    class Watching(Ingress):
+        def __call__(self) -> Connection:
+            return Watched(self, loop=self._loop, **self._options)
+
+    runner = ServerRunner(Watching(slow, header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    await runner.setup()
+    await TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session, asyncio.timeout(30):
+        for sent in (b"small", body, b"small again"):
+            async with session.post("/", data=io.BytesIO(sent)) as answer:
+                assert await answer.text() == f"{len(sent)} {sha256(sent).hexdigest()}"
+            if sent == b"small":
+                assert not resumed.called
+    await runner.cleanup()
+    assert resumed.called
 
 
 async def test_too_large_is_413_declared_or_not(up: Up) -> None:

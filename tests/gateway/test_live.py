@@ -21,19 +21,19 @@ def settled(number: int, *, ended: float = 100.0, route: str = "r", outcome: str
 def test_only_what_is_new_is_told_and_what_is_left_out_is_counted() -> None:
     live = Live()
     for i in range(10):
-        live.add(settled(i))
+        live.take([settled(i)])
     left_out, rows = live.since(0, 4)
     assert (left_out, [row["id"] for row in rows]) == (6, ["req_6", "req_7", "req_8", "req_9"])
     number = rows[-1]["n"]
     assert live.since(number, 4) == (0, [])
-    live.add(settled(10))
+    live.take([settled(10)])
     assert [row["id"] for row in live.since(number, 4)[1]] == ["req_10"]
 
 
 def test_memory_is_bounded() -> None:
     live = Live()
     for i in range(3 * KEPT):
-        live.add(settled(i, route=f"route{i}"))
+        live.take([settled(i, route=f"route{i}")])
     assert live.find("req_0") is None
     assert live.find(f"req_{3 * KEPT - 1}") is not None
     assert len(live.routes(100.0)) <= 201
@@ -42,7 +42,7 @@ def test_memory_is_bounded() -> None:
 def test_figures_look_back_one_window() -> None:
     live = Live()
     for i in range(60):
-        live.add(settled(i, ended=40.0 + i, ttft=0.001 * (i + 1), outcome="ok" if i % 2 else "upstream_timeout"))
+        live.take([settled(i, ended=40.0 + i, ttft=0.001 * (i + 1), outcome="ok" if i % 2 else "upstream_timeout")])
     figures = live.routes(100.0)["r"]
     assert figures["rps"] == pytest.approx(60 / WINDOW)
     assert figures["tps"] == pytest.approx(60 * 20 / WINDOW)
@@ -56,19 +56,19 @@ def test_figures_look_back_one_window() -> None:
 def test_figures_of_many_requests_are_made_once_a_second_those_of_few_at_once() -> None:
     live = Live()
     for i in range(10):
-        live.add(settled(i, route="quiet"))
+        live.take([settled(i, route="quiet")])
         assert live.routes(100.0)["quiet"]["requests"] == i + 1
     for i in range(300):
-        live.add(settled(i, route="busy"))
+        live.take([settled(i, route="busy")])
     assert live.routes(100.0)["busy"]["requests"] == 300
-    live.add(settled(300, route="busy"))
+    live.take([settled(300, route="busy")])
     assert live.routes(100.5)["busy"]["requests"] == 300
     assert live.routes(101.0)["busy"]["requests"] == 301
 
 
 def test_a_request_can_be_looked_up_with_all_its_tries() -> None:
     live = Live()
-    live.add(settled(1))
+    live.take([settled(1)])
     found = live.find("req_1")
     assert found is not None
     assert [(t["target"], t["outcome"], t["rung"], t["ended_ms"]) for t in found["tries"]] == [

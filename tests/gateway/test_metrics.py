@@ -36,7 +36,7 @@ def samples(*collectors: Collector) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_requests_tokens_times_and_money_are_counted() -> None:
     metrics = Metrics()
     for outcome in ("ok", "ok", "upstream_timeout"):
-        metrics.add(settled(outcome=outcome))
+        metrics.take([settled(outcome=outcome)])
     found = samples(metrics)
     # As the conventions for generative AI have them: operation, provider, model asked for, model that answered.
     labels = ("chat", "lumen", "r", "t")
@@ -56,7 +56,7 @@ def test_requests_tokens_times_and_money_are_counted() -> None:
 
 def test_every_try_and_every_seam_counts() -> None:
     metrics = Metrics()
-    metrics.add(settled(rung="prefill"))
+    metrics.take([settled(rung="prefill")])
     found = samples(metrics)
     assert found["lumen_attempts_total", ("upstream_timeout", "dead")] == 1
     assert found["lumen_attempts_total", ("ok", "t")] == 1
@@ -66,7 +66,7 @@ def test_every_try_and_every_seam_counts() -> None:
 def test_the_number_of_series_is_bounded() -> None:
     metrics = Metrics()
     for i in range(3 * MOST_SERIES):
-        metrics.add(settled(route=f"r{i}", target=f"t{i}"))
+        metrics.take([settled(route=f"r{i}", target=f"t{i}")])
     found = samples(metrics)
     requests = {labels: value for (name, labels), value in found.items() if name == "lumen_requests_total"}
     assert sum(requests.values()) == 3 * MOST_SERIES
@@ -76,7 +76,7 @@ def test_the_number_of_series_is_bounded() -> None:
 
 def test_a_target_is_its_provider_and_its_model_and_who_left_made_no_error() -> None:
     metrics = Metrics()
-    metrics.add(settled(target="openrouter/meta/llama", outcome="cancelled"))
+    metrics.take([settled(target="openrouter/meta/llama", outcome="cancelled")])
     labels = ("chat", "openrouter", "r", "meta/llama")
     found = samples(metrics)
     assert found["lumen_requests_total", (*labels, "cancelled")] == 1
@@ -102,3 +102,27 @@ def test_gauges_are_told_and_the_process_tells_of_itself() -> None:
     found = samples(gauges)
     assert found["lumen_target_up", ("t",)] == 1.0
     assert found["process_resident_memory_bytes", ()] > 0
+
+
+def test_many_together_count_like_one_by_one() -> None:
+    many = [
+        settled(outcome=("ok", "ok", "upstream_timeout")[i % 3], rung="prefill" if i % 5 else None) for i in range(97)
+    ]
+    for i, one in enumerate(many):
+        one.stream = i % 4 > 0
+        one.ended += i / 7
+    apart, together = Metrics(), Metrics()
+    for one in many:
+        apart.take([one])
+    together.take(many)
+    first, second = samples(apart), samples(together)
+    assert first.keys() == second.keys() and len(first) > 50
+    assert first == pytest.approx(second)
+
+
+def test_of_a_whole_answer_nobody_knows_how_fast_its_tokens_came() -> None:
+    metrics = Metrics()
+    one = settled()
+    one.stream = False
+    metrics.take([one])
+    assert not [name for name, _ in samples(metrics) if "per_output_token" in name]

@@ -39,6 +39,7 @@ from lumen.wire.call import chat_call
 from lumen.wire.parse import parse_chat
 from tests.emulator.server import Emulator
 from tests.gateway.conftest import TIMEOUTS, AllReady
+from tests.gateway.told import AtOnce
 
 pytestmark = pytest.mark.anyio
 PRICES = {"words-3": Price(100_000, 400_000), "words-5": Price(2_500_000, 10_000_000, 250_000)}
@@ -113,7 +114,7 @@ async def box(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Box]:
         table=Table(config, Origins({}, origins), 1, own),
         ring=None,
         readiness=AllReady(),
-        observers=(live,),
+        observers=(AtOnce(live),),
         draw=random.Random(1),
         health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
         billing=billing,

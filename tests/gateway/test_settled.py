@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,8 +16,8 @@ class Seen:
     def __init__(self, order: list[tuple[str, str]], name: str) -> None:
         self._order, self._name = order, name
 
-    def add(self, settled: Settled) -> None:
-        self._order.append((self._name, settled.id))
+    def take(self, settled: Sequence[Settled]) -> None:
+        self._order += [(self._name, one.id) for one in settled]
 
 
 def over(name: str) -> Settled:

@@ -58,7 +58,7 @@ def test_the_parts_are_counted_and_a_wake_only_where_there_was_one() -> None:
     metrics = Metrics()
     for woke in (0.0, 0.0, 2.0):
         attempts = [record(1.01 + woke, 1.02 + woke, 1.05 + woke, woke=woke)]
-        metrics.add(Settled("r", "chat/completions", "route", None, 0.0, 1.0, 9.0, "ok", True, attempts))
+        metrics.take([Settled("r", "chat/completions", "route", None, 0.0, 1.0, 9.0, "ok", True, attempts)])
     text = exposition(Snapshot(metrics)).decode()
     counts = dict(re.findall(r'first_token_part_seconds_count\{.*part="(\w+)".*\} ([\d.]+)', text))
     assert {part: float(count) for part, count in counts.items()} == {"gateway": 3, "wake": 1, "queue": 3, "prefill": 3}
