@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from lumen_cli.main import main
 
 from lumen.paths import Paths, paths
 from tests.cli.harness import Fake, Ran
+from tests.cli.vendor_server import KEY, Vendor, serving
 
 
 @pytest.fixture
@@ -62,3 +65,28 @@ def fake(home: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for process in made.running:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No keyring of this machine's user, no keys in the environment, nobody at the keyboard."""
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    for name in ("GROQ_API_KEY", "OPENAI_API_KEY", "ACME_KEY", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What comes in on standard input."""
+    return lambda text: monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+
+@pytest.fixture
+def acme(lumen: Callable[..., Ran], typed: Callable[[str], None]) -> Iterator[Vendor]:
+    """A vendor that runs and is configured as `acme`, with the right key."""
+    with serving(Vendor()) as vendor:
+        typed(KEY)
+        ran = lumen("provider", "add", "acme", "--base-url", vendor.url, "--key", "env:ACME_KEY")
+        assert ran.code == 0
+        yield vendor

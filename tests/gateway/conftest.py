@@ -27,6 +27,7 @@ from lumen.gateway.upstream import Remote
 from lumen.keys import KeyRing, mint
 from lumen.providers.base import Capabilities, Dialect, module
 from tests.emulator.server import Emulator
+from tests.gateway.healths import Clock, made
 from tests.gateway.told import AtOnce
 
 TIMEOUTS = Timeouts(connect=2.0, headers=1.0, first_token=1.0, gap=1.0, total=20.0)
@@ -131,3 +132,13 @@ async def up(server_config: Server, anyio_backend: str, tmp_path: Path) -> Async
     remote.close()
     await billing.stop()
     await provider.cleanup()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return made(clock)
