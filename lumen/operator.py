@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -13,6 +12,7 @@ import psutil
 
 import lumen
 from lumen.clerk import Clerk
+from lumen.config.differences import differences
 from lumen.core.errors import RequestError
 from lumen.gateway import overview, planning
 from lumen.service import Service, say
@@ -174,10 +174,9 @@ class Operator:
     async def reload(self) -> dict[str, Any]:
         service = self._service
         config = service.read_config()
-        before = asdict(service.served.config)
+        before = service.served.config
         await service.apply(config)
-        after = asdict(service.served.config)
-        changed = [name for name in after if after[name] != before[name]]
+        changed = differences(before, service.served.config)
         say("configuration reloaded" + (f": {', '.join(changed)}" if changed else ""))
         return {"changed": changed}
 

@@ -1,4 +1,7 @@
-"""What commands change is written to the audit log. (What is asked of a running gateway, that writes itself.)"""
+"""What commands change, and whose words or keys they show, is written to the audit log.
+
+What is asked of a running gateway, that writes down itself.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from lumen.paths import paths as find_paths
 
 
 def changed(action: str, subject: str, **details: Any) -> None:
-    """Note a change that was made: `action` such as `route.set`, on `subject`. No secret may be among `details`.
+    """Note a change or a look: `action` such as `route.set`, on `subject`. No secret may be among `details`.
 
     Raises:
         CliError: it was made, and could not be noted.

@@ -93,7 +93,8 @@ class Call:
     """One admin call: the least `role` that may make it, and what it does.
 
     `fields` of the body are the arguments of `do`; with `prefix`, the rest of the path is its only one. What is not
-    read alone is written to the audit log; `reads`: it only reads, although it takes a body.
+    read alone is written to the audit log, with what its answer says under `tells`; `reads`: it only reads, although it
+    takes a body.
     """
 
     method: str
@@ -104,14 +105,24 @@ class Call:
     status: int = 200
     prefix: bool = False
     reads: bool = False
+    tells: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.path.removeprefix("/admin/").rstrip("/")
 
+    @property
+    def changes(self) -> bool:
+        return self.method != "GET" and not self.reads
+
+    @property
+    def shows(self) -> bool:
+        """Whether what is read there may be words of others, so that who looked is written down."""
+        return self.method == "GET" and self.role != "viewer"
+
 
 class Refusals:
-    """Which refusals are news: one that comes again and again must not fill the audit log.
+    """Which refusals and looks are news: one that comes again and again must not fill the audit log.
 
     Args:
         clock: seconds that never go back.
@@ -164,7 +175,7 @@ CALLS: tuple[Call, ...] = (
     Call("POST", "/admin/restart", "operator", lambda operator, model: operator.restart(model), ("model",), 202),
     Call("POST", "/admin/sleep", "operator", lambda operator, model: operator.sleep(model), ("model",), 202),
     Call("POST", "/admin/wake", "operator", lambda operator, model: operator.wake(model), ("model",), 202),
-    Call("POST", "/admin/reload", "admin", lambda operator: operator.reload()),
+    Call("POST", "/admin/reload", "admin", lambda operator: operator.reload(), tells=("changed",)),
     Call("POST", "/admin/stop", "admin", lambda operator: operator.stop(), (), 202),
     *(Call(*row) for row in rollouts.CALLS),
     *(Call(*row) for row in books.CALLS),
@@ -210,8 +221,11 @@ async def serve(operator: Operator, request: BaseRequest, admit: Admit, refusals
     given = await _named(request, *call.fields) if call.fields else rest
     done = call.do(operator, *given)
     answer = await done if isawaitable(done) else done
-    if call.method != "GET" and not call.reads:
-        await operator.note(f"gateway.{call.name}", *given, **_who(caller))
+    if call.changes:
+        told = {name: ", ".join(answer[name]) for name in call.tells}
+        await operator.note(f"gateway.{call.name}", *given, **told, **_who(caller))
+    elif call.shows and refusals.news(caller.name, " ".join((call.path, *rest))):
+        await operator.note("gateway.looked", call.name, *rest, **_who(caller))
     return _json(answer, call.status)
 
 

@@ -26,6 +26,13 @@ def test_changes_are_on_record_and_secrets_are_not(lumen: Run) -> None:
     assert (checked.code, "4 entries" in checked.out) == (0, True)
 
 
+def test_who_looks_at_the_keys_is_on_record(lumen: Run) -> None:
+    lumen("key", "add", "ann")
+    assert "ann" in lumen("key", "ls").out
+    (entry,) = lumen("audit", "ls", "--action", "key.ls", "--json").json
+    assert entry["who"] and "ann" not in json.dumps(entry["details"])
+
+
 def test_a_record_that_was_changed_is_found(lumen: Run, home: Paths) -> None:
     lumen("key", "add", "ann")
     lumen("key", "revoke", "ann")

@@ -53,9 +53,12 @@ class Asked:
         return {"number": number + 1}
 
     def __getattr__(self, name: str) -> Any:
+        if name == "learning":
+            return self
+
         def do(*given: str) -> dict[str, Any]:
             self.done.append((name, *given))
-            return {"did": name}
+            return {"did": name, "changed": ["routes.fast", "server"]}
 
         return do
 
@@ -130,6 +133,10 @@ async def test_a_call_is_done_for_its_role(door: Door, call: admin.Call, role: R
         assert (status, len(door.operator.done)) == (call.status, 1)
         changed = call.method != "GET" and not call.reads
         told: list[Any] = [(f"gateway.{call.name}", ("x",) * len(call.fields), "ann", {})] if changed else []
+        if call.name == "reload":
+            told = [("gateway.reload", (), "ann", {"changed": "routes.fast, server"})]
+        elif call.name in GUARDED:
+            told = [("gateway.looked", (call.name, "req_1"), "ann", {})]
         assert door.operator.noted == told
     else:
         assert (status, door.operator.done) == (403, [])
@@ -166,6 +173,19 @@ async def test_a_refusal_that_comes_again_is_written_once_a_minute(door: Door) -
     many = admin.Refusals(lambda: now[0])
     assert all(many.news(f"caller {number}", "x") for number in range(5000))
     assert len(many._told) <= 1024
+
+
+async def test_who_looks_at_what_others_said_is_on_record_once_a_minute(door: Door) -> None:
+    now = [0.0]
+    door.refusals = admin.Refusals(lambda: now[0])
+    door.caller = admin.Caller("ann", "admin", "192.0.2.1")
+    for second in range(61):
+        now[0] = float(second)
+        for path in ("logs/m/0", "shadow/fast", "status"):
+            await door.ask("GET", f"/admin/{path}")
+    who = ("ann", {"address": "192.0.2.1"})
+    looks = [("gateway.looked", ("logs", "m/0"), *who), ("gateway.looked", ("shadow", "fast"), *who)]
+    assert door.operator.noted == looks * 2
 
 
 async def test_who_is_not_let_in_is_not_told_which_calls_there_are(door: Door) -> None:
