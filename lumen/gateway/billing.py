@@ -41,10 +41,10 @@ _SET_BACK = "the machine's clock was set back"
 
 @dataclass(slots=True)
 class _Route:
-    """What money knows of a route."""
+    """What money knows of a route. `ceiling`: the lowest there is for a token, of the route and of the box."""
 
     account: Account | None
-    max_cost: int | None = None
+    ceiling: int | None = None
     most: int | None = None
     lengths: Lengths = field(default_factory=Lengths)
 
@@ -53,7 +53,8 @@ class Billing:
     """Everything about money that requests and operators ask of the running gateway. The event loop's own.
 
     Args:
-        path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not.
+        path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not, which
+            is also there as `ticks`.
         told: called with a reason when what costs money is refused, because the ledger fails or the clock was set
             back, and with `None` when that is over.
     """
@@ -68,7 +69,7 @@ class Billing:
     ) -> None:
         self._path = path
         self._wall = wall
-        self._mono = mono
+        self._mono = self.ticks = mono
         self._told = told
         self._trouble: str | None = None
         self._ledger: Ledger | Lent = Ledger(path, told=self._tell)
@@ -157,7 +158,7 @@ class Billing:
         """Put limits in force; what was spent and held stays, so a limit counts what came before it."""
         self._ledger.retain(config.ledger.keep_days)
         box = config.server.budget
-        self._box.max_cost = box.max_cost
+        self._box.ceiling = box.max_cost
         self._account(BOX).caps = _caps(box)
         routes: dict[str, _Route] = {}
         # Local models are routes of their own; a limit set on one later must find what was spent before.
@@ -167,7 +168,8 @@ class Billing:
             account = self._account(Scope("route", name))
             account.caps = _caps(own)
             most = declared.max_output if declared is not None else None
-            routes[name] = _Route(account, own.max_cost, most, self._lengths(name))
+            ceilings = [c for c in (own.max_cost, box.max_cost) if c is not None]
+            routes[name] = _Route(account, min(ceilings, default=None), most, self._lengths(name))
         for name in self._routes.keys() - routes.keys():
             self._account(Scope("route", name)).caps = Caps()
         self._routes = routes
@@ -198,15 +200,16 @@ class Billing:
         known = self._routes.get(route) or self._box
         accounts = self._bound(key, known)
         need = needed(call, body)
-        usable = self._within(known, route, accounts, offers)
+        limited = any([account.limited for account in accounts])
+        usable = self._within(known, route, limited, offers)
         if spare:
-            usable = [*usable, *self._affordable(known, accounts, spare)]
+            usable = [*usable, *self._affordable(known, limited, spare)]
         likely = need.max_tokens or known.lengths.bound()
         expected = estimate_input(need.input_bytes) + likely * need.answers
         gate = self._enter(key, expected) if key is not None else None
         tab = Tab(
             self, request_id, key=key.id if key is not None else "", route=route, call=call, need=need, offers=usable,
-            accounts=accounts, lengths=known.lengths, most=known.most, expected=expected, gate=gate,
+            accounts=accounts, limited=limited, lengths=known.lengths, most=known.most, expected=expected, gate=gate,
         )  # fmt: skip
         return tab
 
@@ -222,22 +225,15 @@ class Billing:
             own = self._keys[key.id] = self._account(Scope("key", key.id))
         return (own, *counted)
 
-    def _ceilings(self, route: _Route) -> list[int]:
-        return [c for c in (route.max_cost, self._box.max_cost) if c is not None]
-
-    def _affordable(self, route: _Route, accounts: tuple[Account, ...], offers: Sequence[Offer]) -> Sequence[Offer]:
+    def _affordable(self, route: _Route, limited: bool, offers: Sequence[Offer]) -> Sequence[Offer]:
         """The targets within the price ceilings; where money is limited, those whose price is known."""
-        if ceilings := self._ceilings(route):
-            return [offer for offer in offers if meets(offer.price, min(ceilings))]
-        if any([account.limited for account in accounts]):
-            return [offer for offer in offers if offer.price is not None]
-        return list(offers)
+        if (ceiling := route.ceiling) is not None:
+            return [offer for offer in offers if meets(offer.price, ceiling)]
+        return [offer for offer in offers if offer.price is not None] if limited else offers
 
-    def _within(
-        self, route: _Route, name: str, accounts: tuple[Account, ...], offers: Sequence[Offer]
-    ) -> Sequence[Offer]:
+    def _within(self, route: _Route, name: str, limited: bool, offers: Sequence[Offer]) -> Sequence[Offer]:
         """The same, where there must be one."""
-        usable = self._affordable(route, accounts, offers)
+        usable = self._affordable(route, limited, offers)
         if usable or not offers:
             return usable
         prices = [offer.price for offer in offers if offer.price is not None]
@@ -245,7 +241,7 @@ class Billing:
             raise unsatisfiable(
                 f"Money is limited here and no target of '{name}' has a known price; give its model a price."
             )
-        ceiling, cheapest = min(self._ceilings(route)), min(ceiling_needed(price) for price in prices)
+        ceiling, cheapest = route.ceiling or 0, min(ceiling_needed(price) for price in prices)
         raise unsatisfiable(
             f"No target of '{name}' costs at most {format_rate(ceiling)}; the cheapest needs a limit of "
             f"{format_rate(cheapest)}."

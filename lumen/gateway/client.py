@@ -13,6 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -267,7 +268,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > _MAX_HEADERS:
             raise BadAnswer
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self.headers[_lowered(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -292,6 +293,11 @@ class Connection(asyncio.Protocol):
             self.headers.clear()
             return
         self._complete = True
+
+
+@lru_cache(maxsize=512)
+def _lowered(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 @dataclass(frozen=True, slots=True)

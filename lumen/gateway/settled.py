@@ -20,6 +20,7 @@ class Settled(Struct, gc=False):
     """One request. Times are seconds: `at` of the wall clock, `started` and `ended` of the event loop's.
 
     `outcome`: ok, cancelled, or the code of the error. `cost`: pico-dollars. `key`: the id of the key, never the key.
+    What stands behind `cost` is taken from the attempts.
     """
 
     id: str
@@ -34,22 +35,17 @@ class Settled(Struct, gc=False):
     attempts: list[Record]
     cost: int = 0
 
-    @property
-    def target(self) -> str:
-        """The target that answered last."""
-        return self.attempts[-1].target if self.attempts else ""
+    # Of the attempts: the target that answered last, what it counted, and seconds to the first part of the answer.
+    target: str = ""
+    usage: Usage | None = None
+    first_token: float | None = None
 
-    @property
-    def usage(self) -> Usage | None:
-        return self.attempts[-1].usage if self.attempts else None
-
-    @property
-    def first_token(self) -> float | None:
-        """Seconds from the request to the first part of the answer."""
+    def __post_init__(self) -> None:
         for attempt in self.attempts:
-            if attempt.first_token is not None:
-                return attempt.first_token - self.started
-        return None
+            if self.first_token is None and attempt.first_token is not None:
+                self.first_token = attempt.first_token - self.started
+        if self.attempts:
+            self.target, self.usage = attempt.target, attempt.usage
 
     @property
     def seconds(self) -> float:

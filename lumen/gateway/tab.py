@@ -224,7 +224,7 @@ class Tab:
     """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
 
     __slots__ = ("_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
-                 "_reservation", "booked", "call", "closed", "cost", "held", "key", "lines", "need", "offers",
+                 "_reservation", "_ticks", "booked", "call", "closed", "cost", "held", "key", "lines", "need", "offers",
                  "operation", "request_id", "route")  # fmt: skip
 
     def __init__(
@@ -238,6 +238,7 @@ class Tab:
         need: Need,
         offers: Sequence[Offer],
         accounts: tuple[Account, ...],
+        limited: bool,
         lengths: Lengths,
         most: int | None,
         expected: int,
@@ -248,11 +249,12 @@ class Tab:
         self.call, self.need, self.operation = call, need, call.operation.value
         # The targets within every price ceiling, in the plan's order.
         self.offers = tuple(offers)
-        self._limited = any([account.limited for account in accounts])
+        self._limited = limited
         self._lengths, self._most = lengths, most
         # The key's gate, where it has one, and the tokens it was charged on entry.
         self._gate, self._expected = gate, expected
-        self.booked, self._opened = billing.now(), billing.mono()
+        self._ticks = billing.ticks
+        self.booked, self._opened = billing.now(), self._ticks() // 1000
         # Bound now, so that what it will cost is counted in the windows it was admitted in.
         self._reservation = budget.bind(accounts, self.booked // 1_000_000)
         self.lines: list[Line] = []
@@ -262,7 +264,7 @@ class Tab:
 
     def elapsed(self) -> int:
         """Microseconds since the request was admitted."""
-        return self._billing.mono() - self._opened
+        return self._ticks() // 1000 - self._opened
 
     def begin(
         self, offer: Offer, *, carried: int = 0, extra_bytes: int = 0, delivered: int = 0, slack: int = 0

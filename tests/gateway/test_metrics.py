@@ -115,7 +115,10 @@ def test_many_together_count_like_one_by_one() -> None:
     for one in many:
         apart.take([one])
     together.take(many)
-    first, second = samples(apart), samples(together)
+    first, second = (
+        {name: value for name, value in samples(one).items() if not name[0].startswith("process_")}
+        for one in (apart, together)
+    )
     assert first.keys() == second.keys() and len(first) > 50
     assert first == pytest.approx(second)
 
