@@ -74,11 +74,12 @@ providers:
     base_url: "http://127.0.0.1:{emulator}/v1"
     capabilities: {{prefill: prefix}}
     models: {{"*": {{price: {{input: 3/1M, output: 5/1M}}}}}}
+# Engines are killed every few seconds here, so that one answer may meet several deaths.
 routes:
-  chat: {{targets: [talk, emulated/prefill-slow-40-20], policy: ordered}}
-  doze: {{targets: [nap, emulated/prefill-slow-40-20], policy: ordered, cover: true}}
-  exact: {{targets: [talk], exact: true}}
-  afar: {{targets: [emulated/slow-60-20, talk], policy: ordered}}
+  chat: {{targets: [talk, emulated/prefill-slow-40-20], policy: ordered, max_splices: 8}}
+  doze: {{targets: [nap, emulated/prefill-slow-40-20], policy: ordered, cover: true, max_splices: 8}}
+  exact: {{targets: [talk], exact: true, max_splices: 8}}
+  afar: {{targets: [emulated/slow-60-20, talk], policy: ordered, max_splices: 8}}
 """
 # Dollars a million tokens of input and of output, by provider; the price of a token is as many pico-dollars a million.
 PRICES = {"": (1, 2), "emulated": (3, 5)}

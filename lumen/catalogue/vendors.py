@@ -96,10 +96,10 @@ def vendor(name: str, provider: Provider, probed: Probed | None = None) -> Vendo
 
 
 def able(known: Capabilities, said: Abilities) -> Capabilities:
-    """`known` with what `said` says laid over it. A server that speaks token ids is as good as a local engine."""
+    """`known` with what `said` says laid over it. A server that speaks token ids samples as local engines do."""
     given: dict[str, Any] = {f.name: value for f in fields(said) if (value := getattr(said, f.name)) is not None}
-    if given.get("token_ids") and "local" not in given:
-        given["local"] = True
+    if given.get("token_ids") and "samplers" not in given:
+        given["samplers"] = True
     return replace(known, **given)
 
 

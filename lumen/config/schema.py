@@ -170,6 +170,7 @@ class Abilities:
     prefill: Prefill | None = None
     prefill_echo: bool | None = None
     seed: bool | None = None
+    samplers: bool | None = None
     logprobs: bool | None = None
     json_schema: bool | None = None
     tools: bool | None = None

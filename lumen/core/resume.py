@@ -49,7 +49,7 @@ class Asked(Struct, frozen=True, gc=False):
     """Facts of the call. `json`: the answer must be JSON. `temperature`, `seed`: as given, `None` where not.
 
     `state`: what may come next hangs on more than the tokens so far: penalties, stop strings, a grammar, tools, or log
-    probabilities beside the tokens.
+    probabilities beside the tokens. `lent`: the seed is not the client's; only targets that replay token ids get it.
     """
 
     chat: bool
@@ -59,6 +59,7 @@ class Asked(Struct, frozen=True, gc=False):
     temperature: float | None
     seed: int | None
     state: bool = False
+    lent: bool = False
 
     @property
     def repeatable(self) -> bool:

@@ -220,7 +220,7 @@ class Course:
                 same_model=same or (target.model == broke.model and not (target.can.local or broke.can.local)),
                 token_ids=target.can.token_ids and same,
                 prefill=target.can.prefill != "none",
-                seed=target.can.seed,
+                seed=target.can.seed and (target.can.token_ids or not self._asked.lent),
                 state=target.can.sampler_state,
             )
             for rung in rungs(self._trace, self._asked, at, self.splices, most=self._most, mixed=self._mixed):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
+from msgspec import structs
 
 from lumen.core.errors import LumenError, UnavailableError
 from lumen.gateway.ability import lacking, narrowed
@@ -19,7 +20,7 @@ from lumen.gateway.reply import estimate_reply
 from lumen.gateway.state import State
 from lumen.gateway.table import Entry, not_found
 from lumen.keys import Key
-from lumen.wire.call import Call, Request
+from lumen.wire.call import SEED, Call, Request
 from lumen.wire.ingress.dress import Dress
 from lumen.wire.requests import Plain
 
@@ -78,7 +79,10 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
                 raise lacking(entry, operation.needs)
             return estimate_reply(operation.without(parsed, len(body)), request_id, entry.name)
         entry = able
-    call = operation.call(fill(parsed, entry, state))
+    lent = fill(parsed, entry, state)
+    call = operation.call(parsed)
+    if lent:
+        call = structs.replace(call, lent=lent)
     if state.released is not None:
         await accountable(state, entry)
     passage = Passage(state, request_id, key, entry, call, len(body), headers, started)
@@ -95,15 +99,21 @@ async def serve(state: State, operation: Operation, request: BaseRequest, reques
         passage.end(outcome)
 
 
-def fill(parsed: Request, entry: Entry, state: State) -> Request:
-    """The route's defaults where the client gave nothing, and a seed where a broken answer may need one."""
+def fill(parsed: Request, entry: Entry, state: State) -> tuple[str, ...]:
+    """The route's defaults where the client gave nothing, and a seed where a broken answer may need one.
+
+    Returns the names of these fields.
+    """
+    lent: tuple[str, ...] = ()
     for name, value in entry.defaults:
         if getattr(parsed, name, True) is None:
             setattr(parsed, name, value)
+            lent += (name,)
     if entry.seeded and not isinstance(parsed, Plain) and parsed.seed is None and parsed.stream:
         # A replica that goes on with a sampled answer must draw what the broken one would have drawn.
         parsed.seed = state.draw.getrandbits(62)
-    return parsed
+        lent += (SEED,)
+    return lent
 
 
 def admit(state: State) -> None:

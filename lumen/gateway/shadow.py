@@ -266,7 +266,7 @@ def again(call: Call) -> Call | None:
     # What asks for tokens by their ids is between a client and its target.
     own = {"return_token_ids": None, "resume_token_ids": None, "resume_exact": None}
     made: ChatRequest | CompletionRequest = structs.replace(request, **more, **own)
-    return Call(call.operation, made, True, True, 1)
+    return Call(call.operation, made, True, True, 1, call.lent)
 
 
 def chat(model: str, messages: list[tuple[str, str]], max_tokens: int) -> Call:

@@ -11,7 +11,7 @@ import msgspec
 from lumen.core.errors import UpstreamError
 from lumen.providers._minted import writer_for
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
-from lumen.wire.anthropic import answers_by_tool, encode_chat
+from lumen.wire.anthropic import REFUSED, answers_by_tool, encode_chat
 from lumen.wire.anthropic_answers import MessageStream, read_message
 from lumen.wire.call import Call, Event
 from lumen.wire.chunks import Writer
@@ -28,7 +28,7 @@ from lumen.wire.refusals import (
     unsupported,
 )
 from lumen.wire.requests import ChatRequest
-from lumen.wire.translate import refuse_incapable
+from lumen.wire.translate import refuse_incapable, relieved
 
 # The later version takes no temperature at all; this one leaves that to the model.
 VERSION = "2023-06-01"
@@ -63,12 +63,15 @@ class Anthropic:
         Raises:
             RefusedError: `unsupported_by_target`, with the field as its `param`.
         """
-        if not isinstance(call.request, ChatRequest):
+        request = call.request
+        if not isinstance(request, ChatRequest):
             raise unsupported(None, f"the endpoint '{call.operation}': its API has none like it.")
         if resume is not None and resume.token_ids:
             raise unsupported("resume_token_ids", "it takes no token ids.")
-        refuse_incapable(call.request, tools=self.can.tools, seed=self.can.seed, json_schema=self.can.json_schema)
-        body = encode_chat(call.request, model, stream=call.stream, images=self.can.images)
+        if call.lent:
+            request = relieved(request, call.lent, REFUSED)
+        refuse_incapable(request, tools=self.can.tools, seed=self.can.seed, json_schema=self.can.json_schema)
+        body = encode_chat(request, model, stream=call.stream, images=self.can.images)
         return HttpCall("messages", _encode(body), "text/event-stream" if call.stream else "application/json")
 
     def decoder(self, call: Call, content_type: str, resume: Resume | None) -> Decoder:

@@ -102,6 +102,8 @@ class Dialect(Protocol):
 class Capabilities:
     """What one target can do, declared by its preset or the configuration and probed by `lumen provider test`.
 
+    `local`: it is a program of this machine that Lumen runs: its own words are believed, and its end is waited out.
+    `samplers`: it takes what OpenAI's API does not have (`top_k`, `min_p`, `repetition_penalty` …), as local ones do.
     `prefill`: how it continues a partial assistant message: `none`; `prefix` (a `prefix: true` field on the last
     message); `continue` (`continue_final_message` with `add_generation_prompt: false`); `native` (it continues
     when the conversation ends with an assistant message). `prefill_echo`: its answer then begins with that message.
@@ -117,6 +119,7 @@ class Capabilities:
     prefill: Literal["none", "prefix", "continue", "native"] = "none"
     prefill_echo: bool = False
     seed: bool = True
+    samplers: bool = False
     logprobs: bool = True
     json_schema: bool = True
     tools: bool = True

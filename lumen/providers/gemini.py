@@ -13,9 +13,9 @@ import msgspec
 from lumen.core.errors import UpstreamError
 from lumen.providers._minted import writer_for
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
-from lumen.wire.call import Call
+from lumen.wire.call import SEED, Call
 from lumen.wire.decoding import WholeDecoder, check_kind
-from lumen.wire.gemini import encode_chat, encode_embedding
+from lumen.wire.gemini import REFUSED, encode_chat, encode_embedding
 from lumen.wire.gemini_answers import ContentStream, read_answer, read_embeddings
 from lumen.wire.refusals import (
     FILTERED,
@@ -30,10 +30,12 @@ from lumen.wire.refusals import (
     unsupported,
 )
 from lumen.wire.requests import ChatRequest, EmbeddingRequest
-from lumen.wire.translate import refuse_incapable
+from lumen.wire.translate import refuse_incapable, relieved
 
 _encode = msgspec.json.Encoder().encode
 _KINDS = ("models/", "tunedModels/")
+# A seed that the gateway lends has more bits than the API takes, and nothing of this API goes on by it.
+_UNKNOWN = frozenset({*REFUSED, SEED})
 _MEANINGS = (
     (re.compile(r"API key (?:not valid|expired)|API_KEY_INVALID|location is not supported"), LOCKED_OUT),
     (re.compile(r"token count.*exceeds the maximum|input context is too long"), TOO_LONG),
@@ -74,6 +76,8 @@ class Gemini:
             raise unsupported("resume_token_ids", "it takes no token ids.")
         if call.answers > 1 and not self.can.n:
             raise unsupported("n", "it gives one answer a request.")
+        if call.lent:
+            request = relieved(request, call.lent, _UNKNOWN)
         refuse_incapable(request, tools=self.can.tools, seed=self.can.seed, json_schema=self.can.json_schema)
         made = _encode(encode_chat(request, model, images=self.can.images))
         if call.stream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -12,18 +12,21 @@ from msgspec.structs import replace
 from lumen.core.errors import BrokenError, MalformedError, UpstreamError
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
 from lumen.wire.answers import Choice, Chunk, Usage, Whole
-from lumen.wire.call import Call, Event
+from lumen.wire.call import SEED, Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.extras import accepted
-from lumen.wire.refusals import error_object, in_answer, refused, strings
+from lumen.wire.refusals import error_object, in_answer, refused, strings, unsupported
 from lumen.wire.requests import (
     LOCAL_ONLY,
+    SAMPLERS,
     ChatRequest,
+    CompletionRequest,
     ContinuedChat,
     Plain,
     StreamOptions,
 )
 from lumen.wire.sse import DONE
+from lumen.wire.translate import NEUTRAL
 
 _encode = msgspec.json.Encoder().encode
 _chunk = msgspec.json.Decoder(Chunk).decode
@@ -43,20 +46,32 @@ def headers(key: str) -> dict[str, str]:
 class OpenAI:
     """The dialect with one target's capabilities."""
 
-    __slots__ = ("can", "local", "token_ids")
+    __slots__ = ("can", "extended", "local", "token_ids")
 
     def __init__(self, can: Capabilities) -> None:
         self.can = can
         self.token_ids = can.token_ids
         self.local = can.local
+        self.extended = can.local or can.samplers
 
     def encode(self, call: Call, model: str, resume: Resume | None) -> HttpCall:
+        """The request for `model`.
+
+        Raises:
+            RefusedError: `unsupported_by_target`: it asks for what this target does not do and would not say so.
+        """
         given = call.request
+        if not self.extended and not isinstance(given, Plain):
+            _refuse_samplers(given, call.lent)
         # A copy in every case; only local engines understand some of the fields.
-        request = replace(given, model=model, **({} if self.local else _not_passed_on(type(given))))
+        request = replace(given, model=model, **({} if self.extended else _not_passed_on(type(given))))
         if not isinstance(request, Plain):
-            if isinstance(request, ContinuedChat) and isinstance(given, ContinuedChat) and not self.local:
+            if isinstance(request, ContinuedChat) and isinstance(given, ContinuedChat) and not self.extended:
                 request.continue_final_message = given.continue_final_message or None
+            if call.answers > 1 and not self.can.n and (request.n or 1) > 1:
+                raise unsupported("n", "it gives one answer a request.")
+            if not self.token_ids and SEED in call.lent:
+                request.seed = None
             if isinstance(request, ChatRequest):
                 self._name_limit(request)
                 request.messages = accepted(
@@ -88,6 +103,18 @@ class OpenAI:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return refused(status, headers, strings(error_object(body)), trusted=self.local)
+
+
+def _refuse_samplers(request: ChatRequest | CompletionRequest, lent: Sequence[str]) -> None:
+    """What only engines understand is left out, but not where the client itself asks for it.
+
+    Raises:
+        RefusedError: `unsupported_by_target`: it does.
+    """
+    for name in SAMPLERS:
+        value = getattr(request, name)
+        if value is not None and name not in lent and value not in NEUTRAL.get(name, ()):
+            raise unsupported(name, "it does not know this sampling setting.")
 
 
 @cache

@@ -28,7 +28,7 @@ THINKING_MAX_TOKENS = 16_384
 # The tool whose input is the answer, where JSON without a schema is asked for: the API has no such mode.
 JSON_TOOL = "json_answer"
 
-_REFUSED = {
+REFUSED = {
     "n": "it gives one answer a request.",
     "logprobs": "it tells no probabilities.",
     "logit_bias": "it takes no token biases.",
@@ -62,7 +62,7 @@ def encode_chat(request: ChatRequest, model: str, *, stream: bool, images: bool 
     Raises:
         RefusedError: `unsupported_by_target`, with the field as its `param`.
     """
-    refuse(request, _REFUSED)
+    refuse(request, REFUSED)
     body: dict[str, Any] = {"model": model}
     turns = Turns(images=images)
     for i, message in enumerate(request.messages):

@@ -9,6 +9,8 @@ from msgspec import Struct
 from lumen.wire.answers import Usage
 from lumen.wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Plain
 
+# What the gateway lends to streams that may have to go on elsewhere.
+SEED = "seed"
 Request = ChatRequest | CompletionRequest | Plain
 
 
@@ -31,13 +33,18 @@ class Operation(StrEnum):
 
 
 class Call(Struct, frozen=True, gc=False):
-    """A validated request. `answers`: how many choices must finish before the answer is whole."""
+    """A validated request. `answers`: how many choices must finish before the answer is whole.
+
+    `lent`: fields of it that are not the client's but the gateway's (a seed, a route's defaults): a target that does
+    not know one answers without it, where it would refuse the client's own.
+    """
 
     operation: Operation
     request: Request
     stream: bool
     include_usage: bool
     answers: int
+    lent: tuple[str, ...] = ()
 
     @property
     def token_ids(self) -> bool:

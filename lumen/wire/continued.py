@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from lumen.core.resume import Asked, Rung
 from lumen.wire.anchor import anchor, split
-from lumen.wire.call import Call, Operation
+from lumen.wire.call import SEED, Call, Operation
 from lumen.wire.requests import (
     ChatRequest,
     CompletionRequest,
@@ -46,6 +46,7 @@ def asked(call: Call) -> Asked:
         temperature=request.temperature,
         seed=request.seed,
         state=_has_state(request),
+        lent=SEED in call.lent,
     )
 
 

@@ -23,7 +23,7 @@ from lumen.wire.requests import (
 )
 from lumen.wire.translate import max_tokens, refuse, stops
 
-_REFUSED = {
+REFUSED = {
     "logprobs": "its probabilities are not translated.",
     "logit_bias": "it takes no token biases.",
     "prediction": "it takes no predicted output.",
@@ -57,7 +57,7 @@ def encode_chat(request: ChatRequest, model: str, *, images: bool = True) -> dic
     Raises:
         RefusedError: `unsupported_by_target`, with the field as its `param`.
     """
-    refuse(request, _REFUSED)
+    refuse(request, REFUSED)
     contents = Contents(images=images, signed=not _BUDGETED.search(model))
     for i, message in enumerate(request.messages):
         contents.add(message, f"messages[{i}]")

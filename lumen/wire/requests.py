@@ -222,12 +222,9 @@ class EmbeddingRequest(Plain, kw_only=True):
 
 
 # What only local engines understand: never sent to a remote target.
+SAMPLERS = ("top_k", "min_p", "typical_p", "repeat_penalty", "repetition_penalty")
 LOCAL_ONLY = (
-    "top_k",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "repetition_penalty",
+    *SAMPLERS,
     "return_token_ids",
     "resume_token_ids",
     "resume_exact",

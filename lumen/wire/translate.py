@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from lumen.wire.refusals import unsupported
 from lumen.wire.requests import (
@@ -22,7 +23,7 @@ from lumen.wire.requests import (
 
 _any = msgspec.json.Decoder().decode
 # Values that ask for nothing beyond what every model does anyway.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -51,8 +52,14 @@ def refuse(request: ChatRequest, reasons: Mapping[str, str]) -> None:
     """
     for field, why in reasons.items():
         value = getattr(request, field)
-        if value is not None and value not in _NEUTRAL.get(field, ()):
+        if value is not None and value not in NEUTRAL.get(field, ()):
             raise unsupported(field, why)
+
+
+def relieved(request: ChatRequest, lent: Sequence[str], unknown: Container[str]) -> ChatRequest:
+    """The request without those lent fields that a dialect or target does not know."""
+    gone = dict.fromkeys([name for name in lent if name in unknown])
+    return structs.replace(request, **gone) if gone else request
 
 
 def refuse_incapable(request: ChatRequest, *, tools: bool, seed: bool, json_schema: bool) -> None:

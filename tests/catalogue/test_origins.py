@@ -72,7 +72,7 @@ def test_a_server_that_speaks_token_ids_takes_an_engines_fields() -> None:
     found = vendor(
         "box", config("  box: {base_url: 'http://127.0.0.1:1/v1', capabilities: {token_ids: true}}\n").providers["box"]
     )
-    assert found.capabilities.token_ids and found.capabilities.local
+    assert found.capabilities.token_ids and found.capabilities.samplers and not found.capabilities.local
 
 
 @pytest.mark.parametrize(

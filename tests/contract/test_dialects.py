@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,12 +279,29 @@ def test_openai_goes_on_under_the_first_identity() -> None:
     assert sent["resume_token_ids"] == [1, 2] and sent["return_token_ids"] is True
 
 
-def test_openai_extensions_stay_at_home() -> None:
+def test_openai_extensions_go_to_those_who_take_them_and_are_refused_elsewhere() -> None:
     asked = call(top_k=3, min_p=0.1, repeat_penalty=1.1)
-    remote = json.loads(dialect("openai", token_ids=False, local=False).encode(asked, "m", None).body)
-    local = json.loads(dialect("openai", token_ids=True, local=True).encode(asked, "m", None).body)
-    assert set(remote) == {"model", "messages", "stream", "stream_options"}
-    assert {"top_k", "min_p", "repeat_penalty", "return_token_ids"} <= set(local)
+    remote, local = dialect("openai", token_ids=False, local=False), dialect("openai", token_ids=True, local=True)
+    with pytest.raises(UpstreamError, match="top_k"):
+        remote.encode(asked, "m", None)
+    lent = msgspec.structs.replace(asked, lent=("top_k", "min_p", "repeat_penalty"))
+    neutral = call(top_k=-1, min_p=0, repeat_penalty=1, resume_exact=True)
+    for one in (lent, neutral):
+        body = json.loads(remote.encode(one, "m", None).body)
+        assert set(body) == {"model", "messages", "stream", "stream_options"}
+    assert {"top_k", "min_p", "repeat_penalty", "return_token_ids"} <= set(
+        json.loads(local.encode(asked, "m", None).body)
+    )
+    vendor = module("openai").make(Capabilities(samplers=True))
+    body = json.loads(vendor.encode(asked, "m", None).body)
+    assert (body["top_k"], body["min_p"], body["repeat_penalty"]) == (3, 0.1, 1.1)
+
+
+def test_openai_is_not_asked_for_more_answers_than_it_gives() -> None:
+    made = module("openai").make(Capabilities(n=False))
+    with pytest.raises(UpstreamError, match="'n'"):
+        made.encode(call(n=2), "m", None)
+    assert "n" in json.loads(module("openai").make(Capabilities()).encode(call(n=2), "m", None).body)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -141,7 +141,7 @@ async def test_route_defaults_fill_what_the_client_left_out(up: Up) -> None:
 async def test_only_allowed_fields_and_headers_reach_the_provider(up: Up) -> None:
     await up.post(
         "/v1/chat/completions",
-        {**HI, "model": "fake/words-1", "api_base": "http://x", "chat_template": "x", "top_k": 5},
+        {**HI, "model": "fake/words-1", "api_base": "http://x", "chat_template": "x", "resume_exact": True},
         headers={"Authorization": f"Bearer {up.secret}", "Cookie": "a=b", "x-custom": "1", "User-Agent": "me"},
     )
     assert set(up.emulator.requests[-1]) == {"model", "messages"}
