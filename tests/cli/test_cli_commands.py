@@ -89,7 +89,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory, home: Paths) -> Iterator
                     connection.sendall(answer)
 
         threading.Thread(target=run, daemon=True).start()
-        return Admin(home.admin_socket, timeout=0.2)
+        return Admin(home.admin_socket, timeout=0.2 if answer is None else 20.0)
 
     yield serve
     stop.set()

@@ -120,7 +120,7 @@ def elsewhere(idp: Provider, tmp_path: Path) -> Iterator[Elsewhere]:
 
 async def _quiet(loop: asyncio.AbstractEventLoop) -> None:
     """Wait for the last connections' own farewells: TLS has one, and the loop would end before it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # What is left is the loop's own way of waking itself.
         while len(loop._selector.get_map()) > 1:  # type: ignore[attr-defined]
             await asyncio.sleep(0.005)

@@ -106,7 +106,7 @@ def giving(went: list[str], busy: Any = lambda: False) -> Giving:
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0)
 
@@ -239,7 +239,7 @@ async def test_a_gateway_that_dies_when_its_successor_is_ready_is_taken_over_fro
         async def released(lent: bool) -> None:
             freed.append(lent)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await after.inherit(Taking(lambda client: asyncio.sleep(0), released, lambda body: body))
         assert freed == [False]
         taken.listener.close()

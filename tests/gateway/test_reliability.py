@@ -54,7 +54,7 @@ async def test_the_limit_for_connecting(up: Up, monkeypatch: pytest.MonkeyPatch)
         await asyncio.sleep(20)
 
     monkeypatch.setattr(type(origin), "connect", lambda self, loop: never(loop))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         status, answer, _ = await up.post("/v1/chat/completions", ask())
     assert (status, answer["error"]["code"]) == (502, "upstream_unreachable")
 
@@ -69,7 +69,7 @@ async def test_the_limit_for_connecting(up: Up, monkeypatch: pytest.MonkeyPatch)
 )
 async def test_a_limit_before_the_first_token(up: Up, script: str, own: Timeouts) -> None:
     routed(up, script, timeouts=own)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         status, answer, _ = await up.post("/v1/chat/completions", ask(stream=True))
     assert (status, answer["error"]["code"]) == (504, "upstream_timeout")
     # It is not asked twice.
@@ -89,7 +89,7 @@ async def test_a_limit_before_the_first_token(up: Up, script: str, own: Timeouts
 async def test_a_limit_in_the_middle(up: Up, monkeypatch: pytest.MonkeyPatch, script: str, own: Timeouts) -> None:
     monkeypatch.setattr(attempt, "_RATE_WINDOW", 0.2)
     routed(up, script, timeouts=own)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         status, text, _ = await up.stream(ask())
     seen = Seen.of(status, text)
     assert seen.said.startswith("word0 word1 ") and not seen.done

@@ -39,7 +39,7 @@ async def asked_of(
     reader, writer = await asyncio.open_connection(sock=mine, limit=4096)
     writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             yield reader, writer
     finally:
         writer.close()

@@ -138,8 +138,8 @@ async def supervising(run_dir: Path, timing: Timing = QUICK, **rest: Any) -> Asy
     assert marked(run_dir) == {}
     assert sockets(run_dir) == []
     assert supervisor.states() == []
-    await until(lambda: asyncio.all_tasks() == tasks, 2.0)
-    await until(lambda: descriptors() <= open_before, 2.0)
+    await until(lambda: asyncio.all_tasks() == tasks)
+    await until(lambda: descriptors() <= open_before)
 
 
 async def ask(lease: Lease, path: str, method: str = "GET") -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_a_suspect_that_answers_is_cleared(run_dir: Path) -> None:
             before = (await ask(lease, "/"))["probes"]
             (pid,) = supervisor.pids()
             (await supervisor.acquire("m", 1)).release(ok=False)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await ask(lease, "/"))["probes"] == before:
                     await asyncio.sleep(0.01)
             assert supervisor.pids() == [pid]
