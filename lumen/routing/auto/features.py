@@ -6,9 +6,11 @@ arrays. All of it is deterministic and the same on every machine, so that a mode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import log1p, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from lumen.routing.auto.fields import FIELDS
 from lumen.routing.auto.lexicon import SUBJECTS
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 # Buckets of the hashed n-grams. More of them does not score better on the data at hand and makes models larger.
 BITS = 12
@@ -37,7 +40,13 @@ PLAIN: tuple[str, ...] = (
 KINDS: tuple[str, ...] = ("turns", "tools", "images", "structured answer")
 SUBJECT_NAMES: tuple[str, ...] = (*SUBJECTS, *(f"field of {name}" for name in FIELDS))
 
-_DIGIT, _UPPER, _PUNCT, _SPACE, _HIGH, _LETTER = range(6)
+_NEVER = (1 << 64) - 1
+_TO_16 = np.uint64(48)
+_ONE, _SIGNS = np.uint32(1), np.array([1.0, -1.0])
+# From so many n-grams on it is quicker to count those of each sign than to add up signs.
+_MANY = 1500
+# Up to so many words a set of them is quicker than their order.
+_FEW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,120 +115,168 @@ def table(asks: Sequence[Ask], told: Callable[[int], None] | None = None) -> Tab
 def _grams(ask: Ask, data: bytes, words: hashing.Words) -> F32:
     """Signed counts in buckets (K. Weinberger et al., ICML 2009), square roots of them, scaled to length 1."""
     total = _counts(data, words)
-    for beside in (ask.system[:ASIDE], ask.context[-ASIDE:]):
-        if beside:
-            more = hashing.raw(beside)
-            total += _BESIDE * _counts(more, hashing.words(more))
-    grams = np.sign(total) * np.sqrt(np.abs(total))
     marks = [hashing.token(f"tag:{tag}") for tag in ask.tags]
     if ask.system:
-        marks.append(hashing.token(f"system:{ask.system}"))
-    norm = float(np.sqrt(grams @ grams))
-    if norm > 0:
-        grams /= norm
+        system = hashing.token(f"system:{ask.system}")
+        marks.append(system)
+        places, more = _systems.counts(system, ask.system)
+        total[places] += more
+    if ask.context:
+        data = hashing.raw(ask.context[-ASIDE:])
+        total += _BESIDE * _counts(data, hashing.words(data))
+    grams = np.abs(total)
+    np.sqrt(grams, out=grams)
+    np.copysign(grams, total, out=grams)
+    _shorten(grams)
+    # What the operator says about a request weighs as much as all of its words.
+    for mark in marks:
+        grams[mark >> (64 - BITS)] += 1.0 - 2.0 * (mark >> (63 - BITS) & 1)
     if marks:
-        # What the operator says about a request weighs as much as all of its words.
-        for mark in marks:
-            grams[mark >> (64 - BITS)] += 1.0 - 2.0 * (mark >> (63 - BITS) & 1)
-        grams /= max(float(np.sqrt(grams @ grams)), 1e-9)
+        _shorten(grams)
     return grams.astype(np.float32)
 
 
-def _counts(data: bytes, words: hashing.Words) -> NDArray[np.float64]:
+def _shorten(grams: F64) -> None:
+    norm = sqrt(grams @ grams)
+    if norm > 0:
+        grams /= norm
+
+
+def _counts(data: bytes, words: hashing.Words) -> F64:
     """For each bucket the n-grams that fell in it with a plus less those with a minus."""
-    chars = hashing.char_grams(data) >> np.uint32(31 - BITS)
-    tokens = np.concatenate((words.hashes, hashing.pairs(words.hashes))) >> np.uint64(63 - BITS)
-    # The lowest bit that is left is the sign, so one count of whole numbers does for both.
-    found = np.bincount(chars.astype(np.intp), minlength=2 * BUCKETS)
-    found += np.bincount(tokens.astype(np.intp), minlength=2 * BUCKETS)
-    return (found[::2] - found[1::2]).astype(np.float64)
+    found = hashing.buckets(data, words.hashes, BITS + 1)
+    if not len(found):
+        return np.zeros(BUCKETS)
+    # The lowest bit that is left is the sign.
+    if len(found) < _MANY:
+        return np.bincount(found >> _ONE, _SIGNS.take(found & _ONE), BUCKETS).astype(np.float64, copy=False)
+    both = np.bincount(found, minlength=2 * BUCKETS)
+    return (both[::2] - both[1::2]).astype(np.float64)
 
 
-def _classes() -> NDArray[np.uint8]:
-    out = np.full(256, _PUNCT, np.uint8)
-    for i in range(256):
-        char = chr(i)
-        if i >= 128:
-            out[i] = _HIGH
-        elif char.isdigit():
-            out[i] = _DIGIT
-        elif char.isupper():
-            out[i] = _UPPER
-        elif char.islower():
-            out[i] = _LETTER
-        elif char.isspace():
-            out[i] = _SPACE
-    return out
+class _Systems:
+    """What system prompts add to the counts of the requests that come with them, of the last few that were seen.
+
+    Of a prompt nothing is kept but its hash and what is in which bucket. Bounded: some hundred kilobytes.
+    """
+
+    _MOST = 64
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[NDArray[np.intp], F64]] = {}
+
+    def counts(self, token: int, system: str) -> tuple[NDArray[np.intp], F64]:
+        """Buckets and what is to be added to them. `token`: the hash of the whole prompt."""
+        known = self._known
+        found = known.pop(token, None)
+        if found is None:
+            data = hashing.raw(system[:ASIDE])
+            counts = _counts(data, hashing.words(data))
+            places = counts.nonzero()[0]
+            found = places, _BESIDE * counts[places]
+            while len(known) >= self._MOST:
+                known.pop(next(iter(known)), None)
+        known[token] = found
+        return found
 
 
-def _marked(marks: str) -> NDArray[np.bool_]:
-    """Which bytes are one of `marks`."""
-    return np.isin(np.arange(256), np.frombuffer(marks.encode(), np.uint8))
+_systems = _Systems()
 
 
-_CLASS = _classes()
-_AFTER, _LATEX, _CODE, _OPERATOR = _marked(".):"), _marked("\\$"), _marked("{}[];_=()<>"), _marked("+-*/^=<>%|&")
-# The first bytes of characters from U+3000 to U+9FFF and of Hangul.
-_CJK = np.isin(np.arange(256), np.arange(0xE3, 0xEE))
+# Kinds of bytes, each byte of the last that has it; what is told of a text's bytes are sums over these.
+_KINDS: tuple[bytes, ...] = (
+    bytes(range(256)),  # other punctuation
+    bytes(i for i in range(128) if chr(i).isdigit()),
+    bytes(i for i in range(128) if chr(i).isupper()),
+    bytes(i for i in range(128) if chr(i).islower()),
+    bytes(i for i in range(128) if chr(i).isspace()),
+    b"\n",
+    b"\\$",  # LaTeX
+    b"{}[];_()",  # code
+    b"+-*/^%|&",  # operators
+    b"=<>",  # both
+    b"?",
+    b"\"'",
+    bytes(range(0x80, 0x100)),  # beyond ASCII
+    bytes(range(0xE3, 0xEE)),  # first bytes of characters from U+3000 to U+9FFF and of Hangul
+)
+
+
+def _table() -> bytes:
+    out = bytearray(256)
+    for kind, marks in enumerate(_KINDS):
+        for mark in marks:
+            out[mark] = kind
+    return bytes(out)
+
+
+_KIND = _table()
+# Digits, other bytes of words, all others: to tell words that begin with a digit.
+_SHAPE = bytes(
+    ord("0") if kind == 1 else ord("a") if inside else 32 for kind, inside in zip(_KIND, hashing.IN_WORD, strict=True)
+)
+# Where lines begin that offer an answer to choose: `A. …`, `B) …`, `(C) …`.
+_OPTION = re.compile(rb"\n\(?[A-J][.):]")
 
 
 def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> F32:
-    seen = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
-    kinds = np.bincount(_CLASS, weights=seen, minlength=6)
-    size, count = max(len(data), 1), max(len(words.hashes), 1)
-    options = _options(data)
-    stem = options[0] if len(options) > 1 else size
-    stripped = text.rstrip()
-    digits = words.first - np.uint8(ord("0")) < 10 if len(words.first) else np.zeros(0, np.bool_)
-    log = np.log1p(
-        [
-            len(ask.text), stem + len(ask.text) - len(text), len(words.hashes), seen[10], kinds[_DIGIT], digits.sum(),
-            seen[_LATEX].sum(), seen[_CODE].sum(), seen[_OPERATOR].sum(), seen[ord("?")], len(options),
-            seen[ord('"')] + seen[ord("'")], text.count("```"), ask.turns - 1, len(ask.context), len(ask.system),
-            ask.tools, ask.images, ask.limit,
-        ]
-    )  # fmt: skip
-    return np.array(
-        [
-            log[0], log[1], log[2], log[3], log[4], kinds[_DIGIT] / size, log[5], kinds[_UPPER] / size,
-            kinds[_PUNCT] / size, kinds[_HIGH] / size, seen[_CJK].sum() / size, words.lengths.sum() / count,
-            (words.lengths >= 8).sum() / count, len(set(words.hashes.tolist())) / count, log[6], log[7], log[8], log[9],
-            log[10], float(stripped.endswith("?")), log[11], log[12], log[13], log[14], log[15], log[16], log[17],
-            float(ask.structured), log[18],
-        ],
-        np.float32,
-    )  # fmt: skip
+    seen = np.bincount(np.frombuffer(data.translate(_KIND), np.uint8), minlength=len(_KINDS)).tolist()
+    other, digits, upper, lower, _, lines, latex, code, operators, both, asks, quotes, high, cjk = seen
+    size, length, options, shape = max(len(data), 1), len(words.hashes), _options(data), data.translate(_SHAPE)
+    count, high = max(length, 1), high + cjk
+    punctuation = other + latex + code + operators + both + asks + quotes
+    stem = (options[0] if len(options) > 1 else size) + len(ask.text) - len(text)
+    numbers = shape.count(b" 0") + shape.startswith(b"0")
+    found = [
+        log1p(len(ask.text)), log1p(stem), log1p(length), log1p(lines), log1p(digits), digits / size, log1p(numbers),
+        upper / size, punctuation / size, high / size, cjk / size, (digits + upper + lower + high) / count,
+        int(np.count_nonzero(words.lengths >= 8)) / count, _distinct(words.hashes) / count, log1p(latex),
+        log1p(code + both), log1p(operators + both), log1p(asks), log1p(len(options)),
+        float(text.rstrip().endswith("?")), log1p(quotes), log1p(text.count("```")), log1p(max(ask.turns, 1) - 1),
+        log1p(len(ask.context)), log1p(len(ask.system)), log1p(ask.tools), log1p(ask.images), float(ask.structured),
+        log1p(ask.limit),
+    ]  # fmt: skip
+    return np.array(found, np.float32)
 
 
-def _options(data: bytes) -> NDArray[np.intp]:
-    """Where lines begin that offer an answer to choose: `A. …`, `B) …`, `(C) …`."""
-    seen = np.frombuffer(data, np.uint8)
-    lines = np.concatenate(([0], np.flatnonzero(seen == 10) + 1))
-    lines = lines[lines < len(data) - 3]
-    letter = lines + (seen[lines] == ord("("))
-    chosen = (seen[letter] - np.uint8(ord("A")) < 10) & _AFTER[seen[letter + 1]]
-    found: NDArray[np.intp] = lines[chosen]
+def _distinct(hashes: hashing.U64) -> int:
+    if len(hashes) < _FEW:
+        return len(set(hashes.tolist()))
+    ordered = np.sort(hashes)
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _options(data: bytes) -> list[int]:
+    """Where lines begin that offer an answer to choose, but for the last three bytes."""
+    found = [match.start() + 1 for match in _OPTION.finditer(data)]
+    if _OPTION.match(b"\n" + data[:3]):
+        found.insert(0, 0)
+    while found and found[-1] >= len(data) - 3:
+        found.pop()
     return found
 
 
 @cache
-def _lexicon() -> tuple[hashing.U64, NDArray[np.float32], NDArray[np.bool_]]:
-    """The hashes of all words of the lexicon in order; for each the subjects it belongs to; which first 16 bits of a
-    hash any of them has, so that most other words are told apart by one look."""
+def _lexicon() -> tuple[hashing.U64, NDArray[np.uint8], NDArray[np.bool_]]:
+    """The hashes of all words of the lexicon in order, and one above all; for each the subjects it belongs to; which
+    first 16 bits of a hash any of them has, so that most other words are told apart by one look."""
     wide = (text + " " + " ".join(f"{word}s" for word in text.split()) for text in FIELDS.values())
     each = [np.unique(hashing.words(hashing.raw(text)).hashes) for text in (*SUBJECTS.values(), *wide)]
     hashes = np.unique(np.concatenate(each))
-    member = np.zeros((len(hashes), len(each)), np.float32)
+    member = np.zeros((len(hashes) + 1, len(each)), np.uint8)
     for subject, found in enumerate(each):
-        member[np.searchsorted(hashes, found), subject] = 1.0
+        member[np.searchsorted(hashes, found), subject] = 1
     begins = np.zeros(1 << 16, np.bool_)
     begins[hashes >> np.uint64(48)] = True
-    return hashes, member, begins
+    return np.append(hashes, np.uint64(_NEVER)), member, begins
 
 
 def _subjects(words: hashing.Words) -> F32:
     hashes, member, begins = _lexicon()
-    maybe = words.hashes[begins[words.hashes >> np.uint64(48)]]
-    places = np.minimum(np.searchsorted(hashes, maybe), len(hashes) - 1)
-    counts = member[places[hashes[places] == maybe]].sum(axis=0)
-    return np.concatenate((np.log1p(counts), counts / (5 + len(words.hashes)))).astype(np.float32)
+    maybe = words.hashes[begins[(words.hashes >> _TO_16).view(np.int64)]]
+    places = hashes.searchsorted(maybe)
+    counts = np.add.reduce(member[places[hashes[places] == maybe]], axis=0, dtype=np.float32)
+    out = np.empty(2 * len(counts), np.float32)
+    np.log1p(counts, out=out[: len(counts)])
+    np.divide(counts, 5 + len(words.hashes), out=out[len(counts) :])
+    return out

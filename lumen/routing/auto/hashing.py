@@ -7,7 +7,7 @@ Everything works on whole arrays: the hash of a word is the difference of two pr
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ def _powers(base: int) -> U64:
     return out
 
 
+# Numbers of the arrays' own types, made once: each would else be made anew for every operation.
+_U16, _U13 = np.uint32(16), np.uint32(13)
+_U30, _U27, _U31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_BASE32, _FOUR, _FIVE = np.uint32(0x01000193), np.uint32(0x5BD1E995), np.uint32(0xC2B2AE35)
+_MIX32 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+_MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_ONE_WORD, _NEXT_WORD = np.uint64(3), np.uint64(0x100000001B3)
 _UP = _powers(_BASE)
 _DOWN = _powers(pow(_BASE, -1, 1 << 64))
 
@@ -50,8 +57,7 @@ FOLDED = _folded()
 IN_WORD = bytes(i >= 128 or chr(i).isalnum() for i in range(256))
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """The words of a text in order: a hash, a length in bytes and a first byte for each."""
 
     hashes: U64
@@ -67,45 +73,79 @@ def raw(text: str) -> bytes:
 def words(data: bytes) -> Words:
     """Cut `data` into words and hash each of them."""
     inside = np.frombuffer(b"\0" + data.translate(IN_WORD) + b"\0", np.uint8)
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
-    begins, ends = edges[::2], edges[1::2]
-    sums = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum(np.multiply(np.frombuffer(data.translate(FOLDED), np.uint8), _UP[: len(data)]), out=sums[1:])
+    edges = (inside[1:] != inside[:-1]).nonzero()[0]
+    begins = edges[::2]
+    sums = np.empty(len(data) + 1, np.uint64)
+    sums[0], rest = 0, sums[1:]
+    np.multiply(np.frombuffer(data.translate(FOLDED), np.uint8), _UP[: len(data)], out=rest)
+    np.add.accumulate(rest, out=rest)
+    at = sums[edges]
     first = np.frombuffer(data, np.uint8)[begins]
-    return Words(mixed((sums[ends] - sums[begins]) * _DOWN[begins]), ends - begins, first)
+    return Words(mixed((at[1::2] - at[::2]) * _DOWN[begins]), edges[1::2] - begins, first)
 
 
-def pairs(hashes: U64) -> U64:
-    """One hash for each two words that follow each other."""
-    return mixed(hashes[:-1] * np.uint64(3) + hashes[1:] * np.uint64(0x100000001B3))
+def buckets(data: bytes, hashes: U64, bits: int) -> U32:
+    """The highest `bits` (16 at most) of the hash of each n-gram: the words, of which these are the `hashes`; two words
+    that follow each other; runs of three, four and five bytes, runs of spaces counted as one."""
+    letters, words = _letters(data), len(hashes)
+    runs = max(3 * len(letters) - 9, 0) if len(letters) >= 5 else 0
+    found = np.empty(runs + max(2 * words - 1, 0), np.uint32)
+    if runs:
+        _runs(letters, found[:runs])
+        np.right_shift(found[:runs], np.uint32(32 - bits), out=found[:runs])
+    if words:
+        shift = np.uint64(64 - bits)
+        found[runs : runs + words] = hashes >> shift
+        found[runs + words :] = _stirred(hashes[:-1] * _ONE_WORD + hashes[1:] * _NEXT_WORD) >> shift
+    return found
 
 
-def char_grams(data: bytes) -> U32:
-    """Hashes of all runs of three, four and five bytes, runs of spaces counted as one."""
-    folded = np.frombuffer(data.translate(FOLDED), np.uint8)
-    keep = folded != 32
-    keep[1:] |= keep[:-1]
-    letters = folded[keep].astype(np.uint32)
-    if len(letters) < 5:
-        return np.zeros(0, np.uint32)
-    base = np.uint32(0x01000193)
-    three = (letters[:-2] * base + letters[1:-1]) * base + letters[2:]
-    four = three[:-1] * base + letters[3:]
-    five = four[:-1] * base + letters[4:]
-    return _mixed32(np.concatenate((three, four ^ np.uint32(0x5BD1E995), five ^ np.uint32(0xC2B2AE35))))
+def _letters(data: bytes) -> U32:
+    """The bytes as they are hashed, of each run of spaces the first, none at the beginning."""
+    text = data.translate(FOLDED)
+    folded = np.frombuffer(text, np.uint8)
+    if b"  " in text or text.startswith(b" "):
+        keep = folded != 32
+        keep[1:] |= keep[:-1]
+        folded = folded[keep]
+    return folded.astype(np.uint32)
+
+
+def _runs(letters: U32, out: U32) -> None:
+    """Hashes of all runs of three, then of four, then of five, of which only the upper half is spread."""
+    count = len(letters)
+    three, four, five = out[: count - 2], out[count - 2 : 2 * count - 5], out[2 * count - 5 :]
+    np.multiply(letters[:-2], _BASE32, out=three)
+    three += letters[1:-1]
+    three *= _BASE32
+    three += letters[2:]
+    np.multiply(three[:-1], _BASE32, out=four)
+    four += letters[3:]
+    np.multiply(four[:-1], _BASE32, out=five)
+    five += letters[4:]
+    four ^= _FOUR
+    five ^= _FIVE
+    # As `mixed`, in half the width; its last step changes the lower half alone.
+    more = out >> _U16
+    out ^= more
+    out *= _MIX32[0]
+    np.right_shift(out, _U13, out=more)
+    out ^= more
+    out *= _MIX32[1]
 
 
 def mixed(hashes: U64) -> U64:
     """Spread what differs over all bits (the finish of splitmix64, G. Steele et al., OOPSLA 2014)."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
+    hashes = _stirred(hashes)
+    return hashes ^ (hashes >> _U31)
 
 
-def _mixed32(hashes: U32) -> U32:
-    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return hashes ^ (hashes >> np.uint32(16))
+def _stirred(hashes: U64) -> U64:
+    """`mixed` without its last step, which changes the lower half alone."""
+    hashes = (hashes ^ (hashes >> _U30)) * _MIX[0]
+    hashes ^= hashes >> _U27
+    hashes *= _MIX[1]
+    return hashes
 
 
 def token(text: str) -> int:

@@ -20,6 +20,7 @@ Rows = NDArray[np.int64]
 SKETCH = 256
 # Below this similarity a neighbour says nothing of its own; unrelated texts of one kind come to about 0.5.
 _FROM = 0.8
+_FROM_32 = float(np.float32(_FROM))
 # From this similarity on two requests are the same one, asked again in nearly the same words.
 _SAME = 0.95
 # What makes up so much of the labels comes again in new traffic, and its labels say what becomes of it there.
@@ -39,6 +40,16 @@ class Near:
     familiar: float
     usual: float = 1.0
 
+    def correct_one(self, sketch: F32) -> tuple[F64 | None, float]:
+        """The same of one request's sketch (SKETCH); `None`: nothing is added, because none is near."""
+        if not len(self.sketches):
+            return None, 0.0
+        alike = self.sketches @ sketch
+        nearest = float(np.maximum.reduce(alike))
+        if nearest <= _FROM_32:
+            return None, nearest
+        return _shift(alike[None], self.residuals, self.known, self.doubt)[0], nearest
+
     def correct(self, sketches: F32) -> tuple[F64, F64]:
         """What to add to predictions (m × c), and the similarity of the nearest labelled request (m), for m
         requests."""
@@ -51,8 +62,8 @@ class Near:
 
 def sketch(grams: F32) -> F32:
     """Hashed n-grams (… × BUCKETS) folded to SKETCH numbers of length 1, which keep angles to about ±0.06."""
-    folded = grams.reshape(*grams.shape[:-1], SKETCH, BUCKETS // SKETCH).sum(axis=-1)
-    length = np.sqrt((folded * folded).sum(axis=-1, keepdims=True))
+    folded = np.add.reduce(grams.reshape(*grams.shape[:-1], SKETCH, BUCKETS // SKETCH), axis=-1)
+    length = np.sqrt(np.add.reduce(folded * folded, axis=-1, keepdims=True))
     out: F32 = folded / np.maximum(length, 1e-9)
     return out
 

@@ -31,6 +31,13 @@ _USUAL_LENGTH, _USUAL_MARKS, _SPREAD_MARKS, _USUAL_NUMBERS = 5.5, 0.06, 0.04, 1.
 _MARKS_WEIGH, _NUMBERS_WEIGH = 0.075, 0.15
 # LaTeX marks from which formulae count, and from which they rule; so many options make a question one of choice.
 _FEW_MARKS, _MANY_MARKS, _CHOICE = math.log1p(3), math.log1p(15), math.log(2.5)
+_HARDEST = 4.0
+# Length, marks, numbers and formulae as `looks` takes them: less the first, times the second, over the third.
+_LOOKED_AT = np.array([_LENGTH, _MARKS, _NUMBERS, _FORMULAE])
+_USUAL = np.array([_USUAL_LENGTH, _USUAL_MARKS, _USUAL_NUMBERS, _FEW_MARKS], np.float32)
+_WEIGH = np.array([1.0, _MARKS_WEIGH, _NUMBERS_WEIGH, 1.0], np.float32)
+_SPREADS = np.array([1.0, _SPREAD_MARKS, 1.0, _MANY_MARKS - _FEW_MARKS], np.float32)
+_TWO, _CHOICE_32 = np.float32(2.0), np.float32(_CHOICE)
 # Logits of ability that one unit of difficulty costs.
 _STEEP = 0.5
 
@@ -40,7 +47,7 @@ def difficulty(plain: F32) -> F64:
     length = (plain[..., _LENGTH] + plain[..., _STEM]) / 2 - _USUAL_LENGTH
     marks = _MARKS_WEIGH * (plain[..., _MARKS] - _USUAL_MARKS) / _SPREAD_MARKS
     numbers = _NUMBERS_WEIGH * (plain[..., _NUMBERS] - _USUAL_NUMBERS)
-    found: F64 = np.clip(length + marks + numbers, -4.0, 4.0).astype(np.float64)
+    found: F64 = np.clip(length + marks + numbers, -_HARDEST, _HARDEST).astype(np.float64)
     return found
 
 
@@ -57,6 +64,20 @@ def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
     weak, strong = (_logit(share) for share in abilities)
     gain: F64 = _chance(strong - _STEEP * hard) - _chance(weak - _STEEP * hard)
     return gain
+
+
+def looks(plain: F32) -> float:
+    """`score` of one request (len(PLAIN)) without abilities, to the last bit: the same steps, side by side."""
+    parts = plain[_LOOKED_AT]
+    parts[0] = (plain[_LENGTH] + plain[_STEM]) / _TWO
+    parts -= _USUAL
+    parts *= _WEIGH
+    parts /= _SPREADS
+    hard = min(max(float(parts[0] + parts[1] + parts[2]), -_HARDEST), _HARDEST)
+    formulae = min(max(float(parts[3]), 0.0), 1.0)
+    if formulae > 0.0 and plain[_OPTIONS] < _CHOICE_32:
+        return hard * float(np.float32(1.0 - 2.0 * formulae))
+    return hard
 
 
 def _logit(share: float) -> float:

@@ -14,10 +14,10 @@ from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import Table, features
 from lumen.routing.auto.learner import expected_loss
 from lumen.routing.auto.model import Model
+from lumen.routing.auto.single import LONGEST, Single
 from lumen.routing.auto.space import Scale, Space, length_waves
 
 F64 = NDArray[np.float64]
-_LONGEST = 200_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class Scored:
 
 
 class Scorer:
-    """A model made ready. `score` takes well under a millisecond and nothing is kept of what it saw."""
+    """A model made ready. `score` takes well under a millisecond. Of what it saw nothing is
+    kept but how system prompts count, see `features.py`."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -87,6 +88,8 @@ class Scorer:
             self._length_scale = Scale(kept["length_scale_mean"], kept["length_scale_inverse"])
             self._length_waves = length_waves(len(model.targets))
         self._best = model.targets.index(model.strong)
+        lengths = (self._length_scale, self._length_waves) if self._lengths else None
+        self._single = Single(kept, self._space, self._near, self._far, self._lines.tolist(), self._best, lengths)
 
     @staticmethod
     def load(data: bytes) -> Scorer:
@@ -100,18 +103,11 @@ class Scorer:
     def score(self, ask: Ask) -> Score:
         """Score one request."""
         one = features(ask)
-        table = Table(one.grams[None], one.plain[None], one.subjects[None])
-        found, unseen = self.score_table(table), self._space.unseen(one)
-        estimates = tuple(
-            Estimate(
-                target,
-                float(found.ok[0, i]),
-                float(found.loss[0, i]),
-                min(float(found.tokens[0, i]), ask.limit or _LONGEST) if self._lengths else None,
-            )
-            for i, target in enumerate(self.model.targets)
-        )
-        return Score(estimates, float(found.nearest[0]), bool(found.familiar[0]) and not unseen, unseen)
+        found, unseen = self._single(one), self._space.unseen(one)
+        most = ask.limit or LONGEST
+        tokens = [None] * len(found.ok) if found.tokens is None else [min(each, most) for each in found.tokens]
+        estimates = tuple(map(Estimate, self.model.targets, found.ok, found.loss, tokens))
+        return Score(estimates, found.nearest, found.nearest >= self._near.familiar and not unseen, unseen)
 
     def score_table(self, rows: Table) -> Scored:
         """Score many requests at once. What they have that no labelled request had is not looked at."""
@@ -121,7 +117,7 @@ class Scorer:
         if self._lengths:
             kept = self.model.arrays
             logs = (points @ kept["length_weights"]).astype(np.float64) + kept["length_mean"]
-            tokens = np.clip(np.exp(np.clip(logs, 0.0, 20.0)) * kept["length_smear"] - 1.0, 1.0, _LONGEST)
+            tokens = np.clip(np.exp(np.clip(logs, 0.0, 20.0)) * kept["length_smear"] - 1.0, 1.0, LONGEST)
             found += self._length_waves(self._length_scale.apply(logs.astype(np.float32))) @ kept["wave_weights"]
         shift, nearest = self._near.correct(near.sketch(rows.grams))
         found = self._lines[:, 0] + self._lines[:, 1] * (found + shift)

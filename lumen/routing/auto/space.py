@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ SIZE = BUCKETS + 4 * _WAVES
 LENGTH_SIZE = 2 * _WAVES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scale:
     """Mean and inverse standard deviation of each column; 0 where a column never changed, so that it is not used."""
 
@@ -43,9 +44,21 @@ class Scale:
 
     def apply(self, columns: F32) -> F32:
         """Standard scores within ±3, divided by the root of the number of columns in use."""
-        used = max(int(np.count_nonzero(self.inverse)), 1)
-        scores: F32 = np.clip((columns - self.mean) * self.inverse, -_CLIP, _CLIP) / np.float32(np.sqrt(used))
+        scores: F32 = (columns - self.mean) * self.inverse
+        within(scores)
+        scores /= self.root
         return scores
+
+    @cached_property
+    def root(self) -> np.float32:
+        """Of the number of columns in use."""
+        return np.float32(np.sqrt(max(int(np.count_nonzero(self.inverse)), 1)))
+
+
+def within(scores: F32) -> None:
+    """Cut standard scores to ±3, in place."""
+    np.maximum(scores, -_CLIP, out=scores)
+    np.minimum(scores, _CLIP, out=scores)
 
 
 class Waves:
@@ -53,13 +66,13 @@ class Waves:
 
     def __init__(self, width: int, block: tuple[float, int]) -> None:
         weight, seed = block
-        self._frequencies = normals(seed, (width, _WAVES)) / np.float32(_WIDTH)
-        self._size = np.float32(np.sqrt(weight / _WAVES))
+        self.frequencies = normals(seed, (width, _WAVES)) / np.float32(_WIDTH)
+        self.size = np.float32(np.sqrt(weight / _WAVES))
 
     def __call__(self, scores: F32) -> F32:
         """Scores (… × width) as waves (… × 2 · _WAVES)."""
-        turns = scores @ self._frequencies
-        return np.concatenate((np.cos(turns), np.sin(turns)), axis=-1) * self._size
+        turns = scores @ self.frequencies
+        return np.concatenate((np.cos(turns), np.sin(turns)), axis=-1) * self.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,13 @@ def test_hashes_never_change() -> None:
     assert [int(h) for h in hashing.words(b"One fish").hashes] == [2894128042705922400, 2163573299088762763]
 
 
+def test_buckets_never_change() -> None:
+    data = hashing.raw("  One fish, two  fish: 3 red ones\nA. é")
+    found = hashing.buckets(data, hashing.words(data).hashes, 13).astype(np.int64)
+    assert len(found) == 116 and int(found @ np.arange(len(found))) == 29027988
+    assert not len(hashing.buckets(b"", hashing.words(b"").hashes, 13))
+
+
 @given(st.lists(st.text("abcXYZ09", min_size=1, max_size=8), min_size=1, max_size=8))
 def test_a_words_hash_does_not_hang_on_its_place(words: list[str]) -> None:
     together = hashing.words(hashing.raw(" ".join(words))).hashes
@@ -47,6 +54,54 @@ def test_counts() -> None:
     assert plain("so what?", "ends in a question") == 1.0
     assert plain("$x$ and \\frac", "LaTeX marks") == pytest.approx(np.log(4))
     assert plain("是的", "share of CJK") > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "before"),
+    [
+        ("A. one\nB) two\n(C) three", 3, 0),
+        ("which\n(A: one\nK. no\na. no\nB.x", 1, 29),
+        ("which\nA. one\nB.x", 1, 16),
+        ("A.", 0, 2),
+        ("pick\nJ. x", 1, 9),
+    ],
+)
+def test_options_are_told_by_how_lines_begin(text: str, options: int, before: int) -> None:
+    assert plain(text, "options") == pytest.approx(np.log1p(options), abs=1e-6)
+    assert plain(text, "characters before the options") == pytest.approx(np.log1p(before), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text("aB1 é\n.?=$", max_size=400))
+def test_what_is_counted_of_bytes_and_words(text: str) -> None:
+    data = text.encode()
+    words = "".join(c if c.isalnum() else " " for c in text).split()
+    assert plain(text, "words") == pytest.approx(np.log1p(len(words)), abs=1e-6)
+    assert plain(text, "numbers") == pytest.approx(np.log1p(sum(word[0] == "1" for word in words)), abs=1e-6)
+    assert plain(text, "share of punctuation") == pytest.approx(
+        sum(data.count(c) for c in b".?=$") / max(len(data), 1), abs=1e-6
+    )
+    distinct = {"".join(word).lower() for word in words}
+    assert plain(text, "share of distinct words") == pytest.approx(len(distinct) / max(len(words), 1), abs=1e-6)
+
+
+def test_few_n_grams_are_counted_as_many_are() -> None:
+    # 2,000 n-grams are counted in another way than 200; what repeats a text has its direction.
+    short = features(Ask("the quick brown fox jumps over the lazy dog. " * 2)).grams
+    assert not np.array_equal(short, np.zeros_like(short))
+    one, other = features(Ask("zig " * 120)).grams, features(Ask("zig " * 900)).grams
+    assert float(one @ other) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_a_system_prompt_counts_the_same_each_time() -> None:
+    asks = [Ask("sum it up", system=f"You are number {i}, and terse.") for i in range(100)]
+    first = [features(ask) for ask in asks]
+    for ask, before in zip(asks, first, strict=True):
+        assert np.array_equal(features(ask).grams, before.grams)
+    assert len({one.grams.tobytes() for one in first}) > 90
+    # What is read of it is its beginning; its end tells it apart all the same.
+    long = "You are terse. " * 200
+    assert not np.array_equal(features(Ask("x", long)).grams, features(Ask("x", long + "!")).grams)
 
 
 def test_the_subject_is_read() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,27 @@ def test_one_and_many_score_alike(scorer: Scorer) -> None:
     rows, _, _ = labelled(20, 9)
     asks, _, _ = traffic(20, 9)
     many = scorer.score_table(rows)
-    assert np.allclose([scorer.score(ask).of("weak").loss for ask in asks], many.loss[:, 0], atol=1e-4)
+    for i, one in enumerate(map(scorer.score, asks)):
+        # Products of many rows are summed in another order than those of one.
+        assert [each.ok for each in one.targets] == pytest.approx(many.ok[i], abs=1e-5)
+        assert [each.loss for each in one.targets] == pytest.approx(many.loss[i], abs=1e-5)
+        assert [each.tokens for each in one.targets] == pytest.approx(many.tokens[i], rel=1e-4)
+        assert one.nearest == pytest.approx(many.nearest[i], abs=1e-5) and one.familiar == many.familiar[i]
+        alone = scorer.score_table(rows.take(np.array([i])))
+        assert [each.loss for each in one.targets] == pytest.approx(alone.loss[0], abs=1e-7)
+
+
+def test_one_and_many_score_alike_where_neighbours_say_more() -> None:
+    rows, labels, _ = labelled(400, 6)
+    asks, _, _ = traffic(400, 6)
+    ok = labels.ok.copy()
+    ok[:, 0] = np.arange(400) % 2
+    scorer = Scorer(fit_table(rows, Labels(ok, labels.tokens, labels.weights), NAMES, "strong").model)
+    near_ones = Scorer(replace(scorer.model, scalars={**scorer.model.scalars, "doubt": 1.0}))
+    many = near_ones.score_table(rows)
+    found = [near_ones.score(ask).of("weak").loss for ask in asks]
+    assert found == pytest.approx(many.loss[:, 0], abs=1e-5)
+    assert not np.allclose(many.loss, scorer.score_table(rows).loss, atol=1e-3)
 
 
 def test_left_out_rows_equal_a_fit_without_them() -> None:
@@ -123,6 +145,17 @@ def test_the_prior_follows_the_abilities() -> None:
     assert prior.score(long) > prior.score(short)
     assert prior.score(long, (0.85, 0.95)) > prior.score(short, (0.85, 0.95))
     assert prior.score(long, (0.1, 0.3)) < prior.score(short, (0.1, 0.3))
+
+
+def test_the_looks_of_one_request_are_its_prior() -> None:
+    for text in (
+        "",
+        "What is it?",
+        "Solve $x^2 + \\frac{1}{2} = \\pi$ for $x$ and $y$, $z$." * 3,
+        "7 + 7?\nA. 1\nB. 2 $$$$$$$$",
+    ):
+        plain = features(Ask(text)).plain
+        assert prior.looks(plain) == pytest.approx(float(prior.score(plain)), abs=1e-6)
 
 
 def test_groups_left_out_equal_a_fit_without_them_and_more_features_one_with_them() -> None:

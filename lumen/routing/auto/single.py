@@ -1,0 +1,130 @@
+"""One request at a time: what `Scorer.score_table` makes of a table of one row, at half the work.
+
+A table's score is some hundred operations on arrays of one row, each of which costs more than its numbers do. So what
+does not hang on the request is worked out when a model loads, blocks are joined, and what is as short as the list of
+targets is done without arrays. The order of every sum is that of `score_table`; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen.routing.auto import near, prior
+from lumen.routing.auto.far import Far
+from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Features
+from lumen.routing.auto.space import SIZE, Scale, Space, Waves, within
+
+LONGEST = 200_000.0
+
+
+class One(NamedTuple):
+    """`ok`, `loss`, `tokens`: of each target, in the model's order; `nearest`: how alike the nearest labelled request
+    is."""
+
+    ok: list[float]
+    loss: list[float]
+    tokens: list[float] | None
+    nearest: float
+
+
+class _Lengths(NamedTuple):
+    """What expected lengths are made of: see `learner.py`."""
+
+    weights: F32
+    mean: list[float]
+    smear: list[float]
+    scale: Scale
+    waves: Waves
+    weigh: F32
+
+
+class Single:
+    """A model made ready for single requests; `lines` (columns × 2): intercept and slope of each."""
+
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        space: Space,
+        neighbours: near.Near,
+        far: Far,
+        lines: list[list[float]],
+        best: int,
+        lengths: tuple[Scale, Waves] | None,
+    ) -> None:
+        self._weights, self._mean = arrays["weights"], arrays["mean"].tolist()
+        self._near, self._far, self._lines, self._best = neighbours, far, lines, best
+        self._level, self._spread = far.level.tolist(), far.spread.tolist()
+        self._grams, self._waves = space.centre[:BUCKETS], space.centre[BUCKETS:]
+        self._middle = np.concatenate((space.plain.mean, space.subjects.mean))
+        self._inverse = np.concatenate((space.plain.inverse, space.subjects.inverse))
+        self._root = np.concatenate([np.full(len(s.mean), s.root, np.float32) for s in (space.plain, space.subjects)])
+        self._plain, self._subjects = (waves.frequencies for waves in space.waves)
+        self._sizes = np.repeat(np.array([waves.size for waves in space.waves], np.float32), 2 * len(self._plain[0]))
+        self._lengths = None
+        if lengths is not None:
+            self._lengths = _Lengths(
+                arrays["length_weights"], arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
+                *lengths, arrays["wave_weights"],
+            )  # fmt: skip
+
+    def __call__(self, one: Features) -> One:
+        """Score the features of one request."""
+        point = self._point(one)
+        found = [value + mean for value, mean in zip((point @ self._weights).tolist(), self._mean, strict=True)]
+        tokens = None if self._lengths is None else self._long(point, found, self._lengths)
+        shift, nearest = self._near.correct_one(near.sketch(one.grams))
+        if shift is not None:
+            found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
+        found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]
+        targets = len(self._level)
+        ok = [min(max(value, 0.0), 1.0) for value in found[:targets]]
+        loss = self._lost(ok, found[targets:])
+        return One(ok, self._blended(loss, nearest, prior.looks(one.plain)), tokens, nearest)
+
+    def _point(self, one: Features) -> F32:
+        """Its place in the space (SIZE)."""
+        point = np.empty(SIZE, np.float32)
+        np.subtract(one.grams, self._grams, out=point[:BUCKETS])
+        scores = np.concatenate((one.plain, one.subjects))
+        scores -= self._middle
+        scores *= self._inverse
+        within(scores)
+        scores /= self._root
+        waves = point[BUCKETS:]
+        turns = np.empty((2, len(self._plain[0])), np.float32)
+        np.matmul(scores[: len(PLAIN)], self._plain, out=turns[0])
+        np.matmul(scores[len(PLAIN) :], self._subjects, out=turns[1])
+        both = waves.reshape(2, 2, -1)
+        np.cos(turns, out=both[:, 0])
+        np.sin(turns, out=both[:, 1])
+        waves *= self._sizes
+        waves -= self._waves
+        return point
+
+    def _long(self, point: F32, found: list[float], known: _Lengths) -> list[float]:
+        """The length expected of each target; `found` is told what that says of the answers."""
+        logs = [value + mean for value, mean in zip((point @ known.weights).tolist(), known.mean, strict=True)]
+        waves = known.waves(known.scale.apply(np.array(logs, np.float32)))
+        for i, more in enumerate((waves @ known.weigh).tolist()):
+            found[i] += more
+        grown: list[float] = np.exp([min(max(value, 0.0), 20.0) for value in logs]).tolist()
+        return [min(max(value * smear - 1.0, 1.0), LONGEST) for value, smear in zip(grown, known.smear, strict=True)]
+
+    def _lost(self, ok: list[float], direct: list[float]) -> list[float]:
+        """As `expected_loss`."""
+        strong, rest = ok[self._best], iter(direct)
+        return [0.0 if i == self._best else (next(rest) + strong - good) / 2 for i, good in enumerate(ok)]
+
+    def _blended(self, loss: list[float], nearest: float, looks: float) -> list[float]:
+        """As `Far.blend`."""
+        far = self._far
+        learnt = min(max((nearest - far.low) / (far.high - far.low), 0.0), 1.0)
+        off, rest = (looks - far.prior[0]) / far.prior[1], 1.0 - learnt
+        return [
+            level + learnt * (value - level) + rest * off * spread
+            for value, level, spread in zip(loss, self._level, self._spread, strict=True)
+        ]
