@@ -63,14 +63,14 @@ class Operator:
         }
 
     def _tls(self) -> dict[str, Any] | None:
-        """Where the endpoint's certificate is, and whether clients must show one."""
-        tls = self._service.config.server.tls
+        """Where the endpoint's certificate is, whether clients must show one, and how it stands with its authority."""
+        tls, acme = self._service.config.server.tls, self._service.acme
+        mutual = tls.client_ca is not None
+        if acme is not None:
+            return {"cert": str(acme.certificate), "mutual": mutual, "acme": acme.status()}
         if tls.cert is None:
             return None
-        return {
-            "cert": str(self._service.config_file.absolute().parent / tls.cert),
-            "mutual": tls.client_ca is not None,
-        }
+        return {"cert": str(self._service.config_file.absolute().parent / tls.cert), "mutual": mutual}
 
     def targets(self) -> list[dict[str, Any]]:
         return self._service.state.health.snapshot(asyncio.get_running_loop().time())

@@ -12,14 +12,16 @@ import socket
 import ssl
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from aiohttp.web import ServerRunner, SockSite, UnixSite
 
 from lumen.core.errors import ConfigError
 from lumen.files import write_atomic
 from lumen.gateway import admin, app
+from lumen.gateway.acme import Acme
 from lumen.gateway.http import Connection, Ingress
 from lumen.gateway.remote import Remote
 from lumen.gateway.tls import Certificates
@@ -40,7 +42,7 @@ class Runtime:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lock: IO[str] | None = None
-        self._watching: asyncio.Future[None] | None = None
+        self._watching: asyncio.Future[Any] | None = None
         self._options = options
         # Whom this gateway took over from and with what; where another may take over from it; whether one does.
         self._before: tuple[Successor, Taken] | None = None
@@ -81,7 +83,7 @@ class Runtime:
             await private.setup()
             # Bound first, so that a port in use is told before an engine is started; served last, so that the
             # first request finds everything in place.
-            certificates = self._certificates()
+            certificates = await self._certificates()
             listening = self._bind("http" if certificates is None else "https")
             if self._before is None:
                 await self._listen_admin(private)
@@ -116,8 +118,7 @@ class Runtime:
         if self._mine and not self._given:
             self._paths.gateway_file.unlink(missing_ok=True)
             self._paths.admin_socket.unlink(missing_ok=True)
-        if self._watching is not None:
-            self._watching.cancel()
+        await self._unwatched()
         if self._inheriting is not None:
             self._inheriting.cancel()
         await public.cleanup()
@@ -136,14 +137,27 @@ class Runtime:
         if self._handover is not None and not self._lent:
             self._handover.released()
 
-    def _certificates(self) -> Certificates | None:
+    async def _certificates(self) -> Certificates | None:
         """TLS of the endpoint, watched from now on; `None` where it has none."""
         service = self._service
-        if service.config.server.tls.cert is None:
+        tls, base = service.config.server.tls, service.config_file.absolute().parent
+        if not tls.on:
             return None
-        found = Certificates(service.config.server.tls, service.config_file.absolute().parent, say)
-        self._watching = asyncio.ensure_future(found.watch())
+        if tls.acme is None:
+            found = Certificates(tls, base, say)
+            self._watching = asyncio.ensure_future(found.watch())
+            return found
+        service.acme = acme = Acme(service.config.server, base, self._paths.data_dir, say)
+        await acme.open()
+        found = Certificates(replace(tls, cert=str(acme.certificate), key=str(acme.certificate)), base, say)
+        self._watching = asyncio.gather(found.watch(), acme.keep(found.look))
         return found
+
+    async def _unwatched(self) -> None:
+        """An order that is under way ends here, so that whoever is next can make it."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
 
     def _bind(self, scheme: str) -> socket.socket:
         server = self._service.config.server
@@ -245,6 +259,7 @@ class Runtime:
             await site.stop()
         if not await handover.gone():
             return False
+        await self._unwatched()
         self._kept.close()
         lending = asyncio.ensure_future(self._lend(handover))
         await self._pass_on(handover, public)

@@ -28,6 +28,7 @@ from lumen.engines.base import ModelFiles
 from lumen.engines.registry import engine
 from lumen.gateway import overview, policyfile
 from lumen.gateway.access import AccessLog
+from lumen.gateway.acme import Acme
 from lumen.gateway.billing import Billing
 from lumen.gateway.cors import Cors
 from lumen.gateway.estate import Ask
@@ -89,6 +90,8 @@ class Service:
         self.started = time.time()
         self.serving = False
         self.url = ""
+        # What gets the endpoint's certificate, where the configuration says so.
+        self.acme: Acme | None = None
         config = self.read_config()
         self.served = Served(config)
         named, profiles = options.profile or config.profile, load_profiles()
@@ -319,7 +322,7 @@ class Service:
             notice = TINY_NOTICE if set(sources) == {TINY} else None
             self.served = Served(config, sources, missing, notice, TINY_SOURCE)
             self.state.config, self.state.table, self.state.ring = config, table, ring
-            self.state.hosts = Hosts((*config.server.hosts, config.server.host, socket.gethostname()))
+            self.state.hosts = Hosts((*config.server.names, config.server.host, socket.gethostname()))
             self.state.cors = Cors(config.server.cors) if config.server.cors else None
             self.state.retention = retention
             before, self.state.traces = self.state.traces, self._traced(config)

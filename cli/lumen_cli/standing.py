@@ -25,11 +25,27 @@ def draw(found: dict[str, Any]) -> None:
     if limits:
         say()
         table(("budget", "of", "limit", "spent", "held"), budgets(limits))
+    acme = (found.get("tls") or {}).get("acme") or {}
+    if acme.get("why") or acme.get("certified") is False:
+        say(certificate(acme))
     trouble = ((found.get("money") or {}).get("ledger") or {}).get("why")
     if trouble:
         say(f"the ledger is in trouble, paid requests are refused: {trouble}")
     for provider, why in (found.get("providers_missing_keys") or {}).items():
         say(f"provider {provider} serves nothing: {why}")
+
+
+def certificate(acme: dict[str, Any]) -> str:
+    """What is to be said of a certificate that is not there, or is not renewed."""
+    names = ", ".join(acme["domains"])
+    held = (
+        f"the certificate for {names} is not renewed"
+        if acme["certified"]
+        else f"there is no certificate for {names} yet"
+    )
+    if acme.get("why"):
+        return f"{held}, try {acme['failed']} failed: {acme['why']}; again at {moment(acme['next'])}"
+    return f"{held}; it is ordered from {acme['directory']}"
 
 
 def targets(found: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:

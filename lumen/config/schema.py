@@ -48,16 +48,38 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Acme:
+    """Certificates from an ACME authority (RFC 8555), with the extra `lumen-serve[acme]`; see `gateway/acme.py`.
+
+    `domains`: the names on the certificate. `email`: told to the authority. `directory`: where the authority is;
+    `directory_ca`: PEM of those that vouch for that address, where the usual ones do not. `http_port`: where its
+    challenges (http-01) are answered while a certificate is ordered; they come to port 80 of each domain.
+    """
+
+    domains: tuple[str, ...]
+    email: str | None = None
+    directory: str = "https://acme-v02.api.letsencrypt.org/directory"
+    directory_ca: str | None = None
+    http_port: int = 80
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """TLS of the endpoint: PEM files, read anew when they change; relative to the configuration's folder.
 
-    `cert`: the certificate with those between it and the authority, `key`: its key. `client_ca`: authorities, one of
-    which must have signed the certificate that every client then has to show.
+    `cert`: the certificate with those between it and the authority, `key`: its key; or `acme`, which gets both.
+    `client_ca`: authorities, one of which must have signed the certificate that every client then has to show.
     """
 
     cert: str | None = None
     key: str | None = None
     client_ca: str | None = None
+    acme: Acme | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether the endpoint speaks TLS."""
+        return self.cert is not None or self.acme is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +110,11 @@ class Server:
     public_url: str | None = None
     remote_admin: bool = False
     budget: Budget = field(default_factory=Budget)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which it is addressed: those given, and those that its certificate is for."""
+        return self.hosts if self.tls.acme is None else (*self.hosts, *self.tls.acme.domains)
 
 
 @dataclass(frozen=True, slots=True)

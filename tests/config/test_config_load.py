@@ -13,7 +13,7 @@ import lumen.config
 from lumen.config import nodes
 from lumen.config.checks import BUILTIN_MODEL, check, is_loopback, known
 from lumen.config.load import hints, load, parse
-from lumen.config.schema import Auth, Config, Model, Provider, Route, Server, Target, Timeouts
+from lumen.config.schema import Acme, Auth, Config, Model, Provider, Route, Server, Target, Timeouts
 from lumen.core.errors import ConfigError
 
 EXAMPLE = Path(lumen.config.__file__).parent / "example.yaml"
@@ -279,8 +279,12 @@ def test_every_key_of_the_example_has_a_comment() -> None:
 
 def test_what_the_example_calls_a_default_is_one() -> None:
     config = parse(EXAMPLE.read_text("utf-8"), "example.yaml")
-    # There is no issuer by default; the example shows one with all its keys.
+    # There is no issuer by default, and no authority; the example shows both with all their keys.
     auth = replace(config.auth, oidc=None)
-    assert (config.server, auth, config.timeouts, config.logging) == (
+    assert config.server.tls.acme is not None and config.server.tls.acme == replace(
+        Acme(("lumen.example.com",)), email="you@example.com"
+    )
+    server = replace(config.server, tls=replace(config.server.tls, acme=None))
+    assert (server, auth, config.timeouts, config.logging) == (
         Config().server, Config().auth, Config().timeouts, Config().logging,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lumen.config.load import parse
-from lumen.config.schema import Oidc, Tls
+from lumen.config.schema import Acme, Oidc, Tls
 from lumen.core.errors import ConfigError
 
 TLS = "server:\n  tls: {cert: a.pem, key: b.pem}\n"
@@ -44,6 +44,23 @@ WRONG = [
     ("server:\n  public_url: http://x.example\n", 2, "expected https://NAME"),
     ("server:\n  public_url: https://x.example/lumen\n", 2, "expected https://NAME"),
     ("server:\n  public_url: https://me:pw@x.example\n", 2, "no user name or password"),
+    ("server:\n  tls:\n    acme: {domains: []}\n", 3, "1 to 100 names"),
+    ("server:\n  tls:\n    acme: {}\n", 3, "domains"),
+    ("server:\n  tls:\n    acme: {domains: ['*.a.example']}\n", 3, "no patterns"),
+    ("server:\n  tls:\n    acme: {domains: [localhost]}\n", 3, "expected names"),
+    ("server:\n  tls:\n    acme: {domains: [192.0.2.1]}\n", 3, "expected names"),
+    ("server:\n  tls:\n    acme: {domains: [a..example]}\n", 3, "expected names"),
+    ("server:\n  tls:\n    acme: {domains: ['a.example/x']}\n", 3, "expected names"),
+    ("server:\n  tls:\n    acme: {domains: [a.example, A.example]}\n", 3, "twice"),
+    ("server:\n  tls:\n    cert: a\n    key: b\n    acme: {domains: [a.example]}\n", 5, "gets both"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], directory: http://a.example/d}\n", 3, "such as https"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], directory: 'https://u:hunter2@a.example'}\n", 3, "as https"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], email: you}\n", 3, "you@example.com"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], directory_ca: ''}\n", 3, "path of a file"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], http_port: 0}\n", 3, "expected a port"),
+    ("server:\n  tls:\n    acme: {domains: [a.example], http_port: 65536}\n", 3, "expected a port"),
+    ("server:\n  port: 80\n  tls:\n    acme: {domains: [a.example]}\n", 4, "another one than"),
+    ("server:\n  tls:\n    acme: {domain: [a.example]}\n", 3, "domain"),
     ("server:\n  remote_admin: true\n", 2, "needs TLS"),
     (TLS + "  remote_admin: true\nauth:\n  required: false\n", 3, "needs keys"),
     (OIDC.replace("https", "http"), 3, "expected https"),
@@ -89,3 +106,14 @@ def test_a_proxy_that_ends_tls_is_enough_for_administration_from_afar() -> None:
 def test_an_issuer_on_this_machine_needs_no_tls() -> None:
     text = OIDC.replace("https://id.example.com", "http://127.0.0.1:9400")
     assert parse(text, "f").auth.oidc is not None
+
+
+def test_an_authority_is_asked_by_one_key_and_its_names_are_served() -> None:
+    server = parse(
+        "server:\n  remote_admin: true\n  tls: {acme: {domains: [box.example.com], http_port: 8080}}\n", "f"
+    ).server
+    assert server.tls == Tls(acme=Acme(("box.example.com",), http_port=8080)) and server.tls.on
+    assert server.tls.acme is not None and server.tls.acme.directory.startswith("https://acme-v02.api.letsencrypt.org/")
+    assert server.names == ("box.example.com",)
+    mutual = parse("server:\n  tls: {client_ca: ca.pem, acme: {domains: [a.b.example.co.uk]}}\n", "f").server.tls
+    assert mutual.client_ca == "ca.pem" and mutual.on and not Tls().on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,8 @@ def missing(config: Config, environment: os._Environ[str] | dict[str, str]) -> l
         variable = (reference or "").removeprefix("env:") if reference not in STORED else ""
         if variable and not environment.get(variable):
             found.append(f"{where}: the environment variable {variable} is not set")
+    if config.server.tls.acme is not None and find_spec("acme") is None:
+        found.append("server.tls.acme: the package's extra is not installed; install lumen-serve[acme]")
     for name, model in config.models.items():
         for item in filter(None, (model.source, model.draft)):
             try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from lumen.core.errors import LumenError
 from lumen_cli.errors import CliError
-from lumen_cli.health import install, state
+from lumen_cli.health import certificate, install, state
 from lumen_cli.health.patient import Finding, Patient
 
 __all__ = ["CHECKS", "Finding", "Patient", "examine"]
@@ -25,6 +25,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     state.models,
     state.run_folder,
     state.port,
+    certificate.certificate,
     state.leftovers,
     state.keys,
 )
