@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -10,12 +11,22 @@ import msgspec
 from msgspec.structs import replace
 
 from lumen.core.errors import BrokenError, MalformedError, UpstreamError
+from lumen.core.retry import CONTEXT_CODES, FILTER_CODES
 from lumen.providers.base import MAX_ANSWER, Capabilities, Decoder, HttpCall, Resume
 from lumen.wire.answers import Choice, Chunk, Usage, Whole
 from lumen.wire.call import SEED, Call, Event
 from lumen.wire.decoding import StreamDecoder, WholeDecoder, check_kind
 from lumen.wire.extras import accepted
-from lumen.wire.refusals import error_object, in_answer, refused, strings, unsupported
+from lumen.wire.refusals import (
+    FILTERED,
+    TOO_LONG,
+    error_object,
+    in_answer,
+    refused,
+    reread,
+    strings,
+    unsupported,
+)
 from lumen.wire.requests import (
     LOCAL_ONLY,
     SAMPLERS,
@@ -32,6 +43,21 @@ _encode = msgspec.json.Encoder().encode
 _chunk = msgspec.json.Decoder(Chunk).decode
 _whole = msgspec.json.Decoder(Whole).decode
 _any = msgspec.json.Decoder().decode
+# What vendors and servers say of a prompt beyond their window, or one that their filter refused, without a code for it.
+_FLAGGED = re.compile(r"flagged|inappropriate content|usage guidelines|content management policy", re.I)
+_MEANINGS = (
+    (
+        re.compile(
+            r"maximum (?:context|prompt|input) length|(?:model's|available|exceeds the) context (?:length|window|size)"
+            r"|prompt is too long|too many tokens|exceed(?:s|ed) model token limit|reduce the length of the messages"
+            r"|tokens\W+\+\W+max_new_tokens|range of input length",
+            re.I,
+        ),
+        TOO_LONG,
+    ),
+    (_FLAGGED, FILTERED),
+)
+_NAMED = CONTEXT_CODES | FILTER_CODES
 _WITH_USAGE = StreamOptions(include_usage=True)
 
 
@@ -102,7 +128,12 @@ class OpenAI:
         return WholeDecoder(partial(_read_whole, call), MAX_ANSWER)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        return refused(status, headers, strings(error_object(body)), trusted=self.local)
+        told = strings(error_object(body))
+        if status == 403 and _FLAGGED.search(told.get("message", "")):
+            # Some vendors' filters answer so; nothing is wrong with the key.
+            status = 400
+        error = refused(status, headers, told, trusted=self.local)
+        return error if self.local or error.code in _NAMED else reread(error, _MEANINGS)
 
 
 def _refuse_samplers(request: ChatRequest | CompletionRequest, lent: Sequence[str]) -> None:

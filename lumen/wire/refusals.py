@@ -11,8 +11,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import msgspec
@@ -25,6 +28,9 @@ _TRANSIENT = frozenset({500, 502, 503, 504, 520, 529})
 # A client's own mistake, as the target sees it: passed on, never retried.
 _CLIENTS_OWN = frozenset({400, 404, 409, 413, 415, 422})
 _MAX_TOLD = 2000
+# No answer keeps a target out for longer than a day.
+_LONGEST = 86_400.0
+_REREAD = frozenset({400, 413, 422})
 UNSUPPORTED = "unsupported_by_target"
 LOCKED_OUT = "locked_out"
 TOO_LONG = "context_length_exceeded"
@@ -40,7 +46,7 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
         told: the strings of the target's error object: `message`, `type`, `param`, `code`.
         trusted: the target is Lumen's own child; its 401 and 403 are passed on like any other.
     """
-    retry_after = seconds(headers.get("retry-after"))
+    retry_after = wait(headers)
     if status in (401, 403) and not trusted:
         return locked_out(status)
     if status == 429:
@@ -77,19 +83,20 @@ def refused(status: int, headers: Mapping[str, str], told: Mapping[str, str], *,
 
 
 def reread(error: RefusedError, rules: Sequence[tuple[re.Pattern[str], str]]) -> RefusedError:
-    """What a 400 really means, where only its words tell.
+    """What a 400 (413, 422) really means, where only its words tell.
 
     Args:
         rules: patterns of the target's messages and the code each stands for. `UNSUPPORTED` lets another target
             try, `LOCKED_OUT` is the operator's trouble and hides the words, any other only names the error.
     """
-    if error.status != 400:
+    if error.status not in _REREAD:
         return error
     for pattern, code in rules:
         if pattern.search(error.message):
             if code == LOCKED_OUT:
                 return locked_out(400)
             error.code = code
+            error.status = 400
             if code == UNSUPPORTED:
                 error.retry = Retry.OTHER
             return error
@@ -147,9 +154,34 @@ def strings(told: Mapping[str, Any]) -> dict[str, str]:
     return {key: value[:_MAX_TOLD] for key, value in told.items() if isinstance(value, str)}
 
 
+def wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds for which a target asks to be left alone, in whichever way it does; `None`: it does not.
+
+    A `Retry-After` that is a date is taken against the answer's own `Date`, so that nobody's clock matters.
+    """
+    finer = seconds(headers.get("retry-after-ms"))
+    if finer is not None:
+        return finer / 1000
+    told = headers.get("retry-after")
+    found = seconds(told)
+    if found is not None or not told:
+        return found
+    until, now = _date(told), _date(headers.get("date", ""))
+    return None if until is None or now is None else min(max(0.0, until - now), _LONGEST)
+
+
 def seconds(value: str | None) -> float | None:
-    """`Retry-After` in seconds; dates are left to the default pause."""
+    """A number of seconds as a header has it; `None` where it is none."""
     try:
-        return max(0.0, float(value)) if value else None
+        found = float(value) if value else math.nan
     except ValueError:
+        return None
+    return min(max(0.0, found), _LONGEST) if math.isfinite(found) else None
+
+
+def _date(text: str) -> float | None:
+    try:
+        found = parsedate_to_datetime(text)
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
         return None
