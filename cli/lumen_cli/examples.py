@@ -153,9 +153,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
 }  # fmt: skip
 # First word of a command → the document that says more.
 MORE = {
-    "up": "docs/configuration.md", "restart": "docs/operations/README.md", "top": "docs/operations/README.md",
+    "up": "docs/getting-started.md", "restart": "docs/operations/README.md", "top": "docs/operations/README.md",
     "logs": "docs/operations/README.md", "sleep": "docs/pool.md", "wake": "docs/pool.md", "pull": "docs/engines.md",
-    "engine": "docs/engines.md", "fit": "docs/gpus.md", "gpu": "docs/gpus.md", "provider": "docs/configuration.md",
+    "engine": "docs/engines.md", "fit": "docs/gpus.md", "gpu": "docs/gpus.md", "provider": "docs/providers.md",
     "route": "docs/routing.md", "shadow": "docs/learning.md", "canary": "docs/learning.md",
     "feedback": "docs/learning.md", "target": "docs/failover.md", "key": "docs/security.md", "usage": "docs/money.md",
     "invoice": "docs/money.md", "login": "docs/security.md", "logout": "docs/security.md",

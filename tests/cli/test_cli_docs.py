@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from lumen_cli.main import COMMANDS, app
 from typer.main import get_command
 
 from tests.cli.harness import Ran
+from tools import preset_docs
 from tools.cli_docs import FILE, ROOT, document
 
 
@@ -32,6 +34,47 @@ ALL = dict(leaves(get_command(app)))
 def test_the_document_is_what_the_commands_say() -> None:
     # Compared line by line, so that a difference shows where it is.
     assert FILE.read_text("utf-8").splitlines() == document().splitlines(), "run: python -m tools.cli_docs"
+
+
+def test_the_table_of_presets_is_what_the_profiles_say() -> None:
+    found = preset_docs.FILE.read_text("utf-8")
+    assert found == preset_docs.written(found), "run: python -m tools.preset_docs"
+    assert found.count("\n| `") == len(list((ROOT / "profiles" / "providers").glob("*.yaml")))
+
+
+def written_commands() -> Iterator[tuple[str, str]]:
+    """Document and command, of every command in a block of shell in the documents; those with … are no commands."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.M | re.S):
+            for line in block.splitlines():
+                found = re.match(r"lumen (.*)", line)
+                if found and "…" not in line:
+                    yield path.name, found[1]
+
+
+def test_every_command_in_the_documents_is_what_the_command_line_takes() -> None:
+    seen = 0
+    for name, line in written_commands():
+        words = shlex.split(line.partition(" <")[0], comments=True)
+        path = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in ALL), None)
+        if words[0].startswith("-"):
+            continue
+        assert path is not None, f"{name}: {line}"
+        context = ALL[path].make_context(path, words[len(path.split()) :])
+        assert not context.args, f"{name}: {line}"
+        seen += 1
+    assert seen > 15
+
+
+def test_documents_lead_to_files_that_are_there() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text("utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_readme_fits_on_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 50
 
 
 def test_every_command_has_examples_and_every_example_its_command() -> None:
