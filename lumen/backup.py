@@ -1,6 +1,7 @@
 """One file with all that an installation must not lose: made while a gateway runs, put back while none does.
 
-In it are the ledger, the configuration, the hashes of the keys, what is known of targets and models, and the audit log.
+In it are the ledger, the configuration, the hashes of the keys, what routes have learnt and try, what is known of
+targets and models, and the audit log.
 Secrets are not: neither this machine's own key nor those of providers, nor private keys of TLS. A manifest says what
 each file's SHA-256 is, and nothing is put in place before everything fits.
 """
@@ -12,12 +13,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ LEDGER = "ledger.db"
 CONFIG = "config.yaml"
 KEYS = "keys.json"
 _MANIFEST = "manifest.json"
+# What routes have learnt, each in a folder of its own; see `learning/shelf.py`.
+_SCORERS = "scorers"
+_SCORER = re.compile(rf"{_SCORERS}/route-[A-Za-z0-9%._~-]{{1,200}}/(?:live|\d{{6,9}}\.(?:scorer|json))", re.ASCII)
 _FORMAT = 1
 _BEFORE = ".before-restore"
 # What one file of a backup may have, a ledger of years included.
@@ -52,8 +57,8 @@ class Manifest:
 
 
 def members(paths: Paths, config: Path) -> dict[str, Path]:
-    """Where each file of a backup is kept."""
-    kept = ("targets.json", "pool.json", "memory.json", "probed.json", "audit.jsonl", "audit.head")
+    """Where each file of a backup is kept, but for what routes have learnt."""
+    kept = ("targets.json", "pool.json", "memory.json", "probed.json", "trials.json", "audit.jsonl", "audit.head")
     return {
         LEDGER: paths.ledger_file,
         CONFIG: config,
@@ -78,7 +83,9 @@ def backup(paths: Paths, config: Path, into: Path, now: float | None = None) -> 
                 schema = copying.copy(path, folder / file)
             else:
                 shutil.copyfile(path, folder / file)
-        digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        _copy_scorers(paths.scorers_dir, folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
         made = Manifest(__version__, time.time() if now is None else now, schema, digests)
         archive = folder / "archive.tar.gz"
         with os.fdopen(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
@@ -116,7 +123,37 @@ def restore(paths: Paths, config: Path, source: Path) -> tuple[Manifest, list[Pa
         for file, path in members(paths, config).items():
             if file in found.files:
                 replaced += _replace(folder / file, path)
+        if (folder / _SCORERS).exists():
+            replaced += _replace_folder(folder / _SCORERS, paths.scorers_dir)
     return found, replaced
+
+
+def _copy_scorers(scorers: Path, folder: Path) -> None:
+    """What routes have learnt. The mark of what is live goes first: the version that it names is there until then."""
+    found = [path for path in scorers.glob("*/*") if _SCORER.fullmatch(f"{_SCORERS}/{path.parent.name}/{path.name}")]
+    for path in sorted(found, key=lambda path: path.name, reverse=True):
+        into = folder / _SCORERS / path.parent.name / path.name
+        into.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # An old version may be tidied away meanwhile.
+        with suppress(FileNotFoundError):
+            shutil.copyfile(path, into)
+
+
+def _replace_folder(new: Path, path: Path) -> list[Path]:
+    """`new` becomes the folder `path`; what was there stays aside."""
+    aside, ready = path.with_name(path.name + _BEFORE), path.with_name(path.name + ".restored")
+    shutil.rmtree(ready, ignore_errors=True)
+    shutil.copytree(new, ready)
+    ready.chmod(0o700)
+    for one in ready.rglob("*"):
+        one.chmod(0o700 if one.is_dir() else 0o600)
+    moved = []
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.replace(aside)
+        moved.append(aside)
+    ready.replace(path)
+    return moved
 
 
 def _replace(new: Path, path: Path) -> list[Path]:
@@ -145,8 +182,10 @@ def _unpack(source: Path, folder: Path, known: set[str]) -> Manifest:
                 raise ConfigError("this is no backup of Lumen's", where=str(source))
             manifest = _manifest(_body(tar, first).read())
             while (one := tar.next()) is not None:
-                if one.name not in known or one.name not in manifest.files or not one.isreg() or one.size > _LARGEST:
+                ours = one.name in known or _SCORER.fullmatch(one.name) is not None
+                if not ours or one.name not in manifest.files or not one.isreg() or one.size > _LARGEST:
                     raise ConfigError(f"there is something else in it ({one.name[:80]!r})", where=str(source))
+                (folder / one.name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with (folder / one.name).open("xb") as file:
                     shutil.copyfileobj(_body(tar, one), file, _CHUNK)
     except FileNotFoundError:

@@ -14,6 +14,7 @@ import pytest
 from lumen.backup import backup, restore
 from lumen.core.errors import ConfigError
 from lumen.keys import KeyRing, ensure_local, load, mint, save
+from lumen.learning.shelf import Shelf
 from lumen.ledger import copying, opening
 from lumen.ledger.journal import Journal, Record
 from lumen.ledger.report import reading
@@ -84,6 +85,41 @@ def test_what_was_backed_up_comes_back_and_what_was_there_stays_aside(tmp_path: 
     # And it goes on from there.
     asyncio.run(booked(two.ledger_file, 25))
     assert rows(two.ledger_file, "SELECT count(*) FROM attempts") == [(25,)]
+
+
+def test_what_routes_have_learnt_and_try_comes_back_as_one(tmp_path: Path) -> None:
+    one, two, file = place(tmp_path / "one"), place(tmp_path / "two"), tmp_path / "b.tar.gz"
+    name = "lumen/auto with ü and /.."
+    mine, theirs = Shelf(one.scorers_dir), Shelf(two.scorers_dir)
+    for number in (1, 2):
+        assert mine.put(name, f"scorer {number}".encode(), "labels") == number
+    mine.use(name, 1)
+    one.trials_file.write_text('{"canaries": []}')
+    for _ in range(5):
+        theirs.put(name, b"other", "labels")
+    theirs.use(name, 5)
+    backup(one, one.config_file, file)
+    assert len([name for name in names(file) if name.startswith("scorers/")]) == 5
+    _, replaced = restore(two, two.config_file, file)
+    assert theirs.current(name) == (1, b"scorer 1")
+    assert [version.number for version in theirs.versions(name)] == [1, 2]
+    assert two.trials_file.read_text() == '{"canaries": []}'
+    aside = two.scorers_dir.with_name("scorers.before-restore")
+    assert aside in replaced and Shelf(aside).current(name) == (5, b"other")
+    assert all(path.stat().st_mode & 0o077 == 0 for path in two.scorers_dir.rglob("*"))
+    # Once more: what was put aside before makes room.
+    restore(two, two.config_file, file)
+    assert Shelf(aside).current(name) == (1, b"scorer 1")
+
+
+@pytest.mark.parametrize("wrong", ["scorers/route-a/../../evil", "scorers/x/000001.json", "scorers/route-a/000001.sh"])
+def test_nothing_else_comes_in_by_that_way(tmp_path: Path, wrong: str) -> None:
+    paths, file = place(tmp_path / "one"), tmp_path / "b.tar.gz"
+    Shelf(paths.scorers_dir).put("a", b"x", "")
+    backup(paths, paths.config_file, file)
+    other = tampered(file, lambda name, body: (wrong if name.endswith(".scorer") else name, body))
+    with pytest.raises(ConfigError, match="something else in it"):
+        restore(paths, paths.config_file, other)
 
 
 @pytest.mark.parametrize("old", range(1, len(STEPS) + 1))
