@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 HI: dict[str, Any] = {"model": "fake/words-1", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def raw(up: Up, data: bytes, *, seconds: float = 3) -> bytes:
+async def raw(up: Up, data: bytes, *, seconds: float = 20) -> bytes:
     """Send bytes as they are; everything that comes back until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
     writer.write(data)
