@@ -306,6 +306,7 @@ class Service:
             table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
             retention = Retention(config, ring)
+            self.supervisor.private = retention.any
             if retention.any and not no_dumps():
                 # Before an engine starts, which inherits it.
                 say("this system cannot be told to keep memory out of crash dumps; see to it that it writes none")

@@ -78,6 +78,7 @@ class Launch:
     `sleeping`: how this process sleeps and wakes; `None`: it does not.
     `health`: a path that answers 200 once the model is loaded; `None`: being connectable is the sign.
     `fixed_port`: it always listens on this one port, so a second one cannot run beside it.
+    `discreet`: nothing that it is asked, or answers, ever stands in what it writes to its log.
     """
 
     argv: tuple[str, ...]
@@ -90,6 +91,7 @@ class Launch:
     sleeping: Sleeping | None = None
     health: str | None = None
     fixed_port: int | None = None
+    discreet: bool = False
     grace: float = 30.0  # seconds between SIGTERM and SIGKILL
 
 

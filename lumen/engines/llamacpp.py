@@ -99,6 +99,7 @@ class LlamaCpp:
             place.socket,
             env=_environment(place),
             phases=True,
+            discreet=True,
             # On a card the weights would stay there; loaded from mapped pages again they are soon back.
             sleeping=None if model.gpu_layers else _SLEEPING,
             grace=grace + (_KEEPING if disk else 2.0),

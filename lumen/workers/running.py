@@ -83,7 +83,9 @@ class Run:
             if launch.fixed_port is not None and not is_free(launch.fixed_port):
                 raise ConfigError(f"port {launch.fixed_port} is taken by another program")
             self.launch, self.address = launch, Address(launch.socket, launch.base_url)
-            self._process = await start_process(launch, marks, self._log, self._phased, home.hidden)
+            self._process = await start_process(
+                launch, marks, self._log, self._phased, home.hidden, private=home.private()
+            )
         except ConfigError as error:
             self._post(Event.FAILED, error.message)
         except OSError as error:
@@ -134,6 +136,8 @@ class Run:
     def serve(self) -> None:
         """It serves from now on: watch over it."""
         self._loading = False
+        if self._process is not None:
+            self._process.hush()
         self.load.sign(True)
         self._watching = self._help(self._watch())
 

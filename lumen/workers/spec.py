@@ -30,7 +30,8 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What all replicas of one supervisor share. `freed` is told of every request that ends."""
+    """What all replicas of one supervisor share. `freed` is told of every request that ends. `private`: whether, now,
+    nothing of what engines are asked may be kept."""
 
     run_dir: Path
     log_dir: Path
@@ -39,6 +40,7 @@ class Home:
     numbers: Iterator[int]  # one for each start, never used twice in a run
     hidden: frozenset[str]
     freed: Callable[[], None]
+    private: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,10 @@ class Supervisor:
             numbers=itertools.count(1),
             hidden=frozenset(hidden),
             freed=lambda: self._pool.freed(),
+            private=lambda: self.private,
         )
+        # Whether nothing of what engines are asked may be kept; in force for those that start from then on.
+        self.private = False
         self._remembered = Remembered(kept)
         self._pool = Pool(self._home, memory or Boundless(), self._remembered.models, self._changed)
         self._stopped = False

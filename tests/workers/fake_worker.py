@@ -4,7 +4,8 @@
 
 Modes: phases (report them), slow=SECONDS (before listening), crash (status 3), exit0, deaf (never answers an
 inference), wrong (answers 500), stubborn (ignores SIGTERM), family (starts a child that outlives it),
-crashes=N:FILE (crashes while FILE holds fewer than N lines), noisy (a large line on standard output first).
+crashes=N:FILE (crashes while FILE holds fewer than N lines), noisy (a large line on standard output first), tells
+(writes every path that it is asked for to standard error).
 POST /deaf makes it deaf from then on; POST /exit ends it with status 0; POST /sleep and /wake are what they say
 (insomniac: they answer 500; dozy=SECONDS: they take so long).
 """
@@ -31,6 +32,7 @@ class Server:
         self.insomniac = "insomniac" in modes
         self.dozy = float(modes.get("dozy") or 0)
         self.asleep = False
+        self.tells = "tells" in modes
         self.probes = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,6 +44,9 @@ class Server:
         path = head.split(" ", 2)[1]
         length = next((int(x[15:]) for x in head.lower().split("\r\n") if x.startswith("content-length:")), 0)
         await reader.readexactly(length)
+        if self.tells:
+            sys.stderr.write(f"asked for {path}\n")
+            sys.stderr.flush()
         if path == "/exit":
             os._exit(0)
         if path == "/deaf":
