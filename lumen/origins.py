@@ -46,6 +46,9 @@ class Closed:
     async def alive(self) -> int | None:
         return None
 
+    def spare(self) -> bool:
+        return False
+
     def close(self) -> None:
         """There is nothing to close."""
 

@@ -7,6 +7,7 @@
 | anything else that would be the same everywhere (NEVER) | – | give up |
 | its own queue is full (a local model) | – | the next target, at once |
 | wait, 3 s or less (`Retry-After`) | once | the same target, after waiting it out |
+| anything else that names no time to wait (a local model with another replica) | once | the other replica, at once |
 | nothing more (a local model whose process ended) | twice | the same model: another replica, or the process anew |
 | wait longer | – | the next target (this one stays out until then: `core/breaker.py`) |
 | a single reset or 5xx (SAME) | once | the same target, after a short pause with full jitter |
@@ -15,7 +16,8 @@
 A local model's next try hangs on no budget of retries: it does not go to the process that failed, as little as the rest
 of an answer does that broke off later.
 
-A silent target (`SilentError` is OTHER) is never tried twice. What was delivered goes on by `core/resume.py`.
+A silent target (`SilentError` is OTHER) is never tried twice; of a local model that is the replica. What was delivered
+goes on by `core/resume.py`.
 """
 
 from __future__ import annotations
@@ -60,14 +62,20 @@ def lost(error: UpstreamError, *, local: bool) -> bool:
 
 
 def after(
-    error: UpstreamError, *, tries: int, draw: float, around_filter: bool = False, local: bool = False
+    error: UpstreamError,
+    *,
+    tries: int,
+    draw: float,
+    around_filter: bool = False,
+    local: bool = False,
+    spare: bool = False,
 ) -> Decision:
     """What to do after `error`.
 
     Args:
         tries: attempts made at this target, the failed one included.
         draw: uniform in [0, 1).
-        local: it is a model of this machine.
+        local: it is a model of this machine. spare: with another replica, about which nothing is wrong.
         around_filter: the route lets another target answer what one's content filter refused.
     """
     if error.code in CONTEXT_CODES:
@@ -79,6 +87,8 @@ def after(
     if lost(error, local=local) and tries < MOST_PROCESSES:
         return Decision(Next.SAME, QUICK_RETRY * draw)
     if tries < MAX_TRIES and error.code != QUEUE_FULL:
+        if spare and error.retry_after is None:
+            return Decision(Next.SAME)
         if error.retry_after is not None:
             return Decision(Next.SAME, error.retry_after) if error.retry_after <= WAITED_OUT else Decision(Next.OTHER)
         if error.retry is Retry.SAME:

@@ -159,7 +159,10 @@ class Course:
         self.failure = error
         self._tries += 1
         local = leg.target.can.local
-        decision = after(error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter, local=local)
+        spare = local and leg.target.upstream.spare()
+        decision = after(
+            error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter, local=local, spare=spare
+        )
         if decision.next is Next.GIVE_UP:
             raise error
         if decision.next is Next.LARGER:
@@ -167,7 +170,7 @@ class Course:
             return 0.0
         # Every further attempt is taken from the budget, but only asking the same target again hangs on it: a target
         # that died under fifty requests must not cost all but a few of them their answer elsewhere.
-        allowed = lost(error, local=local) or self._health.retries.retry(self._clock())
+        allowed = spare or lost(error, local=local) or self._health.retries.retry(self._clock())
         if decision.next is not Next.SAME or not allowed:
             return 0.0
         self._again = replace(leg, forced=self._alone)

@@ -241,6 +241,10 @@ class Upstream(Protocol):
         """
         ...
 
+    def spare(self) -> bool:
+        """Whether the next request could go to another process than one that fails now."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -268,6 +272,9 @@ class Remote:
             raise BrokenError("The connection to the target broke.", phase="headers") from None
         finally:
             connection.close()
+
+    def spare(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._origin.close()
@@ -299,6 +306,9 @@ class Local:
     async def alive(self) -> int | None:
         # The supervisor looks after its replicas itself.
         return None
+
+    def spare(self) -> bool:
+        return self._supervisor.spare(self._model)
 
     def close(self) -> None:
         for origin in self._origins.values():

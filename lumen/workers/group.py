@@ -219,6 +219,11 @@ class Group:
         busy = [Busy(replica.run.number, replica.load.in_flight, replica.slots) for replica in sound]
         return sound[self._affinity.choose(prompt(), busy)]
 
+    @property
+    def spare(self) -> bool:
+        """Whether two replicas or more could serve now: the one that fails a request counts until it is known to."""
+        return sum(replica.open and not replica.load.suspect for replica in self.replicas) >= 2
+
     def _refuse(self, reason: str) -> None:
         while self._waiters:
             self._waiters.popleft().lease.set_exception(self._unready(reason))

@@ -149,6 +149,11 @@ class Supervisor:
         """
         return await self._group(model).acquire(timeout, prompt)
 
+    def spare(self, model: str) -> bool:
+        """Whether a request that one replica fails could go to another, about which nothing is wrong."""
+        member = self._pool.members.get(model)
+        return member is not None and member.group.spare
+
     def states(self) -> list[ReplicaState]:
         """Every replica there is, also those that are ending."""
         return sorted((one.state() for one in self._pool.replicas()), key=lambda state: (state.model, state.index))

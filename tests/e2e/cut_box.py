@@ -122,6 +122,9 @@ class Cutting:
     async def alive(self) -> int | None:
         return None
 
+    def spare(self) -> bool:
+        return self._inner.spare()
+
     def close(self) -> None:
         """The model is closed by its owner."""
 

@@ -20,6 +20,8 @@ class Speaker(ABC):
         self.body = body
         self.kind = script.kind
         self.many = 1
+        # How many pieces the client has already.
+        self.before = 0
 
     @abstractmethod
     def start(self) -> bytes: ...
@@ -55,15 +57,23 @@ def event(payload: dict[str, Any], name: str | None = None) -> bytes:
 
 
 class OpenAI(Speaker):
-    """Chat completions, and completions where the request has a prompt."""
+    """Chat completions, and completions where the request has a prompt.
+
+    Like Lumen's own worker it tells token ids where it is asked to, one for each piece, and goes on from some.
+    """
 
     def __init__(self, model: str, body: dict[str, Any], script: Script) -> None:
         super().__init__(model, body, script)
         self.many = body.get("n") or 1
         self.plain = "prompt" in body
-        self._begun: set[int] = set()
+        self.before = len(body.get("resume_token_ids") or ())
+        self._tells_ids = bool(body.get("return_token_ids"))
+        self._said = self.before
+        self._begun: set[int] = {0} if self.before else set()
 
     def start(self) -> bytes:
+        if self.before:
+            return b""
         return b"".join(self._delta({"role": "assistant", "content": ""}, i) for i in range(self.many))
 
     def piece(self, text: str, index: int) -> bytes:
@@ -74,10 +84,10 @@ class OpenAI(Speaker):
             if first:
                 call |= {"id": f"call_{index}", "type": "function"}
                 call["function"]["name"] = tool_name(self.body)
-            return self._delta({"tool_calls": [call]}, index)
+            return self._delta({"tool_calls": [call]}, index, token=True)
         if self.kind == "think" and first:
             made = self._delta({"reasoning_content": self.thought()}, index)
-        return made + self._delta({"content": text}, index)
+        return made + self._delta({"content": text}, index, token=True)
 
     def close(self, tokens: int | None) -> bytes:
         made = b"".join(self._delta({}, i, self._finish()) for i in range(self.many))
@@ -111,8 +121,11 @@ class OpenAI(Speaker):
     def _finish(self) -> str:
         return "tool_calls" if self.kind == "tool" else "stop"
 
-    def _delta(self, delta: dict[str, Any], index: int, finish: str | None = None) -> bytes:
+    def _delta(self, delta: dict[str, Any], index: int, finish: str | None = None, *, token: bool = False) -> bytes:
         said = {"text": delta.get("content", "")} if self.plain else {"delta": delta}
+        if self._tells_ids:
+            self._said += token
+            said["token_ids"] = [self._said] if token else []
         return event(self._object(".chunk", [{"index": index, **said, "finish_reason": finish}]))
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:

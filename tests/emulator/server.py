@@ -185,7 +185,7 @@ class Emulator:
             await asyncio.sleep(_SILENCE)
         if start := speaker.start():
             await response.write(start)
-        for text in said[: len(said) - (script.total - script.sent)]:
+        for text in said[speaker.before : len(said) - (script.total - script.sent)]:
             for index in range(speaker.many):
                 if data := speaker.piece(text, index):
                     await response.write(data)

@@ -37,6 +37,7 @@ class Fault:
 FAULTS = (
     Fault("500 once", "once", (500,), mends=True),
     Fault("503 for ever", "status", (503,)),
+    Fault("429, no time told", "status", (429,)),
     Fault("429, wait 1 s", "limit", (1,)),
     Fault("429, wait 30 s", "limit", (30,)),
     Fault("reset before headers", "reset", ()),
@@ -69,16 +70,19 @@ KINDS = ("text", "tool", "json")
 class Then:
     """The target after the one that fails: its script's prefix, and whether it is declared to prefill.
 
-    `same`: it serves the same model, which answers there, to a request with temperature 0.
+    `same`: it serves the same model, which answers there, to a request with temperature 0. `replica`: the target is a
+    local model, of which another replica is there.
     """
 
     name: str
     prefix: str | None
     prefill: bool = False
     same: bool = False
+    replica: bool = False
 
 
 THENS = (
+    Then("another local replica", None, replica=True),
     Then("same model elsewhere", "", same=True),
     Then("prefill", "prefill-", prefill=True),
     Then("no prefill", "anchor-"),
@@ -119,6 +123,8 @@ class Cell:
         return "".join(pieces(parse(model), None, ()))
 
     def targets(self, provider: str) -> tuple[Target, ...]:
+        if self.then.replica:
+            return (Target(f"replicas/{self.first}"),)
         at = "half" if self.fault.script == "half" else provider
         found = [Target(f"{at}/{self.first}")]
         if self.then.same:

@@ -29,6 +29,7 @@ from lumen.keys import KeyRing, mint
 from lumen.providers.base import Capabilities, Dialect, module
 from lumen.workers.supervisor import Prompt
 from tests.emulator.half_open import HalfOpen
+from tests.emulator.script import parse
 from tests.emulator.server import Emulator
 from tests.gateway.conftest import AllReady, Up
 from tests.gateway.failover_cells import Cell, Seen, able, judge, sound
@@ -79,6 +80,7 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
     log = AccessLog(lines.append, pretty=False)
     known = {name: Origin(remote, _of(name)) for name, remote in remotes.items()}
     known |= {f"{name}-again": Origin(Sound(remotes[name]), _of(name)) for name in NATIVE}
+    known["replicas"] = Origin(Replicas(remotes["openai"], remotes["half"]), _replica)
     origins = Origins({}, known)
     state = State(
         config=config,
@@ -121,8 +123,39 @@ class Sound:
     async def alive(self) -> int | None:
         return None
 
+    def spare(self) -> bool:
+        return False
+
     def close(self) -> None:
         """The remote is closed by its owner."""
+
+
+class Replicas(Sound):
+    """A local model with two replicas: the one that is asked first fails as its script has it, the other is sound."""
+
+    def __init__(self, remote: Remote, half: Remote) -> None:
+        super().__init__(remote)
+        self._half = half
+        self._asked: set[str] = set()
+
+    async def open(
+        self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
+    ) -> Exchange:
+        script = parse(model).name
+        # What is wrong with a replica for a while is mended there; what ends an answer is not asked again.
+        if model in self._asked and script not in ("once", "flap"):
+            return await super().open(encode, model, limits, stream, prompt)
+        self._asked.add(model)
+        first = self._half if script == "half" else self._remote
+        return await first.open(encode, model, limits, stream)
+
+    def spare(self) -> bool:
+        return True
+
+
+def _replica(model: str) -> tuple[Dialect, Capabilities, Offer]:
+    can = Capabilities(local=True, token_ids=True, prefill="continue")
+    return module("openai").make(can), can, Offer(f"replicas/{model}", "replicas", model, PRICE, context=131_072)
 
 
 def _of(provider: str) -> Callable[[str], tuple[Dialect, Capabilities, Offer]]:

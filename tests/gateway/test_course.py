@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from lumen.core.errors import (
     BrokenError,
     ConnectError,
     LumenError,
+    MalformedError,
     RefusedError,
     Retry,
     SilentError,
@@ -35,8 +37,8 @@ BROKE = BrokenError("broke", phase="stream")
 
 def target(name: str, *, context: int | None = None, **can: Any) -> Target:
     nothing: Any = None
-    model = name.partition("/")[2] or name
-    return Target(name, model, nothing, nothing, Capabilities(**can), Offer(name, "", model, None, context=context))
+    model, upstream = name.partition("/")[2] or name, cast(Any, SimpleNamespace(spare=lambda: False))
+    return Target(name, model, nothing, upstream, Capabilities(**can), Offer(name, "", model, None, context=context))
 
 
 @dataclass
@@ -115,6 +117,20 @@ def test_a_local_model_is_asked_again_while_its_processes_end_whatever_the_budge
     assert way.next() == "here"
     assert way.fails(BrokenError("killed", phase="headers")) == 0
     assert way.next() == "p/b", "the request itself may be what ends them"
+
+
+@pytest.mark.parametrize("spare", [True, False])
+@pytest.mark.parametrize("error", [SilentError("late", phase="first_token"), MalformedError("nonsense", phase="body")])
+def test_a_local_model_is_asked_again_once_where_it_has_another_replica(error: UpstreamError, spare: bool) -> None:
+    here = replace(target("here", local=True), upstream=cast(Any, SimpleNamespace(spare=lambda: spare)))
+    way = trip(here, target("p/b"))
+    while way.health.retries.retry(0.0):
+        """Use it up."""
+    assert way.next() == "here" and way.fails(error) == 0
+    if spare:
+        assert way.next() == "here" and way.fails(error) == 0
+    assert way.next() == "p/b" and way.fails(error) == 0, "it is not tried twice"
+    assert way.next() is None
 
 
 def test_who_is_alone_is_told_so() -> None:

@@ -153,8 +153,10 @@ def test_a_replica_that_just_failed_a_request_is_asked_only_where_no_other_is_re
             await supervisor.apply(wanted(m=fake_model(replicas=2, queue=100)))
             await until(lambda: supervisor.count("ready") == 2)
             first = await supervisor.acquire("m", 0)
+            assert supervisor.spare("m"), "whom to ask in its place"
             # No wait between here and the last line: the probe that clears or restarts it has not run yet.
             first.release(ok=False)
+            assert not supervisor.spare("m")
             # The other one is busier with each, and still the better choice.
             leases = [await supervisor.acquire("m", 0) for _ in range(5)]
             assert {lease.replica for lease in leases} == {1 - first.replica}
