@@ -79,7 +79,8 @@ def decide(candidates: Sequence[Candidate], view: View) -> Decision:
     score = view.scored if len(candidates) > 1 else None
     why = _unusable(view, score, strong)
     model = None if why else _model(view)
-    verdicts = tuple(_verdict(c, view, score, model, strong, why) for c in candidates)
+    most = view.cost(strong)
+    verdicts = tuple(_verdict(c, view, score, model, strong, most, why) for c in candidates)
     may = [v for v in verdicts if v.why is None and view.out(v.candidate) is None]
     if not may:
         reason = why or "no cheaper target is expected to be as good"
@@ -122,13 +123,19 @@ def _unusable(view: View, score: Score | None, strong: Candidate) -> str | None:
 
 
 def _verdict(
-    candidate: Candidate, view: View, score: Score | None, model: Model | None, strong: Candidate, unusable: str | None
+    candidate: Candidate,
+    view: View,
+    score: Score | None,
+    model: Model | None,
+    strong: Candidate,
+    most: int | None,
+    unusable: str | None,
 ) -> Verdict:
     estimate = next((one for one in score.targets if one.target == candidate.name), None) if score else None
     good, loss = (None, None) if estimate is None else (estimate.ok, estimate.loss)
-    cost = view.cost(candidate)
     if candidate is strong:
-        return Verdict(candidate, good, loss, None, cost, "it is the strong target")
+        return Verdict(candidate, good, loss, None, most, "it is the strong target")
+    cost = view.cost(candidate)
     if unusable is not None or model is None:
         return Verdict(candidate, good, loss, None, cost, unusable)
     if loss is None:
@@ -141,7 +148,7 @@ def _verdict(
         told = f"it is certified for {promise.limit:.1%} at {promise.confidence:.0%}, the route wants more; learn again"
         return Verdict(candidate, good, loss, None, cost, told)
     allowed = promise.score if goal.quality is None else min(promise.score, 1.0 - goal.quality)
-    return Verdict(candidate, good, loss, allowed, cost, _kept_back(loss, allowed, cost, view.cost(strong)))
+    return Verdict(candidate, good, loss, allowed, cost, _kept_back(loss, allowed, cost, most))
 
 
 def _kept_back(loss: float, allowed: float, cost: int | None, strong: int | None) -> str | None:

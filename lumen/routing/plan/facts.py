@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from lumen.core.meter import estimate_input
 from lumen.routing.auto.ask import ASIDE, HEAD, TAIL, Ask
@@ -23,7 +23,18 @@ from lumen.wire.requests import (
 
 TAGS_HEADER = "x-lumen-tags"
 _MOST_TAGS = 32
-_SYSTEM = ("system", "developer")
+_SYSTEM, _USER = ("system", "developer"), ("user", "prompt")
+
+
+class _Said(NamedTuple):
+    """`system`: the system prompt. `first`, `text`: the first and the last user turn. `turns`: user turns, at least 1.
+    `last`: the place of the last one among all messages."""
+
+    system: str
+    first: str
+    text: str
+    turns: int
+    last: int
 
 
 class Facts:
@@ -43,34 +54,33 @@ class Facts:
         """A field of `lumen.core.expression`, or the tags or headers."""
         return _READ[field](self)
 
-    @cached_property
+    @property
     def chat(self) -> ChatRequest | None:
         request = self.call.request
         return request if isinstance(request, ChatRequest) else None
 
-    @cached_property
+    @property
     def tools(self) -> int:
         """Functions offered."""
         return len(self.chat.tools or ()) if self.chat is not None else 0
 
-    @cached_property
+    @property
     def structured(self) -> bool:
         """Whether the answer must be JSON."""
         wanted = self.chat.response_format if self.chat is not None else None
         return wanted is not None and not isinstance(wanted, TextFormat)
 
-    @cached_property
+    @property
     def images(self) -> int:
         """Pictures, files and audio in the request."""
-        return sum(1 for _ in self._attached())
+        return len(self._attached)
 
     @cached_property
     def tokens(self) -> int:
         """Input tokens, estimated; pictures count as a thousand each."""
-        data = sum(size for size in self._attached())
-        return estimate_input(max(self.size - data, 0)) + 1000 * self.images
+        return estimate_input(max(self.size - sum(self._attached), 0)) + 1000 * self.images
 
-    @cached_property
+    @property
     def limit(self) -> int:
         """The most tokens of an answer that the client takes; 0 where it names none."""
         request = self.call.request
@@ -85,37 +95,37 @@ class Facts:
         given = dict(self.chat.metadata or ()) if self.chat is not None else {}
         return given | self.marks
 
-    @cached_property
+    @property
     def marks(self) -> dict[str, str]:
         """The tags of the header alone."""
         found: dict[str, str] = {}
-        for item in self.headers.get(TAGS_HEADER, "").split(",")[:_MOST_TAGS]:
+        given = self.headers.get(TAGS_HEADER)
+        for item in given.split(",")[:_MOST_TAGS] if given else ():
             name, equals, value = item.partition("=")
             if equals:
                 found[name.strip()] = value.strip()
         return found
 
-    @cached_property
+    @property
     def turns(self) -> int:
         """User turns, this one included."""
-        return max(sum(1 for role, _ in self._texts if role in ("user", "prompt")), 1)
+        return self._said.turns
 
-    @cached_property
+    @property
     def text(self) -> str:
         """What the user asks now: the last user turn."""
-        return next((text for role, text in reversed(self._texts) if role in ("user", "prompt")), "")
+        return self._said.text
 
-    @cached_property
+    @property
     def system(self) -> str:
         """The system prompt."""
-        return "\n".join(text for role, text in self._texts if role in _SYSTEM)
+        return self._said.system
 
     @cached_property
     def conversation(self) -> bytes:
         """The same for all requests of one conversation: a hash of the key, the system prompt, the first user turn."""
-        first = next((text for role, text in self._texts if role in ("user", "prompt")), "")
         digest = blake2b(digest_size=16)
-        for part in (self.key, self.system, first):
+        for part in (self.key, self._said.system, self._said.first):
             data = part.encode()
             digest.update(len(data).to_bytes(8, "big"))
             digest.update(data)
@@ -124,22 +134,22 @@ class Facts:
     @cached_property
     def ask(self) -> Ask:
         """The request as the scorer sees it. Of the tags it takes the header's: metadata may be new each time."""
+        said, marks = self._said, self.marks
         return Ask(
-            text=self.text,
-            system=self.system,
-            context=self._context(),
-            turns=self.turns,
+            text=said.text,
+            system=said.system,
+            context=self._context() if said.last else "",
+            turns=said.turns,
             tools=self.tools,
             images=self.images,
             structured=self.structured,
             limit=self.limit,
-            tags=tuple(f"{name}={value}" for name, value in sorted(self.marks.items())),
+            tags=tuple(f"{name}={value}" for name, value in sorted(marks.items())) if marks else (),
         )
 
     def _context(self) -> str:
         """The turns before the last user turn, oldest first, as much of their end as is read."""
-        last = next((i for i in range(len(self._texts) - 1, -1, -1) if self._texts[i][0] in ("user", "prompt")), 0)
-        before = [text for role, text in self._texts[:last] if role not in _SYSTEM]
+        before = [text for role, text in self._texts[: self._said.last] if role not in _SYSTEM]
         kept: list[str] = []
         size = 0
         for text in reversed(before):
@@ -153,16 +163,30 @@ class Facts:
     def _texts(self) -> list[tuple[str, str]]:
         return list(parts(self.call.request))
 
-    def _attached(self) -> Iterator[int]:
+    @cached_property
+    def _said(self) -> _Said:
+        system: list[str] = []
+        text, first, turns, last = "", "", 0, 0
+        for place, (role, said) in enumerate(self._texts):
+            if role in _USER:
+                text, first, turns, last = said, first if turns else said, turns + 1, place
+            elif role in _SYSTEM:
+                system.append(said)
+        return _Said("\n".join(system), first, text, max(turns, 1), last)
+
+    @cached_property
+    def _attached(self) -> list[int]:
         """Bytes of each picture, file and sound in the request."""
+        found: list[int] = []
         for message in self.chat.messages if self.chat is not None else ():
             for part in message.content if isinstance(message.content, list) else ():
                 if isinstance(part, ImagePart):
-                    yield len(part.image_url.url)
+                    found.append(len(part.image_url.url))
                 elif isinstance(part, FilePart):
-                    yield len(part.file.file_data or "")
+                    found.append(len(part.file.file_data or ""))
                 elif isinstance(part, AudioPart):
-                    yield len(part.input_audio.data)
+                    found.append(len(part.input_audio.data))
+        return found
 
 
 def asks_text(call: Call) -> bool:

@@ -163,11 +163,11 @@ class View:
         price = candidate.price
         if price is None:
             return None
-        facts = self.facts
-        rate = price.at(facts.tokens)
-        output = self.answer(candidate) * facts.call.answers
+        tokens = self.facts.tokens
+        rate = price.at(tokens) if price.tiers else price
+        output = self.answer(candidate) * self.facts.call.answers
         seconds = (self.seconds(candidate) or 0.0) if price.per_second else 0.0
-        cost = facts.tokens * rate.input + output * rate.output + price.per_request + seconds * price.per_second
+        cost = tokens * rate.input + output * rate.output + price.per_request + seconds * price.per_second
         return max(round(cost) - self.kept(candidate), 0)
 
     def kept(self, candidate: Candidate) -> int:
@@ -197,7 +197,7 @@ class View:
         """Where this conversation was last."""
         return self._known.past(self.conversation)
 
-    @cached_property
+    @property
     def scorer(self) -> tuple[Scorer | None, str]:
         """The route's scorer, and why there is none."""
         return self._known.scorer(self.goal.route)
