@@ -2,7 +2,8 @@
 
 Source: the public Messages API reference, version 2023-06-01. Left out because they label a request and change
 nothing in its answer: `metadata`, and reasoning of earlier turns, which the API takes back only with signatures
-of its own. `user` becomes `metadata.user_id`.
+of its own. Models that think within a budget refuse to think on without it, once a tool was called, or where an answer
+is begun: they are then asked to go on without thinking. `user` becomes `metadata.user_id`.
 """
 
 from __future__ import annotations
@@ -176,6 +177,8 @@ def _thinking(request: ChatRequest, model: str, body: dict[str, Any]) -> None:
     if _BUDGETED.search(model):
         if effort not in _BUDGETS:
             raise unsupported("reasoning_effort", f"its efforts are 'none', {_listed(_BUDGETS)}.")
+        if _under_way(body["messages"]):
+            return
         body["max_tokens"] = given or _BUDGETS[effort] + DEFAULT_MAX_TOKENS
         budget = min(_BUDGETS[effort], body["max_tokens"] - 1)
         if budget < _BUDGETS["minimal"]:
@@ -187,6 +190,12 @@ def _thinking(request: ChatRequest, model: str, body: dict[str, Any]) -> None:
     body["max_tokens"] = given or THINKING_MAX_TOKENS
     body["thinking"] = {"type": "adaptive", "display": "summarized"}
     body.setdefault("output_config", {})["effort"] = effort
+
+
+def _under_way(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the model's own turn is not over: results of its calls come last, or an answer that is begun."""
+    last = turns[-1]
+    return last["role"] == "assistant" or any(block["type"] == "tool_result" for block in last["content"])
 
 
 def _listed(words: Sequence[str] | Mapping[str, Any]) -> str:

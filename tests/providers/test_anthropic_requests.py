@@ -244,6 +244,33 @@ def test_thinking(model: str, given: Any, thinking: dict[str, Any], effort: str 
     assert made["max_tokens"] == limit
 
 
+ASKED = {"role": "user", "content": "What is the weather?"}
+TOLD = {"role": "tool", "tool_call_id": "c", "content": "sunny"}
+CALLED = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [calling("c", "f", "{}")]}
+ANSWERED = {"role": "assistant", "content": "Sunny."}
+
+
+@pytest.mark.parametrize(
+    ("model", "messages", "thinks"),
+    [
+        (OLDER, [ASKED, CALLED, TOLD], False),
+        (OLDER, [ASKED, CALLED, TOLD, ASKED], False),
+        (OLDER, [ASKED, CALLED, TOLD, ANSWERED, ASKED], True),
+        (OLDER, [ASKED, ANSWERED], False),
+        (OLDER, [ASKED], True),
+        (NEWER, [ASKED, CALLED, TOLD], True),
+    ],
+)
+def test_no_thinking_where_the_api_would_want_that_of_the_turn_before(
+    model: str, messages: list[Any], thinks: bool
+) -> None:
+    """Models with a budget refuse results of calls without the signed thoughts that led to them, and begun answers."""
+    made = encoded("anthropic", model, messages=messages, tools=[tool()], reasoning_effort="low")
+    assert ("thinking" in made) is thinks
+    if not thinks:
+        assert made["max_tokens"] == 4096
+
+
 def test_thinking_and_a_schema_share_the_output_config() -> None:
     made = encoded("anthropic", NEWER, reasoning_effort="low", response_format=schema(schema=SCHEMA))
     assert set(made["output_config"]) == {"format", "effort"}
