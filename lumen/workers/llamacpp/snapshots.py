@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Snapshots:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.mkdir(mode=0o700, exist_ok=True)
         self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._folder)
         now = time.time()
         for path in self._root.glob("*/*"):
             with suppress(FileNotFoundError):  # another replica's, and gone by now

