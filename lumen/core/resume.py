@@ -5,6 +5,7 @@
 | token-exact | the same model replays token ids, and every delivered token is known (one choice; see `Place.state`) |
 | replay-exact | the same model, and a request that repeats itself: temperature 0, or a seed the target honours |
 | prefill | the target continues an assistant message, and the answer so far is one choice of plain text |
+| prefill | any target, of a completion of one text: its prompt with the answer behind it |
 | anchored | any chat model, under the same restriction |
 | restart | nothing was delivered that could be doubled: reasoning at most |
 | none | an honest error |
@@ -48,6 +49,7 @@ _NOT_UNDERSTOOD = frozenset({400, 422})
 class Asked(Struct, frozen=True, gc=False):
     """Facts of the call. `json`: the answer must be JSON. `temperature`, `seed`: as given, `None` where not.
 
+    `appends`: it is a completion of one text, which the answer so far can be put behind.
     `state`: what may come next hangs on more than the tokens so far: penalties, stop strings, a grammar, tools, or log
     probabilities beside the tokens. `lent`: the seed is not the client's; only targets that replay token ids get it.
     """
@@ -60,6 +62,7 @@ class Asked(Struct, frozen=True, gc=False):
     seed: int | None
     state: bool = False
     lent: bool = False
+    appends: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -107,10 +110,11 @@ def rungs(
     plain = trace.whole_text and not trace.actionable
     if plain and blank and not trace.finished:
         found.append(Rung.RESTART)
-    if plain and not blank and not trace.reasoning and asked.chat and asked.answers == 1 and not asked.json:
-        if at.prefill:
+    if plain and not blank and not trace.reasoning and asked.answers == 1 and not asked.json:
+        if asked.appends or (asked.chat and at.prefill):
             found.append(Rung.PREFILL)
-        found.append(Rung.ANCHORED)
+        if asked.chat:
+            found.append(Rung.ANCHORED)
     return tuple(found) or NOTHING
 
 

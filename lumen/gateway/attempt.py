@@ -26,7 +26,7 @@ from lumen.wire.closing import usage_chunk
 from lumen.wire.continued import continued
 from lumen.wire.matching import Diverged
 from lumen.wire.prompt import parts
-from lumen.wire.requests import ChatRequest
+from lumen.wire.requests import Plain
 from lumen.wire.splice import Seam
 from lumen.workers.affinity import Block, blocks
 
@@ -201,7 +201,7 @@ class Attempt:
             )
         elif leg.rung is not None:
             request = call.request
-            if isinstance(request, ChatRequest):
+            if not isinstance(request, Plain):
                 call = structs.replace(
                     call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill)
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import structs
 from msgspec.structs import asdict
 
 from lumen.core.resume import Asked, Rung
@@ -47,6 +48,7 @@ def asked(call: Call) -> Asked:
         seed=request.seed,
         state=_has_state(request),
         lent=SEED in call.lent,
+        appends=isinstance(request, CompletionRequest) and _appends(request),
     )
 
 
@@ -63,6 +65,18 @@ def _has_state(request: ChatRequest | CompletionRequest) -> bool:
     return bool(request.echo or request.suffix or request.best_of)
 
 
+def _appends(request: CompletionRequest) -> bool:
+    """Whether an answer goes on behind its prompt as it would have without a break."""
+    return isinstance(request.prompt, str) and not request.logprobs and (request.best_of or 1) == 1
+
+
+def _appended(request: CompletionRequest, delivered: str, tokens: int) -> CompletionRequest:
+    """The request with the answer so far behind its prompt."""
+    sent, _ = split(delivered)
+    left = None if request.max_tokens is None else max(1, request.max_tokens - tokens)
+    return structs.replace(request, prompt=f"{request.prompt}{sent}", max_tokens=left)
+
+
 def taken_off(rung: Rung, tokens: int) -> tuple[int, int]:
     """What an answer of `tokens` so far takes off the limit of the rest on this rung, and what is put on top of it."""
     if rung not in (Rung.TOKEN_EXACT, Rung.PREFILL, Rung.ANCHORED):
@@ -70,7 +84,9 @@ def taken_off(rung: Rung, tokens: int) -> tuple[int, int]:
     return tokens, ANCHOR_TOKENS if rung is Rung.ANCHORED else 0
 
 
-def continued(request: ChatRequest, rung: Rung, delivered: str, tokens: int, prefill: Prefill) -> ChatRequest:
+def continued(
+    request: ChatRequest | CompletionRequest, rung: Rung, delivered: str, tokens: int, prefill: Prefill
+) -> ChatRequest | CompletionRequest:
     """The request that makes a target go on on this rung; `request` itself where the rung needs no other.
 
     Args:
@@ -80,6 +96,8 @@ def continued(request: ChatRequest, rung: Rung, delivered: str, tokens: int, pre
     """
     if rung not in (Rung.PREFILL, Rung.ANCHORED):
         return request
+    if isinstance(request, CompletionRequest):
+        return _appended(request, delivered, tokens)
     made = ContinuedChat(**asdict(request))
     sent, _ = split(delivered)
     less, more = taken_off(rung, tokens)

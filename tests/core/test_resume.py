@@ -65,6 +65,13 @@ def test_a_choice_that_ended_is_not_begun_again() -> None:
     assert rungs(trace, Asked(True, True, 2, False, None, None), Place(False, False, True, True), 0) == NOTHING
 
 
+def test_a_completion_of_one_text_is_continued_by_anybody() -> None:
+    at, trace = Place(False, False, False, False), delivered("text", exact=False, replayable=False)
+    for appends in (True, False):
+        asked = Asked(False, True, 1, False, None, None, appends=appends)
+        assert rungs(trace, asked, at, 0) == ((Rung.PREFILL,) if appends else NOTHING)
+
+
 @pytest.mark.parametrize("rung", list(Rung))
 def test_whose_refusal_moves_down(rung: Rung) -> None:
     changed = rung in (Rung.TOKEN_EXACT, Rung.PREFILL, Rung.ANCHORED)

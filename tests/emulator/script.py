@@ -92,10 +92,10 @@ def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]
     else:
         words = [f"word{i}" for i in range(script.total)]
     made = [word + " " for word in words] if script.kind in ("text", "think") else _json(words)
-    partial = _partial(script, messages)
+    whole = "".join(made)
+    partial = _partial(script, messages, whole)
     if partial is None:
         return made
-    whole = "".join(made)
     rest = whole[len(partial) :] if whole.startswith(partial) else whole
     made = re.findall(r"\s*\S+\s?|\s+", rest)
     return [partial[-ANCHOR:], *made] if script.prefill == "anchor" else made
@@ -112,8 +112,11 @@ def _written(script: Script, messages: Sequence[tuple[str, str]]) -> list[str]:
     return [begun, *rest] if script.prefill == "echo" else rest
 
 
-def _partial(script: Script, messages: Sequence[tuple[str, str]]) -> str | None:
+def _partial(script: Script, messages: Sequence[tuple[str, str]], whole: str) -> str | None:
     """What the conversation leaves to be continued, where the script continues at all."""
+    if script.prefill == "prefill" and messages and messages[-1][0] == "prompt":
+        # Whatever of the answer its prompt ends with.
+        return max((whole[:at] for at in range(len(whole) + 1) if messages[-1][1].endswith(whole[:at])), key=len)
     if script.prefill == "prefill" and messages and messages[-1][0] in ("assistant", "model"):
         return messages[-1][1]
     if script.prefill == "anchor" and len(messages) > 1 and messages[-2][0] in ("assistant", "model"):
@@ -136,7 +139,8 @@ def conversation(body: dict[str, Any]) -> list[tuple[str, str]]:
     if "contents" in body:
         turns = [(turn.get("role", "user"), turn.get("parts", [])) for turn in body["contents"]]
     else:
-        turns = [(m["role"], m.get("content") or "") for m in body.get("messages", [])]
+        prompt = [{"role": "prompt", "content": body["prompt"]}] if isinstance(body.get("prompt"), str) else []
+        turns = [(m["role"], m.get("content") or "") for m in body.get("messages", prompt)]
     return [(role, text if isinstance(text, str) else "".join(p.get("text", "") for p in text)) for role, text in turns]
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from lumen.config.schema import Route, Target
@@ -82,3 +83,39 @@ async def test_how_often_an_answer_goes_on_is_two_or_what_its_route_says(
         seen = Seen.of(*(await up.stream(ASK))[:2])
     assert [splice["rung"] for splice in seen.splices] == rungs
     assert seen.done is (most == 3) is (seen.error is None)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "word0 word1 word2 word3 word4 word5 "),
+        ({"max_tokens": 50}, "word0 word1 word2 word3 word4 word5 "),
+        ({"prompt": ["go"]}, None),
+        ({"logprobs": 1}, None),
+    ],
+)
+async def test_a_completion_goes_on_behind_its_prompt(
+    more: dict[str, object], said: str | None, tmp_path: Path, anyio_backend: str
+) -> None:
+    route = Route((Target("openai/cut-3"), Target("openai/prefill-words-6")), policy="ordered")
+    body = {"model": "fast", "prompt": "go on: ", "stream": True, "stream_options": {"include_usage": True}, **more}
+    async with rig({"fast": route}, tmp_path) as up:
+        headers = {"Authorization": f"Bearer {up.secret}"}
+        async with up.session.post(f"{up.url}/v1/completions", json=body, headers=headers) as answer:
+            raw = b""
+            try:
+                async for data in answer.content.iter_any():
+                    raw += data
+            except aiohttp.ClientPayloadError:
+                raw += b"<CUT>"
+        seen = Seen.of(answer.status, raw.decode())
+        texts = [choice.get("text") or "" for choice in seen.choices()]
+        if said is None:
+            assert "".join(texts) == "word0 word1 word2 " and seen.error is not None and not seen.done
+            return
+        assert "".join(texts) == said and seen.done and len({chunk["id"] for chunk in seen.chunks}) == 1
+        assert [splice["rung"] for splice in seen.splices] == ["prefill"]
+        assert [choice["finish_reason"] for choice in seen.choices() if choice.get("finish_reason")] == ["stop"]
+        assert seen.usages[0]["completion_tokens"] == 6
+        sent = up.emulator.requests[-1]
+        assert sent["prompt"] == "go on: word0 word1 word2" and sent.get("max_tokens") == (47 if more else None)
