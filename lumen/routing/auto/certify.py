@@ -25,10 +25,11 @@ Rows = NDArray[np.int64]
 
 # Below this many labels nothing leaves the strong target, whatever the labels say.
 FEWEST = 300
-_STEPS = 100
-# Requests that are nearly the same have nearly the same score, and with it their own label left out each is a little
-# off: a threshold within so many standard deviations of the scores below what was certified would let all pass.
-_APART = 0.01
+_STEPS = 200
+# Requests that are nearly the same have nearly the same score, and with its own label left out each is a little off: a
+# threshold among them would let all pass. They crowd where so many of all scores lie within so many standard deviations
+# above it, which is more than twice what scores that spread as a bell have anywhere.
+_APART, _CROWD = 0.01, 0.01
 
 
 def certify(scores: F64, losses: F64, limit: float, confidence: float, groups: Rows | None = None) -> Promise:
@@ -63,16 +64,14 @@ def certify(scores: F64, losses: F64, limit: float, confidence: float, groups: R
 
 
 def _apart(ranked: F64, passed: list[int]) -> int:
-    """How many may be sent away, of the numbers that passed: the most, unless their scores run on into the next; then
-    the most whose scores are clearly below. All of them were certified on the way."""
-    if not passed:
-        return 0
-    most = passed[-1]
-    clearly = _APART * float(ranked.std())
-    if most == len(ranked) or ranked[most] - ranked[most - 1] > clearly:
-        return most
-    below = [count for count in passed if ranked[count - 1] <= ranked[most - 1] - clearly]
-    return below[-1] if below else 0
+    """How many may be sent away, of the numbers that passed: the most whose highest score has no crowd right above it.
+    All of them were certified on the way."""
+    clearly, most = _APART * float(ranked.std()), _CROWD * len(ranked)
+    for count in reversed(passed):
+        above = int(np.searchsorted(ranked, ranked[count - 1] + clearly, "right")) - count
+        if above <= most:
+            return count
+    return 0
 
 
 def promised(learnt: Learnt, ok: F64, limit: float, confidence: float) -> Model:

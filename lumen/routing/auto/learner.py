@@ -1,11 +1,11 @@
 """Learns from labelled requests what each target would make of a new one.
 
-One ridge regression (`ridge.py`) over hashed n-grams, counts and subjects (`space.py`) for each of: the chance that a
-target's answer is good enough; what is lost by asking a target instead of the strong one, learnt as a difference
-because most of what makes labels uncertain is the same for both; the length of each target's answers. Where lengths
-are known, the predicted ones are features in turn: how long a target thinks says how hard it finds a request. Near
-neighbours (`near.py`) correct what is left, and far from all labels the prior takes over (`far.py`). Every training row
-is also scored by a model that never saw its label: those scores are what a threshold is certified on.
+One ridge regression (`ridge.py`) over hashed n-grams, counts, subjects (`space.py`) and themes (`themes.py`) for each
+of: the chance that a target's answer is good enough; what is lost by asking a target instead of the strong one, learnt
+as a difference because most of what makes labels uncertain is the same for both; the length of each target's answers.
+Where lengths are known, the predicted ones are features in turn: how long a target thinks says how hard it finds a
+request. Near neighbours (`near.py`) correct what is left, and far from all labels the prior takes over (`far.py`).
+Every training row is also scored by a model that never saw its label: on those scores a threshold is certified.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import F32, Table, table
 from lumen.routing.auto.model import Model
 from lumen.routing.auto.space import Scale, Space, length_waves
+from lumen.routing.auto.themes import Themes
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -106,6 +107,8 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
     space = Space.of(rows)
     points = space(rows)
     kernel = space.kernel(rows, points)
+    themes = Themes.of(points, kernel)
+    kernel += themes.kernel()
     sketches = near.sketch(rows.grams)
     alike, groups = near.compared(sketches)
     ridged = ridge.Ridged(kernel, weights, _penalty(kernel, wanted[:, judged], weights), groups)
@@ -120,7 +123,7 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
     ok = np.clip(columns[:, : len(targets)], 0.0, 1.0)
     loss, looks = expected_loss(ok, columns[:, judged], best), prior.score(rows.plain)
     far = Far.of(neighbours.familiar, neighbours.usual, looks, loss)
-    model = _model(targets, strong, space, lengths, neighbours, straight, points, fitted, far)
+    model = _model(targets, strong, space, themes, lengths, neighbours, straight, points, fitted, far)
     return Learnt(model, ok, far.blend(loss, nearest, looks), groups)
 
 
@@ -169,6 +172,7 @@ def _model(
     targets: Sequence[str],
     strong: str,
     space: Space,
+    themes: Themes,
     lengths: _Lengths | None,
     neighbours: near.Near,
     straight: Sequence[Line],
@@ -178,6 +182,9 @@ def _model(
 ) -> Model:
     arrays: dict[str, NDArray[np.floating]] = {
         **space.arrays(),
+        "themes": themes.directions,
+        "theme_places": themes.places,
+        "theme_weights": fitted.dual,
         "weights": points.T @ fitted.dual,
         "mean": fitted.mean,
         "sketches": neighbours.sketches,
@@ -189,6 +196,7 @@ def _model(
         waves = lengths.waves(lengths.scale.apply(lengths.left_out))
         arrays |= {
             "length_weights": points.T @ lengths.fitted.dual,
+            "length_theme_weights": lengths.fitted.dual,
             "length_mean": lengths.fitted.mean,
             "length_scale_mean": lengths.scale.mean,
             "length_scale_inverse": lengths.scale.inverse,

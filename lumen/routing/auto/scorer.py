@@ -16,6 +16,7 @@ from lumen.routing.auto.learner import expected_loss
 from lumen.routing.auto.model import Model
 from lumen.routing.auto.single import LONGEST, Single
 from lumen.routing.auto.space import Scale, Space, length_waves
+from lumen.routing.auto.themes import Themes
 
 F64 = NDArray[np.float64]
 
@@ -77,6 +78,7 @@ class Scorer:
         self.model = model
         kept = model.arrays
         self._space = Space.from_arrays(kept)
+        self._themes, self._of_themes = Themes(kept["themes"], kept["theme_places"]), kept["theme_weights"]
         self._weights, self._mean = kept["weights"], kept["mean"]
         self._near = near.Near(
             kept["sketches"], kept["residuals"], kept["known"], model.scalars["doubt"], model.scalars["familiar"]
@@ -89,7 +91,9 @@ class Scorer:
             self._length_waves = length_waves(len(model.targets))
         self._best = model.targets.index(model.strong)
         lengths = (self._length_scale, self._length_waves) if self._lengths else None
-        self._single = Single(kept, self._space, self._near, self._far, self._lines.tolist(), self._best, lengths)
+        self._single = Single(
+            kept, self._space, self._themes, self._near, self._far, self._lines.tolist(), self._best, lengths
+        )
 
     @staticmethod
     def load(data: bytes) -> Scorer:
@@ -112,11 +116,12 @@ class Scorer:
     def score_table(self, rows: Table) -> Scored:
         """Score many requests at once. What they have that no labelled request had is not looked at."""
         points = self._space(rows)
-        found = (points @ self._weights).astype(np.float64) + self._mean
+        alike = self._themes.alike(points)
+        found = (points @ self._weights + alike @ self._of_themes).astype(np.float64) + self._mean
         tokens = np.full((len(rows), len(self.model.targets)), np.nan)
         if self._lengths:
             kept = self.model.arrays
-            logs = (points @ kept["length_weights"]).astype(np.float64) + kept["length_mean"]
+            logs = points @ kept["length_weights"] + alike @ kept["length_theme_weights"] + kept["length_mean"]
             tokens = np.clip(np.exp(np.clip(logs, 0.0, 20.0)) * kept["length_smear"] - 1.0, 1.0, LONGEST)
             found += self._length_waves(self._length_scale.apply(logs.astype(np.float32))) @ kept["wave_weights"]
         shift, nearest = self._near.correct(near.sketch(rows.grams))

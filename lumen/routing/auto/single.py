@@ -17,6 +17,7 @@ from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Features
 from lumen.routing.auto.space import SIZE, Scale, Space, Waves, within
+from lumen.routing.auto.themes import Themes
 
 LONGEST = 200_000.0
 
@@ -35,6 +36,7 @@ class _Lengths(NamedTuple):
     """What expected lengths are made of: see `learner.py`."""
 
     weights: F32
+    of_themes: F32
     mean: list[float]
     smear: list[float]
     scale: Scale
@@ -49,6 +51,7 @@ class Single:
         self,
         arrays: Mapping[str, NDArray[Any]],
         space: Space,
+        themes: Themes,
         neighbours: near.Near,
         far: Far,
         lines: list[list[float]],
@@ -56,6 +59,7 @@ class Single:
         lengths: tuple[Scale, Waves] | None,
     ) -> None:
         self._weights, self._mean = arrays["weights"], arrays["mean"].tolist()
+        self._themes, self._of_themes = themes, arrays["theme_weights"]
         self._near, self._far, self._lines, self._best = neighbours, far, lines, best
         self._level, self._spread = far.level.tolist(), far.spread.tolist()
         self._grams, self._waves = space.centre[:BUCKETS], space.centre[BUCKETS:]
@@ -67,15 +71,18 @@ class Single:
         self._lengths = None
         if lengths is not None:
             self._lengths = _Lengths(
-                arrays["length_weights"], arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
-                *lengths, arrays["wave_weights"],
+                arrays["length_weights"], arrays["length_theme_weights"], arrays["length_mean"].tolist(),
+                arrays["length_smear"].tolist(), *lengths, arrays["wave_weights"],
             )  # fmt: skip
 
     def __call__(self, one: Features) -> One:
         """Score the features of one request."""
         point = self._point(one)
-        found = [value + mean for value, mean in zip((point @ self._weights).tolist(), self._mean, strict=True)]
-        tokens = None if self._lengths is None else self._long(point, found, self._lengths)
+        alike = self._themes.alike(point[None])[0]
+        read = point @ self._weights
+        read += alike @ self._of_themes
+        found = [value + mean for value, mean in zip(read.tolist(), self._mean, strict=True)]
+        tokens = None if self._lengths is None else self._long(point, alike, found, self._lengths)
         shift, nearest = self._near.correct_one(near.sketch(one.grams))
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
@@ -105,9 +112,11 @@ class Single:
         waves -= self._waves
         return point
 
-    def _long(self, point: F32, found: list[float], known: _Lengths) -> list[float]:
+    def _long(self, point: F32, alike: F32, found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""
-        logs = [value + mean for value, mean in zip((point @ known.weights).tolist(), known.mean, strict=True)]
+        read = point @ known.weights
+        read += alike @ known.of_themes
+        logs = [value + mean for value, mean in zip(read.tolist(), known.mean, strict=True)]
         waves = known.waves(known.scale.apply(np.array(logs, np.float32)))
         for i, more in enumerate((waves @ known.weigh).tolist()):
             found[i] += more

@@ -69,6 +69,14 @@ def test_a_threshold_does_not_fall_among_requests_that_are_nearly_the_same() -> 
     assert found.score is not None and found.score < 0.1 and found.share >= 0.49
 
 
+def test_a_threshold_among_scores_that_spread_evenly_stays_where_it_was_certified() -> None:
+    rng = np.random.default_rng(7)
+    scores = rng.standard_normal(3000)
+    losses = np.where(scores < 0.25, 0.0, 1.0)
+    found = certify(scores, losses, 0.01, 0.95)
+    assert found.score is not None and found.share == pytest.approx(np.mean(scores < 0.25), abs=0.011)
+
+
 def test_requests_asked_again_and_again_count_as_one_each() -> None:
     """Two hundred requests, ten times each with the same outcome: as much as two hundred labels, no more."""
     rng = np.random.default_rng(4)
