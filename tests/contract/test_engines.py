@@ -55,10 +55,10 @@ def test_it_is_named_like_its_file(found: Engine) -> None:
 def test_asking_what_is_missing_is_cheap_and_heavy_modules_stay_out(found: Engine) -> None:
     said = found.missing()
     assert said is None or (said and "\n" not in said)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(10):
         found.missing()
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     code = (
         "import sys; from lumen.engines.registry import engine; engine(sys.argv[1]).missing()\n"
         "heavy = {'llama_cpp', 'torch', 'vllm', 'numpy', 'transformers'} & set(sys.modules)\n"

@@ -67,7 +67,7 @@ async def rig(routes: Mapping[str, Route], folder: Path) -> AsyncIterator[Rig]:
     half = HalfOpen()
     ports = {**dict.fromkeys(NATIVE, port), "half": half.port}
     remotes = {name: Remote(f"http://127.0.0.1:{at}{BASE.get(name, '/v1')}", {}) for name, at in ports.items()}
-    limits = Timeouts(connect=5.0, headers=10.0, first_token=10.0, gap=10.0, total=60.0)
+    limits = Timeouts(connect=30.0, headers=30.0, first_token=30.0, gap=30.0, total=120.0)
     config = Config(server=Server(keepalive=30.0), routes=routes, timeouts=limits)
     key, secret = mint("proof")
     billing = Billing(folder / "ledger.db")

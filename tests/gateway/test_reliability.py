@@ -79,15 +79,15 @@ async def test_a_limit_before_the_first_token(up: Up, script: str, own: Timeouts
 @pytest.mark.parametrize(
     ("script", "own"),
     [
-        ("stall-2", Timeouts(gap=0.1, total=20.0)),
+        ("stall-2", Timeouts(gap=0.5, total=20.0)),
         # A token each 40 ms is no silence, but there is an end to everything.
-        ("slow-200-40", Timeouts(gap=5.0, total=0.3)),
+        ("slow-200-40", Timeouts(gap=5.0, total=1.5)),
         # Nor is it too slow, unless the route says so.
         ("slow-200-40", Timeouts(gap=5.0, total=20.0, min_rate=100.0)),
     ],
 )
 async def test_a_limit_in_the_middle(up: Up, monkeypatch: pytest.MonkeyPatch, script: str, own: Timeouts) -> None:
-    monkeypatch.setattr(attempt, "_RATE_WINDOW", 0.2)
+    monkeypatch.setattr(attempt, "_RATE_WINDOW", 0.5)
     routed(up, script, timeouts=own)
     async with asyncio.timeout(15):
         status, text, _ = await up.stream(ask())
@@ -98,7 +98,7 @@ async def test_a_limit_in_the_middle(up: Up, monkeypatch: pytest.MonkeyPatch, sc
 
 async def test_a_steady_drip_is_slow_and_not_stalled(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "_RATE_WINDOW", 0.1)
-    routed(up, "slow-12-40", timeouts=Timeouts(gap=5.0, total=20.0, min_rate=5.0))
+    routed(up, "slow-12-40", timeouts=Timeouts(gap=5.0, total=20.0, min_rate=0.5))
     status, text, _ = await up.stream(ask())
     assert Seen.of(status, text).done
 

@@ -132,7 +132,7 @@ def test_a_receiver_gets_what_was_sampled(receiver: Receiver, monkeypatch: pytes
     context = traces.begin(GIVEN, "a=1")
     assert context.sampled and context.trace == TRACE
     traces.take(settled(), context, None, Trace(1), b"")
-    traces.close()
+    traces.close(60.0)
     assert receiver.headers[0]["authorization"] == "Bearer x"
     found = receiver.spans()
     assert {span.trace_id.hex() for span in found} == {TRACE}
@@ -152,7 +152,7 @@ def test_a_receiver_that_fails_costs_spans_and_is_told_once(receiver: Receiver) 
     traces = Traces(Wanted(receiver.url), random.Random(1), told.append)
     for _ in range(3):
         traces.take(settled(), traces.begin(None, None), None, Trace(1), b"")
-    traces.close(20.0)
+    traces.close(60.0)
     assert traces.dropped > 0 and [text for text in told if "cannot be sent" in text] == told[:1]
 
 
@@ -170,7 +170,7 @@ async def test_requests_are_traced_and_targets_told(up: Up, receiver: Receiver, 
     status, _, _ = await up.post("/v1/chat/completions", body, headers=headers)
     assert status == 200
     await up.stream(body)
-    await asyncio.to_thread(traces.close)
+    await asyncio.to_thread(traces.close, 60.0)
     roots = [span for span in receiver.spans() if span.kind == 2]
     tries = {span.span_id.hex(): span.trace_id.hex() for span in receiver.spans() if span.kind == 3}
     for told in (headers["traceparent"] for headers in up.emulator.headers[-2:]):
