@@ -82,6 +82,8 @@ class Batch:
         self.sequences = np.zeros(capacity, np.int32)
         self.wanted = np.zeros(capacity, np.int8)
         self._ones = np.ones(capacity, np.int32)
+        # Single numbers are set through these: numpy is only quicker from some tens of rows on.
+        self._token, self._position = memoryview(self.tokens), memoryview(self.positions)  # type: ignore[arg-type]
         # Row i belongs to exactly one sequence: entry i of this table points at entry i of `sequences`.
         step = self.sequences.itemsize
         self._table = self.sequences.ctypes.data + step * np.arange(capacity + 1, dtype=np.uint64)
@@ -118,6 +120,17 @@ class Batch:
         self.wanted[[row for row in rows if row >= 0]] = 1
         self.struct.n_tokens = n
         return rows
+
+    def advance(self, tokens: Many[int]) -> None:
+        """Move each of the first rows to its next token, one position further on."""
+        token, position = self._token, self._position
+        for row, one in enumerate(tokens):
+            token[row] = one
+            position[row] += 1
+
+    def retreat(self, rows: int) -> None:
+        """Take `advance` back, but for the tokens."""
+        self.positions[:rows] -= 1
 
     def fill_guesses(self, sequences: Many[Schedulable], guesses: Many[list[int]]) -> list[int]:
         """Lay out the last token of each sequence and its guess, all rows with logits; returns the first of each."""
@@ -161,6 +174,7 @@ class Context:
         self.n_cells: int = lib.llama_n_ctx(self.pointer)
         self.batch = Batch(shape.n_batch)
         self._weight: int = lib.llama_model_size(model.pointer)
+        self._remote: bool = lib.llama_supports_gpu_offload()
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._tuner: Tuner | None = None
         self._candidates: NDArray[np.void] | None = None
@@ -222,13 +236,11 @@ class Context:
 
         Only where it was one token a sequence, all with logits. Raises as `decode` does.
         """
-        batch, n = self.batch, len(tokens)
-        batch.tokens[:n] = tokens
-        batch.positions[:n] += 1
+        self.batch.advance(tokens)
         try:
             self._run(exact)
         except NoRoom:
-            batch.positions[:n] -= 1
+            self.batch.retreat(len(tokens))
             raise
 
     def verify(self, sequences: Many[Schedulable], guesses: Many[list[int]]) -> list[int]:
@@ -290,7 +302,8 @@ class Context:
             raise Aborted
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}")
-        lib.llama_synchronize(self.pointer)  # a GPU may still be at work: wait here, without the interpreter's lock
+        if self._remote:  # a GPU may still be at work: wait here, without the interpreter's lock
+            lib.llama_synchronize(self.pointer)
         if tuner is not None:
             now = time.monotonic()
             tuner.learn(n, now - begun, now)

@@ -66,7 +66,7 @@ class Engine:
         self._orders = Orders()
         self._running: list[Sequence] = []
         self._round: list[Sequence] = []  # whom the next step advances by one token, in the order of the last batch
-        self._talk = Talk(counters, post, self._leave, self._interrupt)
+        self._talk = Talk(context, counters, post, self._leave, self._interrupt)
         self._arrivals = 0
         self._paces = Paces()
         self._drain = Drain()
@@ -79,7 +79,7 @@ class Engine:
         self._gap = 0  # steps since some lane between running ones is empty
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
-            self._rounds = Rounds(context, counters, self._take, speculator)
+            self._rounds = Rounds(context, counters, self._talk.take, speculator)
             self._cache = new_cache(context, self._park)
             counters.cells_total = context.n_cells
 
@@ -177,9 +177,11 @@ class Engine:
         sound = False
         try:
             while not self._stopping:
-                self._hear(block=not (self._busy() or self._embedder.pending))
+                if self._orders or not self._round:
+                    self._hear(block=not (self._busy() or self._embedder.pending))
                 self._step()
-                self._embedder.step()
+                if self._embedder.pending:
+                    self._embedder.step()
             sound = True
         except Exception:
             log.exception("the engine broke")
@@ -205,13 +207,10 @@ class Engine:
     # One step
 
     def _step(self) -> None:
-        if self._asleep and self._waiting:
-            # Nobody should ask a sleeper, but whoever does is answered.
-            self._rouse()
         if not self._round:
             self._reap()
             self._admit()
-        if self._running:
+        if self._gap or not self._round:
             self._close_ranks()
         if self._round:
             self._repeat()
@@ -253,7 +252,7 @@ class Engine:
 
     def _close_ranks(self) -> None:
         """After a lane has been empty for some steps (else its successor is here at once), close the gap."""
-        if not self._cache.ragged:
+        if not self._running or not self._cache.ragged:
             self._gap = 0
             return
         self._gap += 1
@@ -274,6 +273,8 @@ class Engine:
 
     def _admit(self) -> None:
         if self._waiting:
+            if self._asleep:
+                self._rouse()  # nobody should ask a sleeper, but whoever does is answered
             if self._keeper is not None:
                 self._keeper.look(self._cache, (sequence.tokens for sequence in self._waiting))
             n_cells = self._need().n_cells
@@ -328,10 +329,7 @@ class Engine:
         if count > 1 and sequence.computed <= sequence.prompt_len:
             self._cache.publish(sequence.slot, sequence.tokens[: sequence.computed])
         if row >= 0:
-            self._take(sequence, row)
-
-    def _take(self, sequence: Sequence, row: int) -> bool:
-        return self._talk.take(self._need(), sequence, row)
+            self._talk.take(sequence, row)
 
     def _leave(self, sequence: Sequence, how: str) -> None:
         self._round = []

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _GRAM = 3
+_LAST = (1 << 32 * _GRAM) - 1
+"""The bits of so many tokens."""
 _LOOK_BACK = 4096
 _LONG = (6, 12)
 """Tokens in a row that are found again from which on a guess is of the next grade."""
@@ -32,6 +34,7 @@ class Lookup:
     def __init__(self) -> None:
         self._after: dict[int, int] = {}  # tokens that follow each other → the place behind them
         self._next = 0
+        self._gram = 0  # the tokens before that place
 
     def guess(self, tokens: list[int], most: int) -> tuple[list[int], int]:
         """Up to `most` tokens that may follow `tokens`, which only ever grow, and how much speaks for them (a grade).
@@ -41,11 +44,15 @@ class Lookup:
         end, after = len(tokens), self._after
         if end < _GRAM or most < 1:
             return [], 0
-        # The last gram is left out: nothing follows it yet.
-        for place in range(max(self._next, end - _LOOK_BACK, _GRAM), end):
-            after[_gram(tokens, place)] = place
-        self._next = end
-        found = after.get(_gram(tokens, end))
+        place, gram = max(self._next, end - _LOOK_BACK, _GRAM), self._gram
+        if place != self._next:
+            gram = (tokens[place - 3] << 64) | (tokens[place - 2] << 32) | tokens[place - 1]
+        while place < end:  # the last gram is left out: nothing follows it yet
+            after[gram] = place
+            gram = ((gram << 32) | tokens[place]) & _LAST
+            place += 1
+        self._next, self._gram = end, gram
+        found = after.get(gram)
         if found is None:
             return [], 0
         guess = tokens[found : found + most]
@@ -60,11 +67,6 @@ def _grade(tokens: list[int], end: int, found: int) -> int:
     while alike < _LONG[-1] and alike < found and tokens[found - alike - 1] == tokens[end - alike - 1]:
         alike += 1
     return sum(alike >= long for long in _LONG)
-
-
-def _gram(tokens: list[int], end: int) -> int:
-    """The tokens before `end` as one number."""
-    return (tokens[end - 3] << 64) | (tokens[end - 2] << 32) | tokens[end - 1]
 
 
 @dataclass(slots=True)

@@ -41,14 +41,13 @@ class Texts:
     """Guesses what followed the last tokens where they stood before, in the prompt or the answer."""
 
     def offers(self, everyone: Many[Sequence], rooms: Many[int]) -> list[Offer | None]:
-        return [self._offer(sequence, room) for sequence, room in zip(everyone, rooms, strict=True)]
-
-    @staticmethod
-    def _offer(sequence: Sequence, room: int) -> Offer | None:
-        if sequence.lookup is None:
-            sequence.lookup = Lookup()
-        tokens, grade = sequence.lookup.guess(sequence.tokens, room)
-        return Offer(sequence, room, grade, tokens) if tokens else None
+        found: list[Offer | None] = []
+        for sequence, room in zip(everyone, rooms, strict=True):
+            if sequence.lookup is None:
+                sequence.lookup = Lookup()
+            tokens, grade = sequence.lookup.guess(sequence.tokens, room)
+            found.append(Offer(sequence, room, grade, tokens) if tokens else None)
+        return found
 
     def guess(self, offers: Many[Offer], depth: int) -> list[list[int]]:
         return [offer.tokens[:depth] for offer in offers]

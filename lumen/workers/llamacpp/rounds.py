@@ -39,18 +39,19 @@ class Rounds:
         guesses = speculator.guess(everyone) if speculator is not None and not everyone[0].exact else None
         begun = time.monotonic()
         rows = self._decode(everyone, guesses)
-        seconds = time.monotonic() - begun
-        if speculator is not None:
-            if guesses is not None:
-                held = [self._accept(*each) for each in zip(everyone, guesses.tokens, rows, strict=True)]
-                self._count(guesses, held)
-                speculator.learn(guesses, held, seconds)
-                return begun - entered + seconds
-            speculator.without(len(everyone), seconds)
-        for row, sequence in enumerate(everyone):
-            sequence.computed += 1
-            self._take(sequence, row)
-        return begun - entered + seconds
+        ended = time.monotonic()
+        # What is drawn is on its way to the clients before anything is thought about.
+        if speculator is None or guesses is None:
+            for row, sequence in enumerate(everyone):
+                sequence.computed += 1
+                self._take(sequence, row)
+            if speculator is not None:
+                speculator.without(len(everyone), ended - begun)
+        else:
+            held = [self._accept(*each) for each in zip(everyone, guesses.tokens, rows, strict=True)]
+            self._count(guesses, held)
+            speculator.learn(guesses, held, ended - begun)
+        return ended - entered
 
     def _count(self, guesses: Guesses, held: list[int]) -> None:
         counters = self._counters

@@ -16,16 +16,13 @@ import numpy as np
 
 from lumen.workers.llamacpp.binding import lib, quick
 from lumen.workers.llamacpp.context import Context, Floats
+from lumen.workers.llamacpp.draw import Draw
 from lumen.workers.llamacpp.grammar import GrammarGuard
 from lumen.workers.llamacpp.model import Vocab
 
 _MASK = (1 << 64) - 1
 
 _POINTER = ctypes.c_void_p
-_chain_length = quick("llama_sampler_chain_n", ctypes.c_int, _POINTER)
-_chain_remove = quick("llama_sampler_chain_remove", _POINTER, _POINTER, ctypes.c_int32)
-_chain_add = quick("llama_sampler_chain_add", None, _POINTER, _POINTER)
-_new_dist = quick("llama_sampler_init_dist", _POINTER, ctypes.c_uint32)
 _free = quick("llama_sampler_free", None, _POINTER)
 _apply = quick("llama_sampler_apply", None, _POINTER, _POINTER)
 _accept = quick("llama_sampler_accept", None, _POINTER, ctypes.c_int32)
@@ -102,13 +99,13 @@ class Sampler:
         self.vocab = vocab
         self._choice = choice
         self._stateful = params.penalised
-        self._drawn = params.temperature > 0.0
         self._chain: int | None = None
-        self._dist = -1  # the place of the draw in the chain
+        self._draw: Draw | None = None
         if not params.bare_greedy:
             chain: Any = self._build(vocab, params)
             self._chain = ctypes.cast(chain, _POINTER).value
-            self._dist = _chain_length(self._chain) - 1
+            if self._chain is not None and params.temperature > 0.0:
+                self._draw = Draw(self._chain)
 
     @staticmethod
     def _build(vocab: Vocab, params: SamplingParams) -> object:
@@ -141,7 +138,6 @@ class Sampler:
             add(chain, lib.llama_sampler_init_min_p(params.min_p, 1))
         if params.temperature != 1.0:
             add(chain, lib.llama_sampler_init_temp(params.temperature))
-        add(chain, lib.llama_sampler_init_dist(0))  # replaced before each draw
         return chain
 
     def take(self, context: Context, row: int, position: int) -> int:
@@ -151,7 +147,8 @@ class Sampler:
             return self._take_bound(context, row, grammar, position)
         if self._chain is None:
             return int(context.logits(row).argmax())
-        self._key(position, 0)
+        if self._draw is not None:
+            self._draw.key(draw_key(self.params.seed, self._choice, position))
         token: int = _sample(self._chain, context.pointer, row)
         return token
 
@@ -162,7 +159,7 @@ class Sampler:
         Nothing is accepted: penalties and grammar stand as before, and no grammar is asked.
         """
         if self._chain is None or self._stateful:
-            return self._draw(context, row, None, position, 0)
+            return self._choose(context, row, None, position, 0)
         self._key(position, 0)
         token: int = _sample(self._chain, context.pointer, row)
         return token
@@ -171,13 +168,13 @@ class Sampler:
         """Draw freely and keep the token if the grammar takes it (cheap, and nearly always so); else draw
         among what it takes.
         """
-        token = self._draw(context, row, None, position, 0)
+        token = self._choose(context, row, None, position, 0)
         if grammar.active and not grammar.allows(token):
-            token = self._draw(context, row, grammar, position, 1)
+            token = self._choose(context, row, grammar, position, 1)
         self.replay(token)
         return token
 
-    def _draw(self, context: Context, row: int, grammar: GrammarGuard | None, position: int, attempt: int) -> int:
+    def _choose(self, context: Context, row: int, grammar: GrammarGuard | None, position: int, attempt: int) -> int:
         if self._chain is None and grammar is None:
             return int(context.logits(row).argmax())
         candidates = context.candidates(row)
@@ -193,9 +190,8 @@ class Sampler:
         return int(array.data[array.selected].id)
 
     def _key(self, position: int, attempt: int) -> None:
-        if self._drawn:
-            _free(_chain_remove(self._chain, self._dist))
-            _chain_add(self._chain, _new_dist(draw_key(self.params.seed, self._choice, position, attempt)))
+        if self._draw is not None:
+            self._draw.key(draw_key(self.params.seed, self._choice, position, attempt))
 
     def replay(self, token: int) -> None:
         """Tell penalties and grammar that `token` is part of the answer. Raises `GrammarError` where the
@@ -216,7 +212,7 @@ class Sampler:
         """Free what llama.cpp holds; safe to call twice."""
         if self._chain is not None:
             _free(self._chain)
-            self._chain = None
+            self._chain = self._draw = None
         if self.grammar is not None:
             self.grammar.close()
             self.grammar = None

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from lumen.workers.llamacpp.chat.output import Delta, OutputMachine
 from lumen.workers.llamacpp.fair import NORMAL
 from lumen.workers.llamacpp.guess import Lookup, Odds
@@ -18,8 +20,7 @@ _USUAL_ANSWER = 256
 """Tokens of an answer that are charged before it is known how long it becomes."""
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct):
     """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event
     (held-back text included).
 
@@ -30,9 +31,9 @@ class Event:
     """
 
     choice: int
-    deltas: list[Delta] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    deltas: list[Delta] = []
+    tokens: list[int] = []
+    logprobs: list[TokenLogprob] = []
     finish: str | None = None
     error: tuple[int, str] | None = None
     started: bool = False

@@ -53,6 +53,8 @@ class Speculator:
         # The last token of an answer has nothing behind it to guess.
         rooms = [min(most, sequence.max_answer - sequence.answered - 1) for sequence in everyone]
         text = self._texts.offers(everyone, rooms)
+        if self.drafter is None and not any(text):
+            return None
         draft: list[Offer | None] = [None] * len(everyone)
         if self.drafter is not None:
             draft = self._drafts(self.drafter, everyone, rooms, text, most)

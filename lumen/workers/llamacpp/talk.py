@@ -20,18 +20,26 @@ class Talk:
     """
 
     def __init__(
-        self, counters: Counters, post: Post, leave: Callable[[Sequence, str], None], stall: Callable[[], None]
+        self,
+        context: Context | None,
+        counters: Counters,
+        post: Post,
+        leave: Callable[[Sequence, str], None],
+        stall: Callable[[], None],
     ) -> None:
         self.post = post
+        self._context = context
         self._counters = counters
         self._leave = leave
         self._stall = stall
         self._events: list[tuple[Outbox, Event]] = []
 
-    def take(self, context: Context, sequence: Sequence, row: int) -> bool:
+    def take(self, sequence: Sequence, row: int) -> bool:
         """Draw the next token of `sequence` from logits `row` and act on it; False where its answer is done."""
-        vocab = context.model.vocab
-        token = sequence.sampler.take(context, row, sequence.answered)
+        context = self._context
+        assert context is not None, "the server admits no generation where there is no context"
+        vocab, answered = context.model.vocab, sequence.answered
+        token = sequence.sampler.take(context, row, answered)
         if vocab.is_eog(token) and not sequence.ignore_eos:
             self._finish(sequence, "stop")
             return False
@@ -46,7 +54,7 @@ class Talk:
         if machine.stopped:
             self._finish(sequence, "stop", deltas)
             return False
-        if sequence.answered >= sequence.max_answer:
+        if answered + 1 >= sequence.max_answer:
             self._finish(sequence, "length", deltas)
             return False
         if deltas:

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 _TRIES = 3
 _BETTER = 0.95
 """What a trial must take of the present time to be kept."""
+_FORGETS = 0.01
+"""What the last decode counts for in the average: a stall weighs as much as it costs over a hundred decodes."""
 _SLOW = 2.0
 _HOPELESS = 3.0
-"""Times the present time after which a trial ends at once."""
+_WAKING = 30.0
+"""Times the present time after which a trial ends at once; and those of its first decode, which is not judged: threads
+have to be woken for it."""
 _BETWEEN = 30
 """Decodes of a size between its trials, at least: prompts come seldom, and should not mostly be trials."""
 _PAUSE = 0.5
@@ -29,7 +33,8 @@ class _Size:
     """What is known of batches of about one size. `level`: the place of the number of threads in the ladder."""
 
     level: int
-    seconds: float  # of one decode at `level`, smoothed; 0: not known
+    seconds: float  # of one decode at `level`, on average of late
+    known: int = 0  # decodes that this is the average of
     trial: int | None = None
     taken: list[float] = field(default_factory=list)
     up: bool = False  # whether the next trial is of more threads
@@ -51,6 +56,7 @@ class Tuner:
         self._one_row = one_row
         self._short = short
         self._sizes: dict[int, _Size] = {}
+        self._size = _Size(0, 0.0)  # of the decode that `choose` was last asked about
 
     def choose(self, rows: int, now: float) -> int:
         """Threads for a decode of `rows` rows at `now` (seconds, monotonic)."""
@@ -60,6 +66,7 @@ class Tuner:
             size = self._sizes[rows.bit_length()] = _Size(level, 0.0, due=now + _PAUSE)
         if size.trial is None and now >= size.due and size.seen >= _BETWEEN:
             size.trial = self._neighbour(size)
+        self._size = size
         return self._ladder[size.level if size.trial is None else size.trial]
 
     def _neighbour(self, size: _Size) -> int | None:
@@ -73,27 +80,30 @@ class Tuner:
 
     def learn(self, rows: int, seconds: float, now: float) -> None:
         """The decode that `choose` was last asked about took `seconds`, until `now`."""
-        size = self._sizes[rows.bit_length()]
+        size = self._size
         if size.trial is not None:
             self._judge(size, seconds, now)
             return
         size.seen += 1
-        if not size.seconds:
+        size.known += 1
+        if size.known == 1:
             size.seconds = seconds
         # Twice suddenly slow, or slower than one thread would be: fewer threads may help, and cost little to try.
         size.slow = size.slow + 1 if seconds > _SLOW * size.seconds else 0
         poor = seconds > _SLOW * rows * self._one_row and now >= size.since + size.pause
         if size.level and (poor or size.slow >= 2):
             size.slow, size.seen, size.up, size.due = 0, _BETWEEN, True, now
-        size.seconds += 0.2 * (seconds - size.seconds)
+        size.seconds += max(_FORGETS, 1.0 / size.known) * (seconds - size.seconds)
 
     def _judge(self, size: _Size, seconds: float, now: float) -> None:
         size.taken.append(seconds)
-        if len(size.taken) < _TRIES and seconds < _HOPELESS * size.seconds:
+        most = _HOPELESS if len(size.taken) > 1 else _WAKING
+        if len(size.taken) <= _TRIES and seconds < most * size.seconds:
             return
-        middle = sorted(size.taken)[len(size.taken) // 2]
+        judged = size.taken[1:] or size.taken
+        middle = sorted(judged)[len(judged) // 2]
         if middle < _BETTER * size.seconds and size.trial is not None:
-            size.level, size.seconds, size.pause = size.trial, middle, _PAUSE
+            size.level, size.seconds, size.known, size.pause = size.trial, middle, len(judged), _PAUSE
         else:
             size.pause = min(2 * size.pause, _PAUSE_LIMIT)
         lost = sum(size.taken) - len(size.taken) * size.seconds

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 ROWS = 16
 """Rows of one decode that guesses may take, over all sequences."""
@@ -53,11 +54,13 @@ class Recent:
 
     def __init__(self, first: float, most: int) -> None:
         self._last = deque([first], most)
-        self.usual = first
 
     def add(self, number: float) -> None:
         self._last.append(number)
-        self.usual = sorted(self._last)[len(self._last) // 4]
+
+    @property
+    def usual(self) -> float:
+        return sorted(self._last)[len(self._last) // 4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +290,7 @@ class Always:
         return
 
 
+@cache
 def deepest(sequences: int) -> int:
     """The longest guess for each of so many sequences that has room in one decode."""
     return max((depth for depth in DEPTHS if depth * sequences <= ROWS), default=0)

@@ -111,7 +111,7 @@ def answers(
     if depth:
         fakes: Any = (context, draft)
         drafter = Drafter(fakes[1]) if draft is not None else None
-        engine._rounds = Rounds(fakes[0], bench.counters, engine._take, Speculator(wager, drafter))
+        engine._rounds = Rounds(fakes[0], bench.counters, engine._talk.take, Speculator(wager, drafter))
     sequences = []
     for number, prompt in enumerate(prompts):
         sequence = bench.sequence(number, prompt, limit + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,15 @@ from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.worker import _One
 
 TOKENS = list(range(5, 85))
+TEAM = 2
+
+
+def tasks() -> set[Path]:
+    return set(Path("/proc/self/task").iterdir())
 
 
 def threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
+    return len(tasks())
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def model() -> Iterator[Model]:
 
 
 def context(model: Model) -> Context:
-    return Context(model, Shape(512, 128, 128, 1, 3, 1, flash_attn="off"))
+    return Context(model, Shape(512, 128, 128, 1, TEAM, 1, flash_attn="off"))
 
 
 def answer(made: Context) -> Floats:
@@ -48,7 +54,7 @@ def test_they_stay_between_decodes_and_go_with_the_context(model: Model) -> None
     made = context(model)
     for _ in range(2):
         answer(made)
-        assert threads() == before + 2  # the third is the one that asks
+        assert threads() == before + TEAM - 1  # one is the one that asks
         made.close()
         assert threads() == before
         made.reopen()
@@ -62,7 +68,7 @@ def test_the_answer_is_the_same_with_them_and_without(model: Model, monkeypatch:
     with_team = answer(made)
     made._set_threads(1)
     alone = answer(made)
-    made._set_threads(3)
+    made._set_threads(TEAM)
     again = answer(made)
     made.close()
     monkeypatch.setattr(team, "_pool", lambda _threads: None)  # as where this ggml knows no such thing
@@ -73,10 +79,21 @@ def test_the_answer_is_the_same_with_them_and_without(model: Model, monkeypatch:
         assert np.array_equal(with_team, other)
 
 
+@pytest.mark.skipif("libgomp" in Path("/proc/self/maps").read_text(), reason="this llama.cpp has OpenMP's threads")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_where_there_are_processors_for_all_they_leave_one_to_the_caller(model: Model) -> None:
+    allowed, before = os.sched_getaffinity(0), tasks()
+    made = Context(model, Shape(512, 128, 128, 1, len(allowed), 1, flash_attn="off"))
+    begun = [os.sched_getaffinity(int(task.name)) for task in tasks() - before]
+    made.close()
+    assert [len(processors) for processors in begun] == [len(allowed) - 1] * (len(allowed) - 1)
+    assert os.sched_getaffinity(0) == allowed
+
+
 def test_threads_are_as_many_as_before_after_a_sleep(model: Model) -> None:
     made = context(model)
     made._set_threads(1)
     made.close()
     made.reopen()
-    assert made._threads == 3
+    assert made._threads == TEAM
     made.close()

@@ -56,6 +56,32 @@ def test_it_notices_when_the_other_becomes_better(before: int) -> None:
     assert before == 1 or spent[2] < 3  # a disaster is left at once
 
 
+def test_a_stall_now_and_then_is_no_reason_to_leave_the_better_number() -> None:
+    """Another program takes a processor for some milliseconds every second."""
+    tuner, now = Tuner(2, 0.0004 / 16, 0.004), 0.0
+    spent = {1: 0.0, 2: 0.0}
+    for stalls in range(60):
+        now, one = drive(tuner, {1: 0.0004, 2: 0.0003}.__getitem__, 1.0, now)
+        tuner.choose(16, now)
+        now += 0.005
+        tuner.learn(16, 0.005, now)
+        for threads, seconds in one.items() if stalls > 5 else ():
+            spent[threads] += seconds
+    assert spent[2] > 20 * spent[1]
+
+
+def test_that_threads_have_to_be_woken_is_not_held_against_them() -> None:
+    tuner, last = Tuner(2, 0.0004 / 16, 0.004), 1
+
+    def cost(threads: int) -> float:
+        nonlocal last
+        woken, last = threads > last, threads
+        return (0.004 if woken else 0.0003) if threads == 2 else 0.0004
+
+    _, spent = drive(tuner, cost, 20.0)
+    assert spent[2] > 10 * spent[1]
+
+
 def test_prompts_that_come_seldom_are_not_tried_out() -> None:
     tuner = Tuner(2, 0.0004, 0.004)
     for minute in range(20):

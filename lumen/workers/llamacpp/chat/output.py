@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
@@ -19,8 +21,7 @@ class ToolDelta:
     arguments: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """One step of an answer: exactly one field is set."""
 
     content: str | None = None
@@ -93,8 +94,11 @@ class OutputMachine:
         """Deltas settled by one more token's bytes."""
         if self.stopped:
             return []
-        text = self._decoder.decode(piece)
-        self._pending = bool(self._decoder.getstate()[0])
+        if not self._pending and piece.isascii():
+            text = piece.decode("ascii")
+        else:
+            text = self._decoder.decode(piece)
+            self._pending = bool(self._decoder.getstate()[0])
         return self._text(text) if text else []
 
     def finish(self, reason: Literal["stop", "length"]) -> tuple[list[Delta], str]:
