@@ -114,6 +114,9 @@ class Channel:
     def _read(self) -> None:
         try:
             data, fds, _, _ = socket.recv_fds(self._end, _LARGEST, _MOST_FDS)
+            for fd in fds:
+                # They come inheritable: an engine that outlives the gateway would hold its lock and its port.
+                os.set_inheritable(fd, False)
         except BlockingIOError:
             return
         except OSError:

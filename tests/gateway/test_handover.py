@@ -121,6 +121,8 @@ async def test_the_whole_conversation(tmp_path: Path, told: str) -> None:
         after, taken = await Successor.begin(path)
         assert taken.listener.getsockname() == listening.getsockname()
         assert os.path.samestat(os.fstat(taken.lock), os.fstat(lock.fileno()))
+        # An engine that outlives the gateway must hold neither its lock nor its port.
+        assert not os.get_inheritable(taken.lock) and not taken.listener.get_inheritable()
         # Nobody else may take over meanwhile; and nothing has changed for the one that runs.
         with pytest.raises(HandoverError):
             await Successor.begin(path)
@@ -149,7 +151,7 @@ async def test_the_whole_conversation(tmp_path: Path, told: str) -> None:
         assert before.give(theirs) and theirs.fileno() == -1
         ours.sendall(b"hello")
         await until(lambda: got)
-        assert got[0].recv(5) == b"hello"
+        assert got[0].recv(5) == b"hello" and not got[0].get_inheritable()
         assert not coming.done() and not freed
         early = asyncio.ensure_future(before.ask({"value": 21}))
         if told != "killed":
