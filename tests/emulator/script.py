@@ -90,7 +90,8 @@ def pieces(script: Script, seed: int | None, messages: Sequence[tuple[str, str]]
     if script.name == "seeded":
         words = [f"word{random.Random(f'{seed or 0}:{i}').randrange(1000)}" for i in range(script.total)]
     else:
-        words = [f"word{i}" for i in range(script.total)]
+        width = script.number(2, 0) if script.name == "slow" else 0
+        words = [f"word{i}".ljust(width, "-") for i in range(script.total)]
     made = [word + " " for word in words] if script.kind in ("text", "think") else _json(words)
     whole = "".join(made)
     partial = _partial(script, messages, whole)

@@ -13,7 +13,8 @@ the last 40 characters, then goes on).
 
 `words-N`    N words, one a piece.              `seeded-N`   N words that hang on the request's seed.
 `sentence`   what stands behind the first colon of the first message, or `ok`.
-`slow-N-MS`  N words, MS milliseconds apart.    `wrong-N`    N words; the usage claims ten times as many.
+`slow-N-MS-C` N words (of C characters each), MS milliseconds apart.
+`wrong-N`    N words; the usage claims ten times as many.
 `status-S`   HTTP status S, for ever.           `once-S`     status S the first time, then words.
 `limit-S`    429 with Retry-After: S (2).       `flap-K-M`   K times 503, M times words, and again (1, 1).
 `filter`     the content filter refuses.        `context`    the prompt is longer than the window.

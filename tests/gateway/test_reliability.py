@@ -103,6 +103,14 @@ async def test_a_steady_drip_is_slow_and_not_stalled(up: Up, monkeypatch: pytest
     assert Seen.of(status, text).done
 
 
+async def test_tokens_that_come_many_together_are_no_slow_ones(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some vendors send few events with much text; the rate is of tokens, not of events."""
+    monkeypatch.setattr(attempt, "_RATE_WINDOW", 0.1)
+    routed(up, "slow-12-40-800", timeouts=Timeouts(gap=5.0, total=20.0, min_rate=100.0))
+    status, text, _ = await up.stream(ask())
+    assert Seen.of(status, text).done
+
+
 # -- whom to ask -------------------------------------------------------------------------------------------------
 
 
