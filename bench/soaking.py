@@ -183,9 +183,16 @@ class Client:
     async def _ask(self, session: aiohttp.ClientSession, kind: Kind, body: dict[str, Any], seen: Seen) -> None:
         async with session.post(self.url + kind.path, json=body) as answer:
             seen.id = answer.headers.get("x-request-id", "")
-            raw = await answer.read()
+            raw = bytearray()
+            try:
+                async for data in answer.content.iter_any():
+                    raw += data
+            except aiohttp.ClientPayloadError:
+                # A stream that is broken off for good says why, and ends without its end.
+                seen.why = f"broken off: …{bytes(raw[-600:])!r}"
+                return
             if answer.status != 200:
-                seen.what, seen.why = "refused", f"{answer.status} {raw[:300]!r}"
+                seen.what, seen.why = "refused", f"{answer.status} {bytes(raw[:300])!r}"
             elif body.get("stream"):
                 streamed(seen, raw.decode())
             else:

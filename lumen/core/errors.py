@@ -155,3 +155,14 @@ class ConfigError(LumenError):
     def __init__(self, message: str, *, where: str | None = None) -> None:
         super().__init__(f"{where}: {message}" if where else message)
         self.where = where
+
+
+def let_go(error: BaseException | None) -> None:
+    """Have an error that was dealt with let go of the frames that it came through, and of the errors it came from.
+
+    They hold the answer as far as it came, and are held by it in turn: only a search for cycles would find them.
+    """
+    while error is not None:
+        before = error.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        error = before

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from lumen.core.errors import LumenError, RequestError
+from lumen.core.errors import LumenError, RequestError, let_go
 from lumen.gateway import conversations
 from lumen.gateway.auth import authenticate, identify
 from lumen.gateway.feedback import feedback
@@ -266,6 +266,7 @@ async def _answer(state: State, request: BaseRequest) -> StreamResponse:
             response.headers.setdefault("openai-processing-ms", str(round((loop.time() - started) * 1000)))
         return response
     except LumenError as error:
+        let_go(error)
         spent = str(round((loop.time() - started) * 1000))
         body = None if told is None else told(error, request_id)
         response = error_reply(error, {"x-request-id": request_id, "openai-processing-ms": spent}, body)

@@ -191,6 +191,7 @@ class Attempt:
         self._errand.health.ended(
             self._pass, now, self._ok, error=self._error, max_gap=self._gap or None, per_token=per_token
         )
+        self._error = None
 
     async def _open(self) -> tuple[Exchange, Decoder]:
         errand, leg, line = self._errand, self._leg, self._line

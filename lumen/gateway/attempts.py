@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from lumen.core.errors import LumenError, UnavailableError, UpstreamError
+from lumen.core.errors import LumenError, UnavailableError, UpstreamError, let_go
 from lumen.core.resume import Rung
 from lumen.gateway.attempt import Attempt, Errand
 from lumen.gateway.course import Course, Leg
@@ -55,8 +55,10 @@ async def run(errand: Errand, course: Course) -> None:
             errand.tab.close()
             return
         except UnavailableError as error:
+            let_go(error)
             course.refused(error)
         except UpstreamError as error:
+            let_go(error)
             if errand.call.stream and trace.complete:
                 # Every choice has its finish reason; only the stream's own closing words were lost.
                 if closing := attempt.closing():
@@ -89,6 +91,7 @@ async def _begin(errand: Errand, course: Course, leg: Leg) -> Attempt | None:
         if line.asked is not None:
             await line.asked
     except LumenError as error:
+        let_go(error)
         health.ended(given, loop.time(), None)
         course.refused(error)
         return None

@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self.idle_since = 0.0
         # Serves one answer after the other: only what was read whole is followed by another.
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # While a form is sent: done when the other side has taken enough of it.
         self._full: asyncio.Future[None] | None = None
         self._reset()
@@ -84,7 +84,8 @@ class Connection(asyncio.Protocol):
         self._ready = False
         self._complete = False
         self._until_eof = False
-        self._error: Exception | None = None
+        # What every read raises from now on: made anew for each, or it would hold the frames of those before.
+        self._error: Callable[[], Exception] | None = None
         self.status = 0
         self.headers: dict[str, str] = {}
 
@@ -131,7 +132,7 @@ class Connection(asyncio.Protocol):
         """
         while not self._ready:
             if self._error is not None:
-                raise self._error
+                raise self._error()
             await self._come()
 
     async def read(self) -> bytes:
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
         """
         while (data := self.taken()) is None:
             if self._error is not None:
-                raise self._error
+                raise self._error()
             await self._come()
         return data
 
@@ -211,14 +212,15 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._complete or self._error is not None:
+        parser = self._parser
+        if self._complete or self._error is not None or parser is None:
             # Nobody asked for more: whatever this is, the connection cannot be trusted with another request.
             self.close()
             return
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except (httptools.HttpParserError, BadAnswer):
-            self._fail(BadAnswer("the answer is not HTTP"))
+            self._fail()
             return
         waiter = self._waiter
         if waiter is None or waiter.done():
@@ -249,16 +251,18 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        # Each of the two holds the other.
+        self._parser = None
         self.resume_writing()
         if not self._complete and self._error is None:
             if self._until_eof and exc is None:
                 self._complete = True
             else:
-                self._error = ConnectionBroke()
+                self._error = ConnectionBroke
         self._wake()
 
-    def _fail(self, error: Exception) -> None:
-        self._error = error
+    def _fail(self) -> None:
+        self._error = BadAnswer
         self.close()
         self._wake()
 
@@ -271,14 +275,16 @@ class Connection(asyncio.Protocol):
         self.headers[_lowered(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
+        parser = self._parser
+        assert parser is not None
+        self.status = parser.get_status_code()
         if self.status < 200:
             return
         self._ready = True
         headers = self.headers
         framed = "content-length" in headers or "transfer-encoding" in headers
         # Without framing the answer ends with the connection; with `close` it may not serve again either way.
-        self._until_eof = not self._parser.should_keep_alive()
+        self._until_eof = not parser.should_keep_alive()
         if framed and self._until_eof:
             self._until_eof = False
             self.headers["connection"] = "close"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from lumen.core.errors import LumenError
+from lumen.core.errors import LumenError, let_go
 from lumen.gateway.sent import LAST, Out
 from lumen.wire.call import Event
 from lumen.wire.ingress.dress import Dress
@@ -158,6 +158,7 @@ async def stream_reply(stream: EventStream, answer: Awaitable[None]) -> StreamRe
         except LumenError as error:
             if not stream.opened:
                 raise
+            let_go(error)
             return stream.fail(error)
     except ConnectionError:
         # The client has gone; what it pays is settled as for a request that it took back.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct, structs
 
-from lumen.core.errors import LumenError, RequestError
+from lumen.core.errors import LumenError, RequestError, let_go
 from lumen.core.meter import worst
 from lumen.core.trace import Trace
 from lumen.gateway.attempt import Errand, Journey, Record
@@ -201,6 +201,7 @@ class Dark:
                 await run(Errand(request_id, call, entry, size, state.health, tab, journey, ear, loop), course)
             outcome = "ok"
         except LumenError as error:
+            let_go(error)
             outcome = error.code or error.type
         except TimeoutError:
             outcome = "timeout"
