@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The JSON around the text of a whole answer, or of an event where there is no other to compare with.
 _AROUND = 300
+# Characters a piece on the average, above which no piece is a single token.
+_ONE_TOKEN = 16
 # How many times the least rate of audio the usual one is.
 _USUAL_TO_LEAST = 8
 
@@ -67,8 +69,8 @@ class Line:
     """One try at one target. `call`: what to send, its answer bounded where money is; `note` every event."""
 
     __slots__ = ("_bytes", "_carried", "_extra", "_fidelity", "_ids", "_least", "_pieces", "_resumed_at", "_tab",
-                 "answered", "asked", "began", "bill", "call", "ended", "first", "offer", "outcome", "queue", "sent",
-                 "usage", "wake", "worst")  # fmt: skip
+                 "_text", "answered", "asked", "began", "bill", "call", "ended", "first", "offer", "outcome", "queue",
+                 "sent", "usage", "wake", "worst")  # fmt: skip
 
     def __init__(self, tab: Tab, offer: Offer, call: Call, worst: int, carried: int, extra: int) -> None:
         self._tab = tab
@@ -88,7 +90,7 @@ class Line:
         self.queue: int | None = None
         self.answered: int | None = None
         self._carried, self._extra = carried, extra
-        self._pieces = self._bytes = self._ids = 0
+        self._pieces = self._bytes = self._ids = self._text = 0
         self._least = 1 << 62
         self._resumed_at: int | None = None
         self._fidelity: str | None = None
@@ -103,6 +105,8 @@ class Line:
             self._bytes += size
             if size < self._least:
                 self._least = size
+            if event.text is not None:
+                self._text += len(event.text)
             if self.first is None:
                 self.first = self._tab.elapsed()
         if event.token_ids:
@@ -217,6 +221,9 @@ class Line:
         # Events are JSON around some text; the smallest of them is nearly all frame.
         frame = _AROUND if self._pieces == 1 else self._least - 1
         text = max(self._bytes - self._pieces * frame, 0) if self._pieces else 0
+        if not self._ids and self._text > self._pieces * _ONE_TOKEN:
+            # Where they are large and alike, the smallest is no frame.
+            text = max(text, self._text)
         return Seen(self._tab.need.input_bytes + self._extra, text, self._ids, self._pieces, input_tokens)
 
 

@@ -228,6 +228,24 @@ async def test_counts_that_are_absent_are_estimated(
         assert found == (*counts, flags)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "characters", "ids", "tokens"), [(2, 800, 0, 400), (50, 6, 0, 50), (3, 100, 0, 75), (2, 800, 5, 10)]
+)
+async def test_an_answer_in_few_large_pieces_is_estimated_by_its_text(
+    tmp_path: Path, pieces: int, characters: int, ids: int, tokens: int
+) -> None:
+    """Pieces of one size hide how much of each is text; an answer that breaks off costs what was said all the same."""
+    text = "x" * characters
+    data = b'{"choices":[{"index":0,"delta":{"content":"' + text.encode() + b'"}}]}'
+    async with bench(tmp_path / "l.db") as gate:
+        tab = gate.open(PAID)
+        line = tab.begin(PAID)
+        for _ in range(pieces):
+            line.note(Event(data, content=True, text=text, token_ids=[1] * ids))
+        tab.close()
+        assert await gate.rows(f"SELECT output, flags & {ESTIMATED} FROM attempts") == [(tokens, ESTIMATED)]
+
+
 async def test_an_error_of_an_upstream_closes_the_tab_once(tmp_path: Path) -> None:
     async with bench(tmp_path / "l.db", Limits(concurrency=1)) as gate:
         tab = gate.open(PAID)
