@@ -24,7 +24,7 @@ import numpy as np
 from lumen_cli.matrix import read
 from numpy.typing import NDArray
 
-from bench import report, router_month, router_sources
+from bench import report, router_known, router_month, router_sources
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.certify import certify
 from lumen.routing.auto.features import Table, table
@@ -51,6 +51,7 @@ PARTS = {
     "sources": "Routing: a source without any label",
     "month": "Routing: a month in dollars",
     "promise": "Routing: a promise, kept or broken",
+    "known": "Routing: a promise where the truth is known",
 }
 
 
@@ -208,6 +209,9 @@ def main() -> None:
         "sources": lambda: router_sources.section(options.data),
         "month": lambda: router_month.section(options.data, options.months),
         "promise": lambda: promises(options.data, options.promises, options.minutes * 60, options.processes),
+        "known": lambda: router_known.section(
+            options.data, (FLASH, PRO), LABELS, LIMIT, CONFIDENCE, options.promises, options.minutes * 60
+        ),
     }
     for part in options.only or PARTS:
         text = makers[part]()

@@ -35,8 +35,6 @@ class One(NamedTuple):
 class _Lengths(NamedTuple):
     """What expected lengths are made of: see `learner.py`."""
 
-    weights: F32
-    of_themes: F32
     mean: list[float]
     smear: list[float]
     scale: Scale
@@ -58,8 +56,8 @@ class Single:
         best: int,
         lengths: tuple[Scale, Waves] | None,
     ) -> None:
-        self._weights, self._mean = arrays["weights"], arrays["mean"].tolist()
-        self._themes, self._of_themes = themes, arrays["theme_weights"]
+        self._mean, self._themes, self._of_themes = arrays["mean"].tolist(), themes, arrays["theme_weights"]
+        weights = [arrays["weights"], themes.directions]
         self._near, self._far, self._lines, self._best = neighbours, far, lines, best
         self._level, self._spread = far.level.tolist(), far.spread.tolist()
         self._grams, self._waves = space.centre[:BUCKETS], space.centre[BUCKETS:]
@@ -70,19 +68,23 @@ class Single:
         self._sizes = np.repeat(np.array([waves.size for waves in space.waves], np.float32), 2 * len(self._plain[0]))
         self._lengths = None
         if lengths is not None:
+            weights.insert(1, arrays["length_weights"])
+            self._of_themes = np.concatenate((self._of_themes, arrays["length_theme_weights"]), axis=1)
             self._lengths = _Lengths(
-                arrays["length_weights"], arrays["length_theme_weights"], arrays["length_mean"].tolist(),
-                arrays["length_smear"].tolist(), *lengths, arrays["wave_weights"],
-            )  # fmt: skip
+                arrays["length_mean"].tolist(), arrays["length_smear"].tolist(), *lengths, arrays["wave_weights"]
+            )
+        # One product of all columns takes little longer than one of few; each column lies in one piece.
+        self._weights = np.concatenate([columns.T for columns in weights])
+        self._of_themes = np.ascontiguousarray(self._of_themes.T)
 
     def __call__(self, one: Features) -> One:
         """Score the features of one request."""
         point = self._point(one)
-        alike = self._themes.alike(point[None])[0]
-        read = point @ self._weights
-        read += alike @ self._of_themes
-        found = [value + mean for value, mean in zip(read.tolist(), self._mean, strict=True)]
-        tokens = None if self._lengths is None else self._long(point, alike, found, self._lengths)
+        read, columns = self._weights @ point, len(self._of_themes)
+        read[:columns] += self._of_themes @ self._themes.alike_one(read[columns:])
+        values = read[:columns].tolist()
+        found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
+        tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
         shift, nearest = self._near.correct_one(near.sketch(one.grams))
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
@@ -112,11 +114,9 @@ class Single:
         waves -= self._waves
         return point
 
-    def _long(self, point: F32, alike: F32, found: list[float], known: _Lengths) -> list[float]:
+    def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""
-        read = point @ known.weights
-        read += alike @ known.of_themes
-        logs = [value + mean for value, mean in zip(read.tolist(), known.mean, strict=True)]
+        logs = [value + mean for value, mean in zip(read, known.mean, strict=True)]
         waves = known.waves(known.scale.apply(np.array(logs, np.float32)))
         for i, more in enumerate((waves @ known.weigh).tolist()):
             found[i] += more

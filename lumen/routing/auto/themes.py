@@ -52,6 +52,16 @@ class Themes:
         """The kernel's part between `points` (m × SIZE) and the labelled requests (m × n)."""
         return self._near(points @ self.directions)
 
+    def alike_one(self, place: F32) -> F32:
+        """The same (n) of a request whose point times `directions` is `place` (themes)."""
+        away = self.places @ place
+        away -= self._halves
+        away -= place @ place / 2
+        np.minimum(away, 0.0, out=away)
+        np.exp(away, out=away)
+        away *= _WEIGHT
+        return away
+
     def kernel(self) -> F32:
         """The kernel's part between each two labelled requests (n × n)."""
         return self._near(self.places)
