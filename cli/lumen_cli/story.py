@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def summary(found: Story) -> list[str]:
     if route:
         lines.append(f"{found.id}: {operation} on {route}, {line.get('outcome') or _end(found)}")
     if line.get("reason"):
-        lines.append(f"chosen because: {line['reason']}")
+        score = marked(line) or (marked(first) if first is not None else None)
+        lines.append(f"chosen because: {line['reason']}" + (f"; score {score}" if score else ""))
     if line.get("ms") is not None:
         first_token = "no token" if line.get("ttft_ms") is None else f"first token after {line['ttft_ms']} ms"
         lines.append(f"{first_token}, {line['ms']} ms in all")
@@ -120,8 +121,15 @@ def _end(found: Story) -> str:
     return str(found.attempts[-1]["outcome"]) if found.attempts else "under way or unknown"
 
 
+def marked(one: Mapping[str, Any]) -> str | None:
+    """How likely an answer was good enough, and what that had to reach: `98.2% / 97.0%`; `None`: it was not scored."""
+    if one.get("score") is None:
+        return None
+    return f"{one['score']:.1%}" + ("" if one.get("bar") is None else f" / {one['bar']:.1%}")
+
+
 COLUMNS = ("try", "target", "began ms", *(f"{part} ms" for part in _PARTS), "first ms", "ended ms", "outcome", "in",
-           "out", "cost", "resumed")  # fmt: skip
+           "out", "cost", "score", "resumed")  # fmt: skip
 
 
 def rows(found: Story) -> list[tuple[Any, ...]]:
@@ -139,6 +147,7 @@ def rows(found: Story) -> list[tuple[Any, ...]]:
                 None,
                 None,
                 None,
+                marked(t),
                 t["rung"],
             )
             for i, t in enumerate(found.tries, 1)
@@ -155,6 +164,7 @@ def rows(found: Story) -> list[tuple[Any, ...]]:
             row["input"],
             row["output"],
             f"{row['cost'] / 1e12:.9f}",
+            marked(row),
             None if row[_RESUMED] is None else f"{row[_RESUMED]} at token {row['resumed_at']}",
         )
         for row in found.attempts

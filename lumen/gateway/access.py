@@ -43,6 +43,8 @@ class Line(msgspec.Struct, gc=False):
     ms: float
     cost: int
     reason: str | None
+    score: float | None
+    bar: float | None
 
 
 def line(settled: Settled) -> Line:
@@ -53,7 +55,8 @@ def line(settled: Settled) -> Line:
         settled.outcome, settled.stream, len(attempts), settled.splices,
         usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
         None if first is None else round(first * 1000, 2), round(settled.seconds * 1000, 2), settled.cost,
-        attempts[0].reason if attempts else None,
+        attempts[0].reason if attempts else None, attempts[0].score if attempts else None,
+        attempts[0].bar if attempts else None,
     )  # fmt: skip
 
 

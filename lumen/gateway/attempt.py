@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import sub
+from types import MappingProxyType
 
 from msgspec import Struct, structs
 
@@ -31,6 +32,9 @@ from lumen.wire.requests import Plain
 from lumen.wire.splice import Seam
 from lumen.workers.affinity import Block, blocks
 
+# Of a request that was scored: target → how likely its answer is good enough, and what that had to reach.
+Marks = Mapping[str, tuple[float | None, float | None]]
+UNMARKED: Marks = MappingProxyType({})
 # Seconds a target has to close its stream properly once it has said that the answer is complete.
 _CLOSING = 1.0
 # Seconds over which a stream's rate is looked at.
@@ -44,7 +48,7 @@ class Record(Struct):
     """What one try came to; `outcome`: ok, cancelled, or the error's code. Times are the loop's.
 
     `queued`, `woke`: seconds that it waited for a local model's turn, and for it to start or wake. `sent`: when the
-    target was given the request, `answered`: when its headers came.
+    target was given the request, `answered`: when its headers came. `score`, `bar`: see `Marks`.
     """
 
     target: str
@@ -60,6 +64,8 @@ class Record(Struct):
     ended: float = 0.0
     outcome: str = "cancelled"
     usage: Usage | None = None
+    score: float | None = None
+    bar: float | None = None
 
 
 class Journey(Struct):
@@ -69,6 +75,7 @@ class Journey(Struct):
     attempts: list[Record] = []
     # Where it stands in a trace of its client's or of ours; `None`: nowhere.
     context: Context | None = None
+    marks: Marks = UNMARKED
 
     @property
     def target(self) -> str:
@@ -123,6 +130,8 @@ class Attempt:
         self.progressed = False
         trace = errand.journey.trace
         self.record = Record(leg.target.name, leg.reason, now)
+        if marks := errand.journey.marks:
+            self.record.score, self.record.bar = marks.get(leg.target.name, (None, None))
         if leg.rung is not None:
             self.record.rung = leg.rung.value
             self.record.position = len(trace.text) if trace.whole_text else trace.tokens

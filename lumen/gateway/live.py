@@ -69,7 +69,7 @@ class Active(Struct, gc=False):
             "attempts": len(self.journey.attempts),
             "tokens": trace.tokens if trace.delivered else 0,
             "age_ms": round((now - self.started) * 1000),
-            "reason": self.journey.attempts[0].reason if self.journey.attempts else None,
+            **_chosen(self.journey.attempts),
         }
 
     def told(self, now: float) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def request(settled: Settled) -> dict[str, Any]:
         "ms": round(settled.seconds * 1000, 2),
         "parts_ms": _parts(settled.attempts, settled.started, settled.stream),
         "cost": settled.cost,
-        "reason": settled.attempts[0].reason if settled.attempts else None,
+        **_chosen(settled.attempts),
     }
 
 
@@ -157,6 +157,8 @@ def tries(attempts: Sequence[Record], started: float) -> list[dict[str, Any]]:
         {
             "target": attempt.target,
             "reason": attempt.reason,
+            "score": attempt.score,
+            "bar": attempt.bar,
             "began_ms": _since(attempt.started, started),
             "first_token_ms": _since(attempt.first_token, started),
             "ended_ms": _since(attempt.ended or None, started),
@@ -173,6 +175,13 @@ def quantiles(values: Iterable[float], shares: Iterable[float]) -> list[float | 
     found = sorted(values)
     last = len(found) - 1
     return [found[min(int(share * len(found)), last)] if found else None for share in shares]
+
+
+def _chosen(attempts: Sequence[Record]) -> dict[str, Any]:
+    """Why the target that was asked first was, how likely its answer was good enough, and how likely that had to be."""
+    if not attempts:
+        return {"reason": None, "score": None, "bar": None}
+    return {"reason": attempts[0].reason, "score": attempts[0].score, "bar": attempts[0].bar}
 
 
 def _since(at: float | None, started: float) -> float | None:

@@ -57,7 +57,7 @@ class Passage:
     ) -> None:
         self._state, self._id, self._key, self._entry = state, request_id, key, entry
         self._call, self._size, self._started = call, size, started
-        plan, fresh = planning.plan(state, entry, call, request_id, key, size, headers, state.loop.time())
+        plan, fresh, marks = planning.plan(state, entry, call, request_id, key, size, headers, state.loop.time())
         trial = state.trials.get(entry.account)
         self._part = None if trial is None else trial.begin(Asked(request_id, entry, key, call, size, headers))
         if self._part is not None:
@@ -66,6 +66,7 @@ class Passage:
         self._asks = asked(call)
         keep = call.stream and (state.payloads is not None or state.traces is not None) and self._kept()
         self._journey = Journey(Trace(call.answers, replayable=self._asks.repeatable and call.stream, keep=keep))
+        self._journey.marks = marks
         self._journey.context = context_of(state.traces, headers.get("traceparent"), headers.get("tracestate"))
         self._tab: Tab | None = None
         self._whole = b""
@@ -98,6 +99,7 @@ class Passage:
         self._tab = state.billing.open(
             self._id, self._key, entry.account, call, self._size, offers[:fresh], offers[fresh:]
         )
+        self._tab.marks = self._journey.marks
         response: StreamResponse
         if call.stream:
             server = state.config.server

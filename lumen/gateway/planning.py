@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lumen.core.errors import RequestError
+from lumen.gateway.attempt import UNMARKED, Marks
 from lumen.gateway.objective import Plan, punctual
 from lumen.gateway.settled import Settled
 from lumen.routing.base import Candidate, Step, View
@@ -114,8 +115,8 @@ class Planner:
 def plan(
     state: State, entry: Entry, call: Call, request_id: str, key: Key | None, size: int, headers: Mapping[str, str],
     now: float,
-) -> tuple[Plan, int]:  # fmt: skip
-    """The targets in the order to try them, each with its reason, and how many may be asked for a new answer.
+) -> tuple[Plan, int, Marks]:  # fmt: skip
+    """The targets in the order to try them, each with its reason, how many may be asked for a new answer, and marks.
 
     Args:
         size: bytes of the body. headers: the client's. now: the loop's time.
@@ -126,13 +127,15 @@ def plan(
     """
     pin = headers.get(PIN_HEADER)
     if pin is not None:
-        return pinned(entry, pin)
+        return *pinned(entry, pin), UNMARKED
     view = View(entry.goal, state.planner, state.draw.random, (call, size, key.name if key else "", headers))
     steps = decided(entry, view, call, size)
     if entry.remembers and len(steps) > 1:
         state.planner.opened(request_id, view.conversation)
     targets = entry.targets
-    return punctual(state.health, entry, [(targets[step.key], step.reason) for step in steps], now, stream=call.stream)
+    marks = {targets[one.key].name: (one.score, one.bar) for one in steps if one.score is not None} or UNMARKED
+    told = [(targets[step.key], step.reason) for step in steps]
+    return *punctual(state.health, entry, told, now, stream=call.stream), marks
 
 
 def decided(entry: Entry, view: View, call: Call, size: int) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -189,7 +189,7 @@ class Line:
             tab.request_id, seq, tab.key, tab.route, offer.target, offer.provider, offer.model, tab.operation,
             tab.booked, self.began, self.first, self.ended, tokens.input, tokens.output, tokens.cached,
             tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at,
-            self._fidelity, self.wake, self.queue, self._prefill(),
+            self._fidelity, self.wake, self.queue, self._prefill(), *(tab.marks or {}).get(offer.target, (None, None)),
         )  # fmt: skip
 
     def _prefill(self) -> int | None:
@@ -231,8 +231,8 @@ class Tab:
     """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
 
     __slots__ = ("_billing", "_expected", "_gate", "_lengths", "_limited", "_most", "_opened",
-                 "_reservation", "_ticks", "booked", "call", "closed", "cost", "held", "key", "lines", "need", "offers",
-                 "operation", "request_id", "route")  # fmt: skip
+                 "_reservation", "_ticks", "booked", "call", "closed", "cost", "held", "key", "lines", "marks", "need",
+                 "offers", "operation", "request_id", "route")  # fmt: skip
 
     def __init__(
         self,
@@ -265,6 +265,8 @@ class Tab:
         # Bound now, so that what it will cost is counted in the windows it was admitted in.
         self._reservation = budget.bind(accounts, self.booked // 1_000_000)
         self.lines: list[Line] = []
+        # Of a request that was scored: target → score and bar, for the books.
+        self.marks: Mapping[str, tuple[float | None, float | None]] | None = None
         # What it came to, in pico-dollars, once it is closed.
         self.cost = 0
         self.held = self.closed = False

@@ -11,7 +11,7 @@ from lumen.core.budget import BOX, Scope, Window, index
 from lumen.core.money import MICRO
 from lumen.ledger.journal import Record
 from lumen.ledger.rows import ESTIMATED, LOST, AttemptRow, HoldRow, Opening
-from lumen.ledger.schema import BEFORE_PARTS, PARTS_SINCE, migrate, version
+from lumen.ledger.schema import columns, migrate
 
 _SECOND = 1_000_000
 _DAY = 86_400
@@ -35,8 +35,6 @@ _LENGTHS = """
 _HOLD = "INSERT OR REPLACE INTO holds VALUES {}"
 _KNOW = "UPDATE holds SET known = ? WHERE request = ?"
 _DROP = "DELETE FROM holds WHERE request IN (VALUES {})"
-_ATTEMPT = f"INSERT OR IGNORE INTO attempts ({', '.join(AttemptRow._fields)}) VALUES {{}}"
-_ATTEMPT_BEFORE = f"INSERT OR IGNORE INTO attempts ({', '.join(AttemptRow._fields[:BEFORE_PARTS])}) VALUES {{}}"
 # Rows of one statement. Between two statements a thread takes Python's lock anew, and the event loop waits for it.
 _AT_ONCE = (64, 8, 1)
 
@@ -71,11 +69,9 @@ def write(
     """
     _many(connection, _HOLD, holds)
     connection.executemany(_KNOW, known)
-    tries = list(rows)
-    if tries and version(connection) < PARTS_SINCE:
-        _many(connection, _ATTEMPT_BEFORE, (row[:BEFORE_PARTS] for row in tries))
-    else:
-        _many(connection, _ATTEMPT, tries)
+    tries: list[tuple[object, ...]] = list(rows)
+    count = columns(connection) if tries else None
+    _many(connection, _attempt(count), tries if count is None else [row[:count] for row in tries])
     _many(connection, _DROP, [(request,) for request in drops])
 
 
@@ -85,6 +81,12 @@ def _many(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[o
         while len(left) >= size:
             group, left = left[:size], left[size:]
             connection.execute(_filled(statement, len(group[0]), size), [value for row in group for value in row])
+
+
+@cache
+def _attempt(count: int | None) -> str:
+    """The statement for attempts with so many columns, or all."""
+    return f"INSERT OR IGNORE INTO attempts ({', '.join(AttemptRow._fields[:count])}) VALUES {{}}"
 
 
 @cache

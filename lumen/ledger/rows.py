@@ -24,6 +24,8 @@ class AttemptRow(NamedTuple):
     `began_us`, `first_us`, `ended_us`: of this try, after `booked`. Counts are `None` where nothing is known.
     `wake_us`, `queue_us`, `prefill_us`: how long it waited for a model to wake, for its turn, and then for the first
     token, of which a whole answer tells nothing; see `gateway/timing.py`.
+    `score`: how likely its answer was good enough, from 0 to 1, as the route's scorer saw the request; `bar`: what that
+    had to reach.
     `resumed_at`: how many tokens the client already had; `fidelity`: the rung of the ladder this try went on from.
     """
 
@@ -53,6 +55,8 @@ class AttemptRow(NamedTuple):
     wake_us: int | None = None
     queue_us: int | None = None
     prefill_us: int | None = None
+    score: float | None = None
+    bar: float | None = None
 
 
 class HoldRow(NamedTuple):

@@ -130,14 +130,18 @@ _RESPONSES = (
     "CREATE INDEX responses_at ON responses (at, size)",
 )
 
-# The time to the first token in its parts: the version that brought them, and how many columns an attempt had before.
-PARTS_SINCE, BEFORE_PARTS = 5, 22
+# The time to the first token in its parts.
 _PARTS = (
     *(f"ALTER TABLE attempts ADD COLUMN {name} INTEGER" for name in ("wake_us", "queue_us", "prefill_us")),
     *(f"ALTER TABLE retired ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0" for name in retire.PARTS),
 )
 
-STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS, _RESPONSES, _PARTS)
+# What a route's scorer made of a request, from 0 to 1.
+_SCORE = tuple(f"ALTER TABLE attempts ADD COLUMN {name} REAL" for name in ("score", "bar"))
+
+STEPS: tuple[Sequence[str], ...] = (_FIRST, (retire.TABLE,), _LABELS, _RESPONSES, _PARTS, _SCORE)
+# How many columns an attempt had before the step of that number.
+_COLUMNS = {5: 22, 6: 25}
 
 
 class SchemaError(ConfigError):
@@ -167,6 +171,12 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Sequence[str]] = STE
             connection.execute("ROLLBACK")
             raise
     return found
+
+
+def columns(connection: sqlite3.Connection) -> int | None:
+    """How many columns of an attempt a file has, the first of them; `None`: all."""
+    found = version(connection)
+    return next((count for step, count in _COLUMNS.items() if found < step), None)
 
 
 def version(connection: sqlite3.Connection) -> int:

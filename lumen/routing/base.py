@@ -8,7 +8,7 @@ know besides it reads off the view, which computes nothing before it is asked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -16,14 +16,19 @@ from msgspec import Struct
 
 from lumen.routing.plan.view import Candidate, View
 
-__all__ = ["Candidate", "Policy", "Step", "View", "arranged", "policy", "stateless"]
+__all__ = ["Candidate", "Policy", "Step", "View", "arranged", "marked", "policy", "stateless"]
 
 
 class Step(Struct, frozen=True, gc=False):
-    """One entry of a plan: which candidate, and why it stands here."""
+    """One entry of a plan: which candidate, and why it stands here.
+
+    `score`: how likely its answer is good enough, as the route's scorer saw the request; `bar`: what that had to reach.
+    """
 
     key: int
     reason: str
+    score: float | None = None
+    bar: float | None = None
 
 
 class Policy(Protocol):
@@ -50,6 +55,11 @@ def policy(name: str) -> Policy:
 def stateless(order: Policy) -> bool:
     """Whether a policy says, by `STATELESS = True` in its file, that it looks at nothing earlier requests left."""
     return bool(getattr(sys.modules.get(order.__module__), "STATELESS", False))
+
+
+def marked(steps: Iterable[Step], marks: Mapping[int, tuple[float, float | None]]) -> list[Step]:
+    """The same with score and bar; `marks`: key → both, of those that have them."""
+    return [Step(one.key, one.reason, *marks[one.key]) if one.key in marks else one for one in steps]
 
 
 def arranged(

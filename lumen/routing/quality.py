@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lumen.routing.base import Candidate, Step, View, arranged
+from lumen.routing.base import Candidate, Step, View, arranged, marked
 
 
 def order(candidates: Sequence[Candidate], view: View) -> list[Step]:
@@ -21,4 +21,5 @@ def order(candidates: Sequence[Candidate], view: View) -> list[Step]:
         return view.unscored if chance is None else f"{chance:.0%} likely good"
 
     ranked = sorted(candidates, key=rank)
-    return arranged(ranked, view, lambda c: f"best, {told(c)}", lambda c: f"fallback, {told(c)}")
+    steps = arranged(ranked, view, lambda c: f"best, {told(c)}", lambda c: f"fallback, {told(c)}")
+    return marked(steps, {c.key: (chances[c.name], None) for c in candidates if c.name in chances})

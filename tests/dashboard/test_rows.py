@@ -42,6 +42,24 @@ def test_requests_tell_how_they_ended_what_they_cost_and_where_their_time_went()
     assert (active["tokens"], active["cost"], active["first"]) == ("7 so far", "-", "-")
 
 
+def test_requests_tell_how_good_the_chosen_target_was_held_to_be_and_what_was_wanted() -> None:
+    told = [
+        ended(1),
+        ended(2, score=0.7),
+        ended(3, score=0.98234, bar=0.97),
+        OK["active"][0] | {"outcome": "…", "ms": 9},
+    ]
+    assert [one["score/bar"] for one in found(rows.requests(told), columns.REQUESTS)] == [
+        "-",
+        "70.0%",
+        "98.2%/97.0%",
+        "-",
+    ]
+    tries = [{**TRACE["tries"][0], "score": 0.98, "bar": 0.97}, *TRACE["tries"][1:]]
+    lines = [line for line in telling.request({**TRACE, "tries": tries}) if "score" in line]
+    assert len(lines) == 1 and ", score 98.0%/97.0%)" in lines[0]
+
+
 def test_failovers_tell_from_where_to_where_and_what_the_client_saw() -> None:
     (one,) = found(rows.failovers(OK["failovers"]), columns.FAILOVERS)
     assert (one["from"], one["to"], one["rung"], one["at"]) == ("groq/fast", "openai/best", "prefill", "120")

@@ -40,6 +40,7 @@ from lumen.wire.parse import parse_chat
 from tests.emulator.server import Emulator
 from tests.gateway.conftest import TIMEOUTS, AllReady
 from tests.gateway.told import AtOnce
+from tests.ledger.ledgers import written
 
 pytestmark = pytest.mark.anyio
 PRICES = {"words-3": Price(100_000, 400_000), "words-5": Price(2_500_000, 10_000_000, 250_000)}
@@ -254,6 +255,22 @@ async def test_auto_stays_strong_until_it_learnt_and_then_saves(box: Box, tmp_pa
     _, _, headers = await box.ask("learnt", asked(draw, sums=False), tools=[tool])
     assert headers["x-lumen-target"] == STRONG
     assert not box.state.planner._open
+    await marks_are_told(box)
+
+
+async def marks_are_told(box: Box) -> None:
+    """The score that a target was chosen by stands beside the reason, for whoever looks and in the books."""
+    _, ended = box.live.since(0, 100)
+    saved = [one for one in ended if one["target"] == CHEAP]
+    assert saved and all(one["score"] is None is one["bar"] for one in ended if one["target"] != CHEAP)
+    for one in saved:
+        assert one["bar"] <= one["score"] <= 1.0
+        assert f"expected loss {100 * (1 - one['score']):.1f} points" in one["reason"] or one["score"] == 1.0
+        told = box.live.find(one["id"])
+        assert told is not None and told["tries"][0]["score"] == one["score"]
+    booked = await written(box.state.billing._ledger, "SELECT target, score, bar FROM attempts ORDER BY id")
+    assert [row[1:] for row in booked if row[0] == CHEAP] == [(one["score"], one["bar"]) for one in saved]
+    assert all(row[1:] == (None, None) for row in booked if row[0] != CHEAP)
 
 
 async def test_lumen_auto_is_the_first_routes_targets_where_it_is_not_configured(box: Box) -> None:

@@ -45,7 +45,7 @@ async def test_a_file_of_any_earlier_version_is_brought_up_to_date(tmp_path: Pat
     old = plain(path)
     migrate(old, STEPS[:released])
     names = [name for _, name, *_ in old.execute("PRAGMA table_info(attempts)") if name != "id"]
-    values = attempt("before", cost=5)._asdict()
+    values = attempt("before", cost=5, wake_us=7, queue_us=8, prefill_us=9)._asdict()
     old.execute(
         f"INSERT INTO attempts ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
         [values[name] for name in names],
@@ -59,17 +59,21 @@ async def test_a_file_of_any_earlier_version_is_brought_up_to_date(tmp_path: Pat
         )
     old.close()
     journal = Journal(path)
-    assert journal.add(Record(rows=[tuple(attempt("beside"))[: len(names)]]))  # type: ignore[list-item]
+    assert journal.add(Record(rows=[tuple(attempt("beside", wake_us=7, queue_us=8, prefill_us=9))[: len(names)]]))  # type: ignore[list-item]
     journal.close()
     async with opened(path) as (ledger, _):
-        ledger.settle([attempt("after", wake_us=1, queue_us=2, prefill_us=3)], None)
+        ledger.settle([attempt("after", wake_us=1, queue_us=2, prefill_us=3, score=0.98, bar=0.97)], None)
         await committed(ledger)
-    assert rows(path, "SELECT request, wake_us, queue_us, prefill_us FROM attempts ORDER BY id") == [
-        ("before", None, None, None), ("beside", None, None, None), ("after", 1, 2, 3)
+    parts = (7, 8, 9) if released >= 5 else (None, None, None)
+    assert rows(path, "SELECT request, wake_us, queue_us, prefill_us, score, bar FROM attempts ORDER BY id") == [
+        ("before", *parts, None, None), ("beside", *parts, None, None), ("after", 1, 2, 3, 0.98, 0.97)
     ]  # fmt: skip
     with report.reading(path) as reader:
         total = reader.total()
-    assert (total.attempts, total.wake_us, total.queue_us, total.prefill_us) == (3 + 2 * (released > 1), 1, 2, 3)
+    assert (total.attempts, total.wake_us, total.queue_us, total.prefill_us) == (
+        3 + 2 * (released > 1),
+        *((15, 18, 21) if released >= 5 else (1, 2, 3)),
+    )
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_quality_goes_by_the_chance_and_without_one_by_the_strong() -> None:
     of = candidates("a", "b", "c")
     assert first("quality", of, World(), strong=1) == Step(1, "best, nothing is learnt yet")
     scores = ToyScorer({"a": (0.4, 0.1), "b": (0.6, 0.0), "c": (0.7, -0.1)}, "b", None)
-    assert first("quality", of, World(scores=scores), strong=1) == Step(2, "best, 70% likely good")
+    assert first("quality", of, World(scores=scores), strong=1) == Step(2, "best, 70% likely good", 0.7)
 
 
 # -- auto --------------------------------------------------------------------------------------------------
@@ -84,6 +84,15 @@ def test_auto_asks_the_cheap_one_where_that_is_certified() -> None:
     assert [step.key for step in found] == [0, 1]
     assert found[0].reason.startswith("cheapest good enough: expected loss 1.0 points, about $0.000")
     assert found[1].reason == "fallback, strong"
+    # Held against the strong one, which is held against nothing.
+    assert (found[0].score, found[0].bar) == (pytest.approx(0.99), pytest.approx(0.98))
+    assert (found[1].score, found[1].bar) == (None, None)
+
+
+def test_a_target_that_is_expected_to_do_better_is_as_good_as_can_be() -> None:
+    scores = ToyScorer({"weak": (0.9, -0.1), "strong": (0.8, 0.0)}, "strong", 0.02)
+    step = first("auto", weak_and_strong(), World(scores=scores), strong=1, quality=0.99)
+    assert (step.key, step.score, step.bar) == (0, 1.0, 0.99)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ REQUESTS = (
     figure("first", 7),
     figure("total", 8),
     figure("cost", 6),
+    figure("score/bar", 5),
     figure("tries", 4),
     Column("first token's parts", 4, least=14),
     Column("key", 3, least=6, most=20),

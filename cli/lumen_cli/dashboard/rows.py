@@ -84,6 +84,7 @@ def requests(found: Iterable[Mapping[str, Any]]) -> list[Row]:
                 ms(one.get("ttft_ms")),
                 ms(one["ms"]),
                 f"${one['cost'] / 1e12:.6f}" if "cost" in one else "-",
+                score(one),
                 str(one["attempts"]),
                 parts(one.get("parts_ms") or {}),
                 one.get("key") or "-",
@@ -93,6 +94,13 @@ def requests(found: Iterable[Mapping[str, Any]]) -> list[Row]:
         )
         for one in found
     ]
+
+
+def score(one: Mapping[str, Any]) -> str:
+    """How likely the answer of the chosen target was good enough, and behind a stroke what that had to reach."""
+    if one.get("score") is None:
+        return "-"
+    return f"{one['score']:.1%}" + ("" if one.get("bar") is None else f"/{one['bar']:.1%}")
 
 
 def parts(found: Mapping[str, float]) -> str:

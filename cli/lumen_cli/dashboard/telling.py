@@ -7,7 +7,7 @@ from typing import Any
 
 from lumen_cli import trials as tried
 from lumen_cli.dashboard.alarms import slowness
-from lumen_cli.dashboard.rows import tokens
+from lumen_cli.dashboard.rows import score, tokens
 from lumen_cli.dashboard.words import clock, ms
 from lumen_cli.output import ago
 
@@ -55,7 +55,8 @@ def request(told: Mapping[str, Any], failovers: Sequence[Mapping[str, Any]] = ()
     for number, one in enumerate(told["tries"], start=1):
         end = one["ended_ms"] if one["ended_ms"] is not None else took
         at = f" at {one['position']}" if one["rung"] else ""
-        lines.append(f"{number}. {one['target']}: {one['outcome'] or 'under way'} ({one['reason']}{at})")
+        marked = f", score {score(one)}" if one.get("score") is not None else ""
+        lines.append(f"{number}. {one['target']}: {one['outcome'] or 'under way'} ({one['reason']}{at}{marked})")
         lines.append(f"   {_span(one['began_ms'], end, max(took, 0.001))}")
         first = f", first token {ms(one['first_token_ms'])}" if one["first_token_ms"] is not None else ""
         lines.append(f"   began {ms(one['began_ms'])}{first}, ended {ms(one['ended_ms'])}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from lumen.core.money import shown
-from lumen.routing.base import Candidate, Step, View, arranged
+from lumen.routing.base import Candidate, Step, View, arranged, marked
 from lumen.routing.plan.stay import stays
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ def order(candidates: Sequence[Candidate], view: View) -> list[Step]:
         return (candidate is not first, not may, candidate.key != strong, math.inf if by is None else by)
 
     ranked = [verdict.candidate for verdict in sorted(decision.verdicts, key=rank)]
-    return arranged(
+    steps = arranged(
         ranked,
         view,
         lambda c: decision.why if c is first else "fallback",
         lambda c: "fallback, strong" if c.key == strong else "fallback",
     )
+    return marked(steps, {v.candidate.key: mark for v in decision.verdicts if (mark := _mark(v)) is not None})
 
 
 def decide(candidates: Sequence[Candidate], view: View) -> Decision:
@@ -92,6 +93,14 @@ def decide(candidates: Sequence[Candidate], view: View) -> Decision:
         there = next(c for c in candidates if c.name == view.past.target)
         return Decision(there, f"stays: {staying}", verdicts)
     return Decision(best.candidate, _told(best), verdicts)
+
+
+def _mark(verdict: Verdict) -> tuple[float, float] | None:
+    """How likely its answer is as good as the strong one's, and what is wanted; `None`: that is not measured."""
+    if verdict.loss is None or verdict.allowed is None:
+        return None
+    # It may be expected to do better than the strong one.
+    return min(1.0 - verdict.loss, 1.0), 1.0 - verdict.allowed
 
 
 def _told(verdict: Verdict) -> str:

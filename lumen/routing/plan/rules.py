@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import structs
+
 from lumen.config.schema import Rule
 from lumen.core.expression import condition
 from lumen.routing.base import Step, View
@@ -25,5 +27,6 @@ def ruled(steps: list[Step], view: View) -> list[Step]:
         if rule.holds(view.read):
             first = next((step for step in steps if step.key == rule.key), None)
             if first is not None:
-                return [Step(rule.key, f"rule: {rule.written}"), *(step for step in steps if step is not first)]
+                told = structs.replace(first, reason=f"rule: {rule.written}")
+                return [told, *(step for step in steps if step is not first)]
     return steps
