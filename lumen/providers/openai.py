@@ -157,11 +157,13 @@ def _not_passed_on(kind: type[msgspec.Struct]) -> dict[str, None]:
 class OpenAIStream(StreamDecoder):
     """Forwards the upstream's own bytes unless a field must change."""
 
-    __slots__ = ("_identified", "_identity", "_include_usage", "_left", "_rewrite", "_strip")
+    __slots__ = ("_counts", "_identified", "_identity", "_include_usage", "_left", "_rewrite", "_strip")
 
     def __init__(self, call: Call, token_ids: bool, resume: Resume | None) -> None:
         super().__init__()
         self._include_usage = call.include_usage
+        # Counts that came beside something else, as the chunk that tells the client of them.
+        self._counts: dict[str, Any] | None = None
         self._left = set(range(call.answers))
         self._identity = resume.identity if resume else None
         self._identified = False
@@ -176,6 +178,7 @@ class OpenAIStream(StreamDecoder):
     def _take(self, payload: bytes, events: list[Event]) -> None:
         if payload == DONE:
             self.done = not self._left
+            self._tell(events)
             return
         try:
             chunk = _chunk(payload)
@@ -184,6 +187,8 @@ class OpenAIStream(StreamDecoder):
         if chunk.error is not None:
             raise in_answer(chunk.error)
         if not chunk.choices:
+            if chunk.usage is not None:
+                self._counts = None
             shown = payload if chunk.usage is not None and self._include_usage else b""
             if shown and self._rewrite:
                 shown = self._rewritten(shown)[0]
@@ -192,12 +197,35 @@ class OpenAIStream(StreamDecoder):
         known = None
         if self._rewrite:
             payload, known = self._rewritten(payload)
-        elif not self._identified:
-            self._identified, known = True, identity(payload)
+        else:
+            if not self._identified:
+                self._identified, known = True, identity(payload)
+            if chunk.usage is not None and self._include_usage:
+                payload = self._apart(payload)
         event = _event(chunk.choices, payload, chunk.usage, known)
         if event.finished:
             self._left.difference_update(event.finished)
         events.append(event)
+        if chunk.usage is not None and not self._left:
+            self._tell(events)
+
+    def finish(self) -> list[Event]:
+        events = super().finish()
+        self._tell(events)
+        return events
+
+    def _apart(self, payload: bytes) -> bytes:
+        """The payload without its counts, which clients expect once, in a chunk of their own."""
+        whole: dict[str, Any] = _any(payload)
+        counts = whole.pop("usage")
+        self._counts = {**whole, "choices": [], "usage": counts}
+        return _encode(whole)
+
+    def _tell(self, events: list[Event]) -> None:
+        """The counts that were taken out, and no others after them."""
+        if self._counts is not None and not self._left:
+            events.append(Event(_encode(self._counts)))
+            self._counts, self._include_usage = None, False
 
     def _rewritten(self, payload: bytes) -> tuple[bytes, tuple[str, int] | None]:
         """The payload without token ids the client did not ask for, under the answer's first id and time."""

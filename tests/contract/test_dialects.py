@@ -217,6 +217,45 @@ def test_refusals_say_what_may_be_tried_next(name: str) -> None:
     assert made.refusal(429, {"retry-after": "soon"}, b"").retry_after is None
 
 
+COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        # With the finish reason, as Mistral tells them; then once more, as others do.
+        [({"content": "a"}, {}), ({}, {"usage": COUNTS})],
+        [({"content": "a"}, {}), ({}, {"usage": COUNTS}), None],
+        # So far, in every chunk, as Perplexity does; the last of them not with the finish reason.
+        [({"content": "a"}, {"usage": {**COUNTS, "completion_tokens": 1}}), ({}, {"usage": COUNTS})],
+        [({"content": "a"}, {"usage": COUNTS}), ({}, {})],
+    ],
+)
+@pytest.mark.parametrize("ending", [b"data: [DONE]\n\n", b""])
+@pytest.mark.parametrize("asked", [True, False])
+def test_openai_counts_beside_text_come_in_a_chunk_of_their_own(
+    parts: list[tuple[dict[str, Any], dict[str, Any]] | None], ending: bytes, asked: bool
+) -> None:
+    said = b""
+    for part in parts:
+        if part is None:
+            said += USAGE
+            continue
+        delta, more = part
+        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
+        said += b"data: " + json.dumps({"id": "x", "choices": [choice], **more}).encode() + b"\n\n"
+    wanted = {"stream_options": {"include_usage": True}} if asked else {}
+    made = events(stream(dialect("openai", token_ids=False, local=False), call(**wanted)), [said + ending])
+    assert [e.usage.total_tokens for e in made if e.usage][-1] == 5, "metered in any case"
+    shown = [json.loads(e.data) for e in made if e.data]
+    if asked:
+        assert [(one["choices"], one["usage"]) for one in shown if one.get("usage")] == [([], COUNTS)]
+        assert shown[-1]["choices"] == [] and shown[-1]["id"] == "x"
+    else:
+        assert all(one["choices"] for one in shown)
+    assert [f for e in made for f in e.finished] == [0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_usage_reaches_only_who_asked(name: str) -> None:
     made = dialect(name, token_ids=False, local=False)
