@@ -51,10 +51,14 @@ class Shape:
 
 
 _ONE_THREAD = 0.004
-"""Seconds: a decode shorter than this on one thread is not spread over more, to begin with where that is tuned. Their
-meeting after every operation then costs more than it gains, and takes the cores that the HTTP loop and the client need.
+"""Seconds: a decode shorter than this on one thread is not spread over more, to begin with where that is tuned and they
+were no quicker when that was measured. Their meeting after every operation may cost more than it gains, and takes the
+cores that the HTTP loop and the client need.
 """
 
+
+_PAUSE = 0.001
+"""Seconds after which threads may have gone to sleep."""
 
 _ONE_THREAD_BYTES = 40 << 20
 """The same for exact sequences, by the weights a decode reads times its tokens: flash attention is summed in as many
@@ -175,6 +179,7 @@ class Context:
         self.batch = Batch(shape.n_batch)
         self._weight: int = lib.llama_model_size(model.pointer)
         self._remote: bool = lib.llama_supports_gpu_offload()
+        self._ended = 0.0  # when the last decode did
         self._unit = 0.0  # seconds of a one-token decode on one thread; 0: not measured
         self._tuner: Tuner | None = None
         self._candidates: NDArray[np.void] | None = None
@@ -266,9 +271,18 @@ class Context:
     def measure(self, chunk: Chunk) -> None:
         """Decode `chunk` (one token) and learn from it when one thread will do. Warms everything up on the way."""
         self.decode([chunk])
-        self._set_threads(1)
-        best = float("inf")
-        begun = time.perf_counter()
+        alone = self._quickest(chunk, 1)
+        if self.shape.tune:
+            short = _ONE_THREAD
+            if alone < short and self._quickest(chunk, self.shape.threads) < alone:
+                short = 0.0  # even the shortest are quicker on all
+            self._tuner = Tuner(self.shape.threads, alone, short)
+        self._unit = alone
+
+    def _quickest(self, chunk: Chunk, threads: int) -> float:
+        """Seconds of the shortest of a few decodes of `chunk`."""
+        self._set_threads(threads)
+        best, begun = float("inf"), time.perf_counter()
         for _ in range(3):
             self.cut(chunk.sequence.slot, chunk.start)
             before = time.perf_counter()
@@ -276,9 +290,7 @@ class Context:
             best = min(best, time.perf_counter() - before)
             if time.perf_counter() - begun > 0.1:
                 break
-        self._unit = best
-        if self.shape.tune:
-            self._tuner = Tuner(self.shape.threads, best, _ONE_THREAD)
+        return best
 
     def _set_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -295,6 +307,8 @@ class Context:
         elif self._unit:
             small = n * self._weight < _ONE_THREAD_BYTES if exact else n * self._unit < _ONE_THREAD
             self._set_threads(1 if small else self.shape.threads)
+        if begun - self._ended > _PAUSE and self._team is not None:
+            self._team.call()
         code: int = lib.llama_decode(self.pointer, self.batch.struct)
         if code == 1:
             raise NoRoom
@@ -304,8 +318,8 @@ class Context:
             raise DecodeFailed(f"llama_decode returned {code}")
         if self._remote:  # a GPU may still be at work: wait here, without the interpreter's lock
             lib.llama_synchronize(self.pointer)
+        self._ended = now = time.monotonic()
         if tuner is not None:
-            now = time.monotonic()
             tuner.learn(n, now - begun, now)
 
     def logits(self, row: int) -> Floats:

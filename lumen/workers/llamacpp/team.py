@@ -11,7 +11,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,13 @@ class Team:
 
     def __init__(self, context: int, threads: int) -> None:
         self._context = context
-        self._pool: int | None = _pool(threads) if threads > 1 else None
+        self._allowed = os.sched_getaffinity(0)
+        # Not the same one for every worker of this machine; none where there are fewer processors than threads.
+        self._left = sorted(self._allowed)[os.getpid() % len(self._allowed)] if threads <= len(self._allowed) else None
+        self._pool: int | None = None
+        if threads > 1:
+            with self._aside():
+                self._pool = _pool(threads)
         self._on = False
 
     def use(self, on: bool) -> None:
@@ -66,6 +72,27 @@ class Team:
             lib._lib.llama_attach_threadpool(self._context, self._pool, None)
         else:
             lib._lib.llama_detach_threadpool(self._context)
+
+    def call(self) -> None:
+        """Before a decode behind a pause: move the caller to the processor that the others, who sleep now, keep off."""
+        if self._on and self._left is not None:
+            with suppress(OSError):  # it may have been taken from this process meanwhile
+                os.sched_setaffinity(0, {self._left})
+                os.sched_setaffinity(0, self._allowed)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Threads begun meanwhile keep off one processor.
+
+        They and the caller wait for each other without sleeping. Where two are woken on one processor they hand it over
+        once a slice, at every operation (a decode of 0.3 ms took 0.9 s), and what else runs may keep them there.
+        """
+        others = self._allowed - {self._left}
+        os.sched_setaffinity(0, others or self._allowed)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._allowed)
 
     def close(self) -> None:
         """End the threads; before the context is freed. Safe to call twice."""
@@ -88,22 +115,5 @@ def _pool(threads: int) -> int | None:
         log.info("threads are started for each decode: this ggml lays its parameters out in another way")
         return None
     numbers[_POLLS] = _POLL
-    with _aside(threads - 1):
-        pool: int | None = cpu.ggml_threadpool_new(params)
+    pool: int | None = cpu.ggml_threadpool_new(params)
     return pool
-
-
-@contextmanager
-def _aside(begun: int) -> Iterator[None]:
-    """The threads that are `begun` meanwhile keep off one processor, which whoever decodes can then have.
-
-    They and the caller wait for each other without sleeping. Two that are woken on one processor hand it over once a
-    slice, at every operation (a decode of 0.3 ms took 0.9 s), and what else runs may keep them there for long.
-    """
-    allowed = os.sched_getaffinity(0)
-    left = sorted(allowed)[os.getpid() % len(allowed)]  # not the same one for every worker of this machine
-    os.sched_setaffinity(0, allowed - {left} if begun < len(allowed) else allowed)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
