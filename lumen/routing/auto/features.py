@@ -45,7 +45,7 @@ _TO_16 = np.uint64(48)
 _ONE, _SIGNS = np.uint32(1), np.array([1.0, -1.0])
 # From so many n-grams on it is quicker to count those of each sign than to add up signs.
 _MANY = 1500
-# Up to so many words a set of them is quicker than their order.
+# Up to so many words they are quicker looked at one by one than as arrays.
 _FEW = 100
 
 
@@ -93,10 +93,22 @@ class Table:
 
 def features(ask: Ask) -> Features:
     """Read one request."""
+    grams, row = read(ask)
+    return Features(grams, row[: len(PLAIN)], row[len(PLAIN) :])
+
+
+def read(ask: Ask) -> tuple[F32, F32]:
+    """The n-grams of one request, and its plain counts and subjects in one row."""
     text = ask.shown()
     data = hashing.raw(text)
     words = hashing.words(data)
-    return Features(_grams(ask, data, words), _plain(ask, text, data, words), _subjects(words))
+    plain = _plain(ask, text, data, words)
+    if len(words.hashes) <= _FEW:
+        return _grams(ask, data, words), np.array(plain + _few_subjects(words), np.float32)
+    row = np.empty(len(PLAIN) + 2 * len(SUBJECT_NAMES), np.float32)
+    row[: len(PLAIN)] = plain
+    _subjects(words, row[len(PLAIN) :])
+    return _grams(ask, data, words), row
 
 
 def table(asks: Sequence[Ask], told: Callable[[int], None] | None = None) -> Table:
@@ -219,7 +231,7 @@ _SHAPE = bytes(
 _OPTION = re.compile(rb"\n\(?[A-J][.):]")
 
 
-def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> F32:
+def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> list[float]:
     seen = np.bincount(np.frombuffer(data.translate(_KIND), np.uint8), minlength=len(_KINDS)).tolist()
     other, digits, upper, lower, _, lines, latex, code, operators, both, asks, quotes, high, cjk = seen
     size, length, options, shape = max(len(data), 1), len(words.hashes), _options(data), data.translate(_SHAPE)
@@ -227,7 +239,7 @@ def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> F32:
     punctuation = other + latex + code + operators + both + asks + quotes
     stem = (options[0] if len(options) > 1 else size) + len(ask.text) - len(text)
     numbers = shape.count(b" 0") + shape.startswith(b"0")
-    found = [
+    return [
         log1p(len(ask.text)), log1p(stem), log1p(length), log1p(lines), log1p(digits), digits / size, log1p(numbers),
         upper / size, punctuation / size, high / size, cjk / size, (digits + upper + lower + high) / count,
         int(np.count_nonzero(words.lengths >= 8)) / count, _distinct(words.hashes) / count, log1p(latex),
@@ -236,11 +248,10 @@ def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> F32:
         log1p(len(ask.context)), log1p(len(ask.system)), log1p(ask.tools), log1p(ask.images), float(ask.structured),
         log1p(ask.limit),
     ]  # fmt: skip
-    return np.array(found, np.float32)
 
 
 def _distinct(hashes: hashing.U64) -> int:
-    if len(hashes) < _FEW:
+    if len(hashes) <= _FEW:
         return len(set(hashes.tolist()))
     ordered = np.sort(hashes)
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
@@ -271,12 +282,35 @@ def _lexicon() -> tuple[hashing.U64, NDArray[np.uint8], NDArray[np.bool_]]:
     return np.append(hashes, np.uint64(_NEVER)), member, begins
 
 
-def _subjects(words: hashing.Words) -> F32:
+@cache
+def _members() -> dict[int, list[int]]:
+    """The lexicon again: hash → the subjects of that word."""
+    hashes, member, _ = _lexicon()
+    return {word: row.nonzero()[0].tolist() for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
+
+
+def _few_subjects(words: hashing.Words) -> list[float]:
+    """As `_subjects`: of a few words one look each is less than what arrays cost."""
+    members, hashes = _members(), words.hashes.tolist()
+    counts = [0] * len(SUBJECT_NAMES)
+    for word in hashes:
+        for subject in members.get(word, ()):
+            counts[subject] += 1
+    logs, size = _logs(), 5 + len(hashes)
+    return [logs[count] for count in counts] + [count / size for count in counts]
+
+
+@cache
+def _logs() -> list[float]:
+    logs: list[float] = np.log1p(np.arange(_FEW + 1, dtype=np.float32)).tolist()
+    return logs
+
+
+def _subjects(words: hashing.Words, out: F32) -> None:
+    """Log counts of the words of each subject, then their shares of all words."""
     hashes, member, begins = _lexicon()
     maybe = words.hashes[begins[(words.hashes >> _TO_16).view(np.int64)]]
     places = hashes.searchsorted(maybe)
     counts = np.add.reduce(member[places[hashes[places] == maybe]], axis=0, dtype=np.float32)
-    out = np.empty(2 * len(counts), np.float32)
     np.log1p(counts, out=out[: len(counts)])
     np.divide(counts, 5 + len(words.hashes), out=out[len(counts) :])
-    return out

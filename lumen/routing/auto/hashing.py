@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
@@ -58,11 +57,10 @@ IN_WORD = bytes(i >= 128 or chr(i).isalnum() for i in range(256))
 
 
 class Words(NamedTuple):
-    """The words of a text in order: a hash, a length in bytes and a first byte for each."""
+    """The words of a text in order: a hash and a length in bytes for each."""
 
     hashes: U64
     lengths: NDArray[np.int64]
-    first: U8
 
 
 def raw(text: str) -> bytes:
@@ -80,8 +78,7 @@ def words(data: bytes) -> Words:
     np.multiply(np.frombuffer(data.translate(FOLDED), np.uint8), _UP[: len(data)], out=rest)
     np.add.accumulate(rest, out=rest)
     at = sums[edges]
-    first = np.frombuffer(data, np.uint8)[begins]
-    return Words(mixed((at[1::2] - at[::2]) * _DOWN[begins]), edges[1::2] - begins, first)
+    return Words(mixed((at[1::2] - at[::2]) * _DOWN[begins]), edges[1::2] - begins)
 
 
 def buckets(data: bytes, hashes: U64, bits: int) -> U32:

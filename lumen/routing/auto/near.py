@@ -7,6 +7,7 @@ label says more than any model. A sketch of the n-grams keeps the search for it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,18 @@ class Near:
 
 def sketch(grams: F32) -> F32:
     """Hashed n-grams (… × BUCKETS) folded to SKETCH numbers of length 1, which keep angles to about ±0.06."""
-    folded = np.add.reduce(grams.reshape(*grams.shape[:-1], SKETCH, BUCKETS // SKETCH), axis=-1)
-    length = np.sqrt(np.add.reduce(folded * folded, axis=-1, keepdims=True))
+    folded = grams.reshape(*grams.shape[:-1], SKETCH, BUCKETS // SKETCH).sum(axis=-1)
+    length = np.sqrt((folded * folded).sum(axis=-1, keepdims=True))
     out: F32 = folded / np.maximum(length, 1e-9)
     return out
+
+
+def sketch_one(grams: F32) -> F32:
+    """`sketch` of one request."""
+    folded: F32 = np.add.reduce(grams.reshape(SKETCH, BUCKETS // SKETCH), axis=1)
+    square = float(np.add.reduce(folded * folded))
+    folded /= np.float32(max(sqrt(square), 1e-9))
+    return folded
 
 
 def compared(sketches: F32) -> tuple[F32, Rows]:

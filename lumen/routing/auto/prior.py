@@ -10,11 +10,13 @@ The prior orders requests, for sampling and for showing; it never sends one away
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumen.routing.auto.features import F32, PLAIN
+from lumen.routing.auto.precision import single
 
 F64 = NDArray[np.float64]
 
@@ -32,12 +34,24 @@ _MARKS_WEIGH, _NUMBERS_WEIGH = 0.075, 0.15
 # LaTeX marks from which formulae count, and from which they rule; so many options make a question one of choice.
 _FEW_MARKS, _MANY_MARKS, _CHOICE = math.log1p(3), math.log1p(15), math.log(2.5)
 _HARDEST = 4.0
-# Length, marks, numbers and formulae as `looks` takes them: less the first, times the second, over the third.
-_LOOKED_AT = np.array([_LENGTH, _MARKS, _NUMBERS, _FORMULAE])
-_USUAL = np.array([_USUAL_LENGTH, _USUAL_MARKS, _USUAL_NUMBERS, _FEW_MARKS], np.float32)
-_WEIGH = np.array([1.0, _MARKS_WEIGH, _NUMBERS_WEIGH, 1.0], np.float32)
-_SPREADS = np.array([1.0, _SPREAD_MARKS, 1.0, _MANY_MARKS - _FEW_MARKS], np.float32)
-_TWO, _CHOICE_32 = np.float32(2.0), np.float32(_CHOICE)
+
+
+class _At(NamedTuple):
+    marks: float
+    spread: float
+    marks_weigh: float
+    numbers_weigh: float
+    few: float
+    range: float
+    choice: float
+
+
+# The same as single precision has them, for `looks`.
+_AT = _At(
+    *single(
+        _USUAL_MARKS, _SPREAD_MARKS, _MARKS_WEIGH, _NUMBERS_WEIGH, _FEW_MARKS, _MANY_MARKS - _FEW_MARKS, _CHOICE
+    )
+)  # fmt: skip
 # Logits of ability that one unit of difficulty costs.
 _STEEP = 0.5
 
@@ -66,18 +80,21 @@ def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
     return gain
 
 
-def looks(plain: F32) -> float:
-    """`score` of one request (len(PLAIN)) without abilities, to the last bit: the same steps, side by side."""
-    parts = plain[_LOOKED_AT]
-    parts[0] = (plain[_LENGTH] + plain[_STEM]) / _TWO
-    parts -= _USUAL
-    parts *= _WEIGH
-    parts /= _SPREADS
-    hard = min(max(float(parts[0] + parts[1] + parts[2]), -_HARDEST), _HARDEST)
-    formulae = min(max(float(parts[3]), 0.0), 1.0)
-    if formulae > 0.0 and plain[_OPTIONS] < _CHOICE_32:
-        return hard * float(np.float32(1.0 - 2.0 * formulae))
-    return hard
+def looks(plain: list[float]) -> float:
+    """`score` of one request (len(PLAIN)) without abilities: the same steps in single precision, without arrays."""
+    (long,) = single(plain[_LENGTH] + plain[_STEM])
+    long, marks, numbers = single(long / 2 - _USUAL_LENGTH, plain[_MARKS] - _AT.marks, plain[_NUMBERS] - _USUAL_NUMBERS)
+    marks, numbers = single(_AT.marks_weigh * marks, _AT.numbers_weigh * numbers)
+    (marks,) = single(marks / _AT.spread)
+    (found,) = single(long + marks)
+    (found,) = single(found + numbers)
+    hard = min(max(found, -_HARDEST), _HARDEST)
+    if plain[_FORMULAE] <= _AT.few or plain[_OPTIONS] >= _AT.choice:
+        return hard
+    (above,) = single(plain[_FORMULAE] - _AT.few)
+    (formulae,) = single(above / _AT.range)
+    (sure,) = single(1.0 - 2.0 * min(formulae, 1.0))
+    return hard * sure
 
 
 def _logit(share: float) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.far import Far
-from lumen.routing.auto.features import Table, features
+from lumen.routing.auto.features import Table, read
 from lumen.routing.auto.learner import expected_loss
 from lumen.routing.auto.model import Model
 from lumen.routing.auto.single import LONGEST, Single
@@ -106,12 +106,11 @@ class Scorer:
 
     def score(self, ask: Ask) -> Score:
         """Score one request."""
-        one = features(ask)
-        found, unseen = self._single(one), self._space.unseen(one)
+        found = self._single(*read(ask))
         most = ask.limit or LONGEST
         tokens = [None] * len(found.ok) if found.tokens is None else [min(each, most) for each in found.tokens]
         estimates = tuple(map(Estimate, self.model.targets, found.ok, found.loss, tokens))
-        return Score(estimates, found.nearest, found.nearest >= self._near.familiar and not unseen, unseen)
+        return Score(estimates, found.nearest, found.nearest >= self._near.familiar and not found.unseen, found.unseen)
 
     def score_table(self, rows: Table) -> Scored:
         """Score many requests at once. What they have that no labelled request had is not looked at."""

@@ -8,6 +8,7 @@ targets is done without arrays. The order of every sum is that of `score_table`;
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,21 +16,28 @@ from numpy.typing import NDArray
 
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
+<<<<<<< ours
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Features
 from lumen.routing.auto.space import SIZE, Scale, Space, Waves, within
 from lumen.routing.auto.themes import Themes
+=======
+from lumen.routing.auto.features import BUCKETS, F32, PLAIN
+from lumen.routing.auto.precision import single
+from lumen.routing.auto.space import CLIP, FLAT, SIZE, Scale, Space, Waves, within
+>>>>>>> theirs
 
 LONGEST = 200_000.0
 
 
 class One(NamedTuple):
     """`ok`, `loss`, `tokens`: of each target, in the model's order; `nearest`: how alike the nearest labelled request
-    is."""
+    is; `unseen`: what no labelled request had, such as images."""
 
     ok: list[float]
     loss: list[float]
     tokens: list[float] | None
     nearest: float
+    unseen: tuple[str, ...]
 
 
 class _Lengths(NamedTuple):
@@ -37,9 +45,17 @@ class _Lengths(NamedTuple):
 
     mean: list[float]
     smear: list[float]
-    scale: Scale
+    middle: list[float]
+    inverse: list[float]
+    root: float
     waves: Waves
     weigh: F32
+
+    def scores(self, logs: list[float]) -> F32:
+        """As `Scale.apply`, in single precision."""
+        off = single(*(value - mean for value, mean in zip(single(*logs), self.middle, strict=True)))
+        off = single(*(value * inverse for value, inverse in zip(off, self.inverse, strict=True)))
+        return np.array([min(max(value, -CLIP), CLIP) / self.root for value in off], np.float32)
 
 
 class Single:
@@ -66,8 +82,10 @@ class Single:
         self._root = np.concatenate([np.full(len(s.mean), s.root, np.float32) for s in (space.plain, space.subjects)])
         self._plain, self._subjects = (waves.frequencies for waves in space.waves)
         self._sizes = np.repeat(np.array([waves.size for waves in space.waves], np.float32), 2 * len(self._plain[0]))
+        self._unseen = space.unseen()
         self._lengths = None
         if lengths is not None:
+<<<<<<< ours
             weights.insert(1, arrays["length_weights"])
             self._of_themes = np.concatenate((self._of_themes, arrays["length_theme_weights"]), axis=1)
             self._lengths = _Lengths(
@@ -86,28 +104,42 @@ class Single:
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
         shift, nearest = self._near.correct_one(near.sketch(one.grams))
+=======
+            scale, waves = lengths
+            self._lengths = _Lengths(
+                arrays["length_weights"], arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
+                scale.mean.tolist(), scale.inverse.tolist(), float(scale.root), waves, arrays["wave_weights"],
+            )  # fmt: skip
+
+    def __call__(self, grams: F32, row: F32) -> One:
+        """Score one request, as `features.read` gives it."""
+        point, plain = self._point(grams, row), row[: len(PLAIN)].tolist()
+        found = [value + mean for value, mean in zip((point @ self._weights).tolist(), self._mean, strict=True)]
+        tokens = None if self._lengths is None else self._long(point, found, self._lengths)
+        shift, nearest = self._near.correct_one(near.sketch_one(grams))
+>>>>>>> theirs
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
         found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]
         targets = len(self._level)
         ok = [min(max(value, 0.0), 1.0) for value in found[:targets]]
-        loss = self._lost(ok, found[targets:])
-        return One(ok, self._blended(loss, nearest, prior.looks(one.plain)), tokens, nearest)
+        loss = self._blended(self._lost(ok, found[targets:]), nearest, prior.looks(plain))
+        unseen = tuple(name for name, at, usual in self._unseen if abs(plain[at] - usual) > FLAT)
+        return One(ok, loss, tokens, nearest, unseen)
 
-    def _point(self, one: Features) -> F32:
+    def _point(self, grams: F32, row: F32) -> F32:
         """Its place in the space (SIZE)."""
         point = np.empty(SIZE, np.float32)
-        np.subtract(one.grams, self._grams, out=point[:BUCKETS])
-        scores = np.concatenate((one.plain, one.subjects))
-        scores -= self._middle
+        np.subtract(grams, self._grams, out=point[:BUCKETS])
+        scores = row - self._middle
         scores *= self._inverse
         within(scores)
         scores /= self._root
-        waves = point[BUCKETS:]
-        turns = np.empty((2, len(self._plain[0])), np.float32)
+        waves, half = point[BUCKETS:], len(self._plain[0])
+        turns = np.empty((2, half), np.float32)
         np.matmul(scores[: len(PLAIN)], self._plain, out=turns[0])
         np.matmul(scores[len(PLAIN) :], self._subjects, out=turns[1])
-        both = waves.reshape(2, 2, -1)
+        both = waves.reshape(2, 2, half)
         np.cos(turns, out=both[:, 0])
         np.sin(turns, out=both[:, 1])
         waves *= self._sizes
@@ -116,12 +148,23 @@ class Single:
 
     def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""
+<<<<<<< ours
         logs = [value + mean for value, mean in zip(read, known.mean, strict=True)]
         waves = known.waves(known.scale.apply(np.array(logs, np.float32)))
+=======
+        logs = [value + mean for value, mean in zip((point @ known.weights).tolist(), known.mean, strict=True)]
+        turns = known.scores(logs) @ known.waves.frequencies
+        waves = np.empty(2 * len(turns), np.float32)
+        np.cos(turns, out=waves[: len(turns)])
+        np.sin(turns, out=waves[len(turns) :])
+        waves *= known.waves.size
+>>>>>>> theirs
         for i, more in enumerate((waves @ known.weigh).tolist()):
             found[i] += more
-        grown: list[float] = np.exp([min(max(value, 0.0), 20.0) for value in logs]).tolist()
-        return [min(max(value * smear - 1.0, 1.0), LONGEST) for value, smear in zip(grown, known.smear, strict=True)]
+        return [
+            min(max(exp(min(max(value, 0.0), 20.0)) * smear - 1.0, 1.0), LONGEST)
+            for value, smear in zip(logs, known.smear, strict=True)
+        ]
 
     def _lost(self, ok: list[float], direct: list[float]) -> list[float]:
         """As `expected_loss`."""

@@ -20,8 +20,8 @@ from lumen.routing.auto.hashing import normals
 _WAVES = 128
 _WIDTH = 0.7
 # Past three standard deviations more is not told apart from much.
-_CLIP = 3.0
-_FLAT = 1e-6
+CLIP = 3.0
+FLAT = 1e-6
 # (weight in the kernel, seed of the waves) of a block.
 _PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.5, 11), (0.4, 12), (0.2, 13)
 SIZE = BUCKETS + 4 * _WAVES
@@ -39,7 +39,7 @@ class Scale:
     def of(columns: F32) -> Scale:
         """Fitted to `columns` (n × m)."""
         deviation = columns.std(axis=0)
-        inverse = np.where(deviation > _FLAT, 1.0 / np.maximum(deviation, _FLAT), 0.0)
+        inverse = np.where(deviation > FLAT, 1.0 / np.maximum(deviation, FLAT), 0.0)
         return Scale(columns.mean(axis=0).astype(np.float32), inverse.astype(np.float32))
 
     def apply(self, columns: F32) -> F32:
@@ -57,8 +57,8 @@ class Scale:
 
 def within(scores: F32) -> None:
     """Cut standard scores to ±3, in place."""
-    np.maximum(scores, -_CLIP, out=scores)
-    np.minimum(scores, _CLIP, out=scores)
+    np.maximum(scores, -CLIP, out=scores)
+    np.minimum(scores, CLIP, out=scores)
 
 
 class Waves:
@@ -108,13 +108,10 @@ class Space:
         found: F32 = whole - mean - (mean - mean.mean())[:, None]
         return found
 
-    def unseen(self, one: Features) -> tuple[str, ...]:
-        """What kind of thing `one` has that no labelled request had, such as images."""
-        return tuple(
-            name
-            for name, at in _KIND_PLACES
-            if self.plain.inverse[at] == 0 and abs(float(one.plain[at] - self.plain.mean[at])) > _FLAT
-        )
+    def unseen(self) -> tuple[tuple[str, int, float], ...]:
+        """What kinds of things, such as images, no labelled request had more or less of than another: name, place among
+        the plain counts, what all had."""
+        return tuple((name, at, float(self.plain.mean[at])) for name, at in _KIND_PLACES if self.plain.inverse[at] == 0)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """All there is to keep."""

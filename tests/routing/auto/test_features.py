@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lumen.routing.auto import features as reading
 from lumen.routing.auto import hashing
 from lumen.routing.auto.ask import HEAD, TAIL, Ask
 from lumen.routing.auto.features import BUCKETS, PLAIN, SUBJECT_NAMES, features
+from lumen.routing.auto.precision import single
 
 
 def plain(text: str, name: str) -> float:
@@ -124,3 +126,16 @@ def test_what_stands_beside_counts() -> None:
     ):
         found = features(other)
         assert not (np.array_equal(found.grams, bare.grams) and np.array_equal(found.plain, bare.plain))
+
+
+@given(st.lists(st.sampled_from(("acid", "torque", "the", "proof", "court", "zebra", "loop")), max_size=90))
+def test_few_words_have_the_subjects_that_many_have(words: list[str]) -> None:
+    found = hashing.words(hashing.raw(" ".join(words)))
+    many = np.empty(2 * len(SUBJECT_NAMES), np.float32)
+    reading._subjects(found, many)
+    assert np.array(reading._few_subjects(found), np.float32) == pytest.approx(many, abs=1e-6)
+
+
+@given(st.lists(st.floats(-1e30, 1e30), max_size=20))
+def test_single_precision_without_arrays(values: list[float]) -> None:
+    assert list(single(*values)) == np.array(values, np.float32).tolist()

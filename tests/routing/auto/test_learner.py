@@ -155,7 +155,7 @@ def test_the_looks_of_one_request_are_its_prior() -> None:
         "7 + 7?\nA. 1\nB. 2 $$$$$$$$",
     ):
         plain = features(Ask(text)).plain
-        assert prior.looks(plain) == pytest.approx(float(prior.score(plain)), abs=1e-6)
+        assert prior.looks(plain.tolist()) == pytest.approx(float(prior.score(plain)), abs=1e-6)
 
 
 def test_groups_left_out_equal_a_fit_without_them_and_more_features_one_with_them() -> None:
