@@ -219,6 +219,9 @@ def test_models_of_a_vendor_that_is_not_configured(lumen: Lumen) -> None:
     assert "groq/llama-3.3-70b-versatile" in [row["name"] for row in rows]
     assert all(row["price"]["input"] > 0 for row in rows)
     assert lumen("models", "--provider", "groq", "--search", "no-such-thing").code == 0
+    ran = lumen("models", "--search", "llama 70b versatile")
+    told = " ".join((ran.out + ran.err).split())
+    assert "for the providers that are configured (`--provider NAME`: for any)" in told
 
 
 def test_models_without_published_prices_say_so(lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> None:

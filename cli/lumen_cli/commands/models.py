@@ -82,7 +82,8 @@ def _offered(provider: str | None, search: str, given: Path | None, json_output:
     if not complete:
         note("Published prices are missing from this installation: install Lumen again.")
     elif not entries and not json_output:
-        note("No such model is published; `lumen provider test NAME` asks the provider itself.")
+        where = "" if provider is not None else " for the providers that are configured (`--provider NAME`: for any)"
+        note(f"No such model is published{where}; `lumen provider test NAME` asks the provider itself.")
 
 
 def _priced(entry: Entry) -> tuple[Any, ...]:
