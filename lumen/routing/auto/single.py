@@ -16,15 +16,10 @@ from numpy.typing import NDArray
 
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
-<<<<<<< ours
-from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Features
-from lumen.routing.auto.space import SIZE, Scale, Space, Waves, within
-from lumen.routing.auto.themes import Themes
-=======
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN
 from lumen.routing.auto.precision import single
 from lumen.routing.auto.space import CLIP, FLAT, SIZE, Scale, Space, Waves, within
->>>>>>> theirs
+from lumen.routing.auto.themes import Themes
 
 LONGEST = 200_000.0
 
@@ -85,39 +80,26 @@ class Single:
         self._unseen = space.unseen()
         self._lengths = None
         if lengths is not None:
-<<<<<<< ours
             weights.insert(1, arrays["length_weights"])
             self._of_themes = np.concatenate((self._of_themes, arrays["length_theme_weights"]), axis=1)
+            scale, waves = lengths
             self._lengths = _Lengths(
-                arrays["length_mean"].tolist(), arrays["length_smear"].tolist(), *lengths, arrays["wave_weights"]
-            )
+                arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
+                scale.mean.tolist(), scale.inverse.tolist(), float(scale.root), waves, arrays["wave_weights"],
+            )  # fmt: skip
         # One product of all columns takes little longer than one of few; each column lies in one piece.
         self._weights = np.concatenate([columns.T for columns in weights])
         self._of_themes = np.ascontiguousarray(self._of_themes.T)
 
-    def __call__(self, one: Features) -> One:
-        """Score the features of one request."""
-        point = self._point(one)
+    def __call__(self, grams: F32, row: F32) -> One:
+        """Score one request, as `features.read` gives it."""
+        point, plain = self._point(grams, row), row[: len(PLAIN)].tolist()
         read, columns = self._weights @ point, len(self._of_themes)
         read[:columns] += self._of_themes @ self._themes.alike_one(read[columns:])
         values = read[:columns].tolist()
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
-        shift, nearest = self._near.correct_one(near.sketch(one.grams))
-=======
-            scale, waves = lengths
-            self._lengths = _Lengths(
-                arrays["length_weights"], arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
-                scale.mean.tolist(), scale.inverse.tolist(), float(scale.root), waves, arrays["wave_weights"],
-            )  # fmt: skip
-
-    def __call__(self, grams: F32, row: F32) -> One:
-        """Score one request, as `features.read` gives it."""
-        point, plain = self._point(grams, row), row[: len(PLAIN)].tolist()
-        found = [value + mean for value, mean in zip((point @ self._weights).tolist(), self._mean, strict=True)]
-        tokens = None if self._lengths is None else self._long(point, found, self._lengths)
         shift, nearest = self._near.correct_one(near.sketch_one(grams))
->>>>>>> theirs
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
         found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]
@@ -148,17 +130,12 @@ class Single:
 
     def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""
-<<<<<<< ours
         logs = [value + mean for value, mean in zip(read, known.mean, strict=True)]
-        waves = known.waves(known.scale.apply(np.array(logs, np.float32)))
-=======
-        logs = [value + mean for value, mean in zip((point @ known.weights).tolist(), known.mean, strict=True)]
         turns = known.scores(logs) @ known.waves.frequencies
         waves = np.empty(2 * len(turns), np.float32)
         np.cos(turns, out=waves[: len(turns)])
         np.sin(turns, out=waves[len(turns) :])
         waves *= known.waves.size
->>>>>>> theirs
         for i, more in enumerate((waves @ known.weigh).tolist()):
             found[i] += more
         return [
