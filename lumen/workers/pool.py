@@ -30,6 +30,7 @@ DEMAND = 30.0
 
 _COMING = (State.OFF, State.WAITING, State.STARTING, State.PROBING, State.WAKING, State.CRASHED)
 _BETWEEN = (State.STARTING, State.PROBING, State.WAKING)
+_DOWN = (State.SLEEPING, State.ASLEEP)
 _SPARE = 1.0  # seconds between looks at a model that may have one replica too many
 _CROWDED = 0.05  # seconds between looks at one that may have too few
 _AT_LEAST = 600.0  # seconds after which everything is looked at, whatever happens
@@ -91,7 +92,7 @@ class Pool:
         """How a member stands."""
         member, now = self.members[name], self._loop.time()
         states = {one.life.state for one in member.current}
-        down = all(one.life.state is State.ASLEEP or one.key in member.blocked for one in member.current)
+        down = all(one.life.state in _DOWN or one.key in member.blocked for one in member.current)
         ledger = [self._accounts.holds(one) for one in member.group.replicas]
         return Standing(
             model=name,
@@ -395,6 +396,6 @@ def _residency(states: set[State]) -> Literal["resident", "waking", "asleep", "o
         return "resident"
     if not states.isdisjoint(_BETWEEN):
         return "waking"
-    if not states.isdisjoint((State.ASLEEP, State.SLEEPING)):
+    if not states.isdisjoint(_DOWN):
         return "asleep"
     return "crashed" if State.CRASHED in states else "off"

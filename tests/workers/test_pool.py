@@ -172,6 +172,8 @@ def test_a_request_in_the_moment_it_falls_asleep_is_answered(run_dir: Path) -> N
             await supervisor.apply(wanted(m=model("dozy=0.2", sleeps=True, keep_alive=0.1)))
             await served(supervisor)
             await until(lambda: supervisor.count("sleeping"))
+            # Nobody needs it, and who asks is answered: what is ready stays ready in this moment too.
+            assert supervisor.standings()["m"].resting
             lease = await supervisor.acquire("m", 15)
             assert not (await ask(lease, "/"))["asleep"]
             lease.release(True)
