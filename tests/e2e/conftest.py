@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,9 @@ from typing import Any
 import openai
 import psutil
 import pytest
+from lumen_cli.client import Admin
+
+from lumen.paths import paths
 
 LUMEN = [sys.executable, "-m", "lumen_cli"]
 DEADLINE = 60.0
@@ -54,8 +56,11 @@ class Box:
         self.lumen("up", "--detach", "--port", "0", *args)
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.lumen("status", "--json").stdout)
-        return found
+        """What runs, asked without a process of the command line: it would take longer than some states last."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LUMEN_HOME", str(self.home))
+            admin = Admin(paths().admin_socket)
+        return admin.status()
 
     @property
     def key(self) -> str:

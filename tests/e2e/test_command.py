@@ -10,9 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from lumen_cli.client import Admin
 
-from lumen.paths import paths
 from tests.e2e.conftest import Box, until
 
 pytestmark = pytest.mark.e2e
@@ -62,11 +60,7 @@ def ready(box: Box) -> list[int]:
 
 
 def at_work(box: Box) -> int:
-    """Asked without a process of the command line, while the answer is still going on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LUMEN_HOME", str(box.home))
-        admin = Admin(paths().admin_socket)
-    (model,) = (one for one in admin.status()["models"] if one["name"] == "foreign")
+    (model,) = (one for one in box.status()["models"] if one["name"] == "foreign")
     (pid,) = (one["pid"] for one in model["replicas"] if one["in_flight"])
     return int(pid)
 

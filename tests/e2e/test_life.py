@@ -186,7 +186,7 @@ def test_interrupted_client_thread_pool(fresh: Box) -> None:
     for thread in threads:
         thread.join()
     client.close()
-    until(lambda: fresh.status()["requests"]["in_flight"] == 0, "no request under way", 10)
+    until(lambda: fresh.status()["requests"]["in_flight"] == 0, "no request under way", 20)
     until(lambda: psutil.Process(pid).num_fds() <= before + 40, "descriptors to come back", 20)
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ HI: list[Any] = [{"role": "user", "content": "What is Lumen?"}]
 CONFIG = """
 server: {keepalive: 200ms}
 models:
-  tiny: {source: builtin:tiny, slots: 4, threads: 1, keep_alive: 1s, idle_after: 4s, min_residency: 0s}
+  tiny: {source: builtin:tiny, slots: 4, threads: 1, LIFE, min_residency: 0s}
 providers:
   emu: {base_url: "http://127.0.0.1:PORT/v1", dialect: openai}
 routes:
@@ -31,10 +32,30 @@ routes:
 """
 
 
+@contextmanager
+def living(folder: Path, life: str) -> Iterator[Box]:
+    with emulated(folder / "box", CONFIG.replace("LIFE", life)) as made:
+        yield made.box
+
+
 @pytest.fixture
 def warm(tmp_path: Path) -> Iterator[Box]:
-    with emulated(tmp_path / "box", CONFIG) as made:
-        yield made.box
+    with living(tmp_path, "keep_alive: 2s, idle_after: 6s") as made:
+        yield made
+
+
+@pytest.fixture
+def sleepless(tmp_path: Path) -> Iterator[Box]:
+    """A model that ends when nobody asks, and never sleeps before."""
+    with living(tmp_path, "idle_after: 5s") as made:
+        yield made
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Box]:
+    """A model that does nothing by itself for as long as a test takes."""
+    with living(tmp_path, "keep_alive: 10m, idle_after: 20m") as made:
+        yield made
 
 
 def standing(box: Box) -> dict[str, Any]:
@@ -85,41 +106,42 @@ def test_off_asleep_resident_and_back_to_nothing(warm: Box) -> None:
     assert ask(warm).timing["wake"] > 0
     until(lambda: is_(warm, "off"), "nothing")
     until(lambda: warm.workers() == [], "no process")
-    assert standing(warm)["holds"] == {} and standing(warm)["wakes"].keys() == {"off", "asleep"}
+    until(lambda: standing(warm)["holds"] == {}, "its memory, seen to be back")
+    assert standing(warm)["wakes"].keys() == {"off", "asleep"}
     assert ask(warm).timing["wake"] > ask(warm).timing["wake"] == 0
 
 
-def test_the_next_target_covers_until_the_model_is_there(warm: Box) -> None:
-    assert ask(warm, "covered").target == "emu/words-5"
-    until(lambda: is_(warm, "resident"), "the model, loaded meanwhile")
-    assert ask(warm, "covered").target == "tiny"
-    until(lambda: is_(warm, "off"), "idleness")
+def test_the_next_target_covers_until_the_model_is_there(sleepless: Box) -> None:
+    assert ask(sleepless, "covered").target == "emu/words-5"
+    until(lambda: is_(sleepless, "resident"), "the model, loaded meanwhile")
+    assert ask(sleepless, "covered").target == "tiny"
+    until(lambda: is_(sleepless, "off"), "idleness")
     # Where nothing can cover, the model is waited for after all.
-    assert ask(warm, "alone").target == "tiny"
+    assert ask(sleepless, "alone").target == "tiny"
     # That it was not there has told nothing about its health.
-    (tiny,) = [target for target in warm.status()["targets"] if target["name"] == "tiny"]
+    (tiny,) = [target for target in sleepless.status()["targets"] if target["name"] == "tiny"]
     assert tiny["state"] == "closed" and tiny["error_rate"] == 0
 
 
-def test_by_hand_and_in_words(warm: Box) -> None:
-    assert "off" in warm.lumen("status").stdout and "until it is asked for" in warm.lumen("status").stdout
-    warm.lumen("wake", "tiny")
-    assert is_(warm, "resident")
-    warm.lumen("sleep", "tiny")
-    until(lambda: is_(warm, "asleep"), "sleep")
-    assert "asleep" in warm.lumen("status").stdout
-    assert "no local model" in warm.lumen("sleep", "nobody", check=False).stderr
+def test_by_hand_and_in_words(patient: Box) -> None:
+    assert "off" in patient.lumen("status").stdout and "until it is asked for" in patient.lumen("status").stdout
+    patient.lumen("wake", "tiny")
+    assert is_(patient, "resident")
+    patient.lumen("sleep", "tiny")
+    until(lambda: is_(patient, "asleep"), "sleep")
+    assert "asleep" in patient.lumen("status").stdout
+    assert "no local model" in patient.lumen("sleep", "nobody", check=False).stderr
 
 
 @pytest.mark.parametrize("when", ["starting", "asleep"])
-def test_kill_9_of_the_gateway_whatever_its_models_do_leaves_no_orphan(warm: Box, when: str) -> None:
-    warm.lumen("wake", "tiny", *(["--no-wait"] if when == "starting" else []))
+def test_kill_9_of_the_gateway_whatever_its_models_do_leaves_no_orphan(patient: Box, when: str) -> None:
+    patient.lumen("wake", "tiny", *(["--no-wait"] if when == "starting" else []))
     if when != "starting":
-        warm.lumen("sleep", "tiny")
-        until(lambda: is_(warm, "asleep"), "sleep")
-    os.kill(warm.status()["pid"], signal.SIGKILL)
+        patient.lumen("sleep", "tiny")
+        until(lambda: is_(patient, "asleep"), "sleep")
+    os.kill(patient.status()["pid"], signal.SIGKILL)
     # The worker ends by itself when its gateway is gone.
-    until(lambda: not warm.engines(), "the worker's end", 20)
-    warm.up()
-    assert json.loads(ask(warm).body)["choices"]
-    assert len(warm.workers()) == 1
+    until(lambda: not patient.engines(), "the worker's end", 20)
+    patient.up()
+    assert json.loads(ask(patient).body)["choices"]
+    assert len(patient.workers()) == 1
