@@ -79,6 +79,8 @@ routes:
   chat: {{targets: [talk, emulated/prefill-slow-40-20], policy: ordered, max_splices: 8}}
   doze: {{targets: [nap, emulated/prefill-slow-40-20], policy: ordered, cover: true, max_splices: 8}}
   exact: {{targets: [talk], exact: true, max_splices: 8}}
+  form: {{targets: [talk], max_splices: 8}}
+  rest: {{targets: [nap], max_splices: 8}}
   afar: {{targets: [emulated/slow-60-20, talk], policy: ordered, max_splices: 8}}
 """
 # Dollars a million tokens of input and of output, by provider; the price of a token is as many pico-dollars a million.
@@ -131,10 +133,10 @@ KINDS = (
     Kind("stream", 5, _chat("chat", 750, logit_bias=NEVER_ENDING, **STREAMED)),
     Kind("seeded stream", 2, _chat("chat", 600, logit_bias=NEVER_ENDING, seed=11, **STREAMED)),
     Kind("exact stream", 1, _chat("exact", 300, **STREAMED)),
-    Kind("tools", 1.5, _chat("talk", 200, tools=_TOOLS, tool_choice="required", **_FORM)),
-    Kind("JSON", 1.5, _chat("talk", 200, response_format=_SCHEMA, **_FORM)),
+    Kind("tools", 1.5, _chat("form", 200, tools=_TOOLS, tool_choice="required", **_FORM)),
+    Kind("JSON", 1.5, _chat("form", 200, response_format=_SCHEMA, **_FORM)),
     Kind("stream that may wake", 1.5, _chat("doze", 500, **STREAMED)),
-    Kind("stream that waits for a wake", 0.5, _chat("nap", 500, **STREAMED)),
+    Kind("stream that waits for a wake", 0.5, _chat("rest", 500, **STREAMED)),
     Kind("remote stream", 1.5, _chat("afar", 60, **STREAMED)),
     Kind(
         "embeddings", 1.5, lambda draw: {"model": "vectors", "input": [f"text {draw.random()}"] * 3}, "/v1/embeddings"

@@ -343,7 +343,8 @@ class Route:
     `priority`: who waits for a local model's slot goes by class first. `share_prefixes`: local models compute the
     beginning of a prompt once for all keys, rather than for each.
 
-    `max_splices`: how often one streamed answer may go on at another target, or at the same one anew.
+    `max_splices`: how often one streamed answer may go on at another target, or at the same one anew; a local model of
+    which a process ended before the answer began is asked anew as often, and twice at least.
     `cover`: while a local target starts or wakes, the next target answers. `reserve`: the memory of its local models is
     kept free for them. `ttft`: targets whose first token usually
     takes longer are left out, see `core/pace.py`. `max_output`: the most tokens of an answer whose request names no

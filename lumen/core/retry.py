@@ -66,6 +66,7 @@ def after(
     *,
     tries: int,
     draw: float,
+    processes: int = MOST_PROCESSES,
     around_filter: bool = False,
     local: bool = False,
     spare: bool = False,
@@ -75,6 +76,7 @@ def after(
     Args:
         tries: attempts made at this target, the failed one included.
         draw: uniform in [0, 1).
+        processes: the most tries at a local model of which a process ended each time.
         local: it is a model of this machine. spare: with another replica, about which nothing is wrong.
         around_filter: the route lets another target answer what one's content filter refused.
     """
@@ -84,7 +86,7 @@ def after(
         return Decision(Next.OTHER)
     if error.retry is Retry.NEVER:
         return Decision(Next.GIVE_UP)
-    if lost(error, local=local) and tries < MOST_PROCESSES:
+    if lost(error, local=local) and tries < processes:
         return Decision(Next.SAME, QUICK_RETRY * draw)
     if tries < MAX_TRIES and error.code != QUEUE_FULL:
         if spare and error.retry_after is None:

@@ -76,6 +76,7 @@ class Course:
         first = plan if fresh is None else plan[:fresh]
         self._alone = len(first) == 1
         self._most = most
+        self._processes = max(MOST_PROCESSES, most + 1)
         self._cover = cover and not self._alone
         self._covered: list[Leg] = []
         self._leg: Leg | None = None
@@ -161,8 +162,9 @@ class Course:
         local = leg.target.can.local
         spare = local and leg.target.upstream.spare()
         decision = after(
-            error, tries=self._tries, draw=self._draw(), around_filter=self._around_filter, local=local, spare=spare
-        )
+            error, tries=self._tries, draw=self._draw(), processes=self._processes, around_filter=self._around_filter,
+            local=local, spare=spare,
+        )  # fmt: skip
         if decision.next is Next.GIVE_UP:
             raise error
         if decision.next is Next.LARGER:
@@ -191,7 +193,7 @@ class Course:
         if gone and local and self._looks < len(_LOOKS):
             self._looks += 1
             return _LOOKS[self._looks - 1]
-        if leg.rung is Rung.TOKEN_EXACT and lost(error, local=local) and self._ended < MOST_PROCESSES:
+        if leg.rung is Rung.TOKEN_EXACT and lost(error, local=local) and self._ended < self._processes:
             self._ended += 1
             return _LOOKS[0]
         return None

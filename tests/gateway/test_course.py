@@ -294,6 +294,15 @@ def test_processes_that_end_while_they_take_an_answer_up_are_no_reason_to_go_on_
     assert way.next() == "here replay-exact"
 
 
+@pytest.mark.parametrize(("most", "asked"), [(0, 3), (2, 3), (8, 9)])
+def test_a_route_says_how_many_processes_may_end_before_an_answer_begins(most: int, asked: int) -> None:
+    way = trip(target("here", local=True), most=most)
+    for _ in range(asked):
+        assert way.next() == "here"
+        way.fails(BROKE)
+    assert way.next() is None
+
+
 def test_an_answer_is_continued_at_most_twice() -> None:
     way = trip(target("p/a"))
     way.next()
