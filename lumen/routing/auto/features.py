@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import log1p, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from lumen.routing.auto.lexicon import SUBJECTS
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Places = NDArray[np.intp]
 
 # Buckets of the hashed n-grams. More of them does not score better on the data at hand and makes models larger.
 BITS = 12
@@ -42,9 +44,11 @@ SUBJECT_NAMES: tuple[str, ...] = (*SUBJECTS, *(f"field of {name}" for name in FI
 
 _NEVER = (1 << 64) - 1
 _TO_16 = np.uint64(48)
-_ONE, _SIGNS = np.uint32(1), np.array([1.0, -1.0])
-# From so many n-grams on it is quicker to count those of each sign than to add up signs.
-_MANY = 1500
+# An n-gram in `_sparse`: its bucket, its sign, and two bits for what it counts: whole, half or nothing.
+_TWO, _THREE, _SEVEN, _HALF, _NOTHING = (np.uint32(number) for number in (2, 3, 7, 1, 2))
+_WORTH = np.array([1.0, _BESIDE, 0.0, 0.0, -1.0, -_BESIDE, 0.0, 0.0])
+# From so many n-grams on it is quicker to look at all buckets.
+_MANY = 2500
 # Up to so many words they are quicker looked at one by one than as arrays.
 _FEW = 100
 
@@ -91,24 +95,36 @@ class Table:
         return Table(self.grams, self.plain, self.subjects, self.grams @ self.grams.T)
 
 
+class Reading(NamedTuple):
+    """One request as it is scored. `places`, `values`: the buckets that are not empty, in order, and what is in them;
+    `row`: plain counts, then subjects."""
+
+    places: Places
+    values: F32
+    row: F32
+
+
 def features(ask: Ask) -> Features:
     """Read one request."""
-    grams, row = read(ask)
-    return Features(grams, row[: len(PLAIN)], row[len(PLAIN) :])
+    one = read(ask)
+    grams = np.zeros(BUCKETS, np.float32)
+    grams[one.places] = one.values
+    return Features(grams, one.row[: len(PLAIN)], one.row[len(PLAIN) :])
 
 
-def read(ask: Ask) -> tuple[F32, F32]:
-    """The n-grams of one request, and its plain counts and subjects in one row."""
+def read(ask: Ask) -> Reading:
+    """The same, without what is nothing."""
     text = ask.shown()
     data = hashing.raw(text)
     words = hashing.words(data)
     plain = _plain(ask, text, data, words)
+    places, values = _grams(ask, data, words)
     if len(words.hashes) <= _FEW:
-        return _grams(ask, data, words), np.array(plain + _few_subjects(words), np.float32)
+        return Reading(places, values, np.array(plain + _few_subjects(words), np.float32))
     row = np.empty(len(PLAIN) + 2 * len(SUBJECT_NAMES), np.float32)
     row[: len(PLAIN)] = plain
     _subjects(words, row[len(PLAIN) :])
-    return _grams(ask, data, words), row
+    return Reading(places, values, row)
 
 
 def table(asks: Sequence[Ask], told: Callable[[int], None] | None = None) -> Table:
@@ -124,28 +140,30 @@ def table(asks: Sequence[Ask], told: Callable[[int], None] | None = None) -> Tab
     return Table(grams, plain, subjects)
 
 
-def _grams(ask: Ask, data: bytes, words: hashing.Words) -> F32:
+def _grams(ask: Ask, data: bytes, words: hashing.Words) -> tuple[Places, F32]:
     """Signed counts in buckets (K. Weinberger et al., ICML 2009), square roots of them, scaled to length 1."""
-    total = _counts(data, words)
+    text = hashing.buckets(data, words.hashes, BITS + 1)
     marks = [hashing.token(f"tag:{tag}") for tag in ask.tags]
+    beside = []
     if ask.system:
         system = hashing.token(f"system:{ask.system}")
         marks.append(system)
-        places, more = _systems.counts(system, ask.system)
-        total[places] += more
+        beside.append(_systems.buckets(system, ask.system))
     if ask.context:
-        data = hashing.raw(ask.context[-ASIDE:])
-        total += _BESIDE * _counts(data, hashing.words(data))
-    grams = np.abs(total)
+        beside.append(_buckets(ask.context[-ASIDE:]))
+    at = [mark >> (64 - BITS) for mark in marks]
+    many = len(text) + sum(map(len, beside)) >= _MANY
+    places, counts = (_dense if many else _sparse)(text, beside, at)
+    grams = np.abs(counts)
     np.sqrt(grams, out=grams)
-    np.copysign(grams, total, out=grams)
+    np.copysign(grams, counts, out=grams)
     _shorten(grams)
-    # What the operator says about a request weighs as much as all of its words.
-    for mark in marks:
-        grams[mark >> (64 - BITS)] += 1.0 - 2.0 * (mark >> (63 - BITS) & 1)
     if marks:
+        # What the operator says about a request weighs as much as all of its words.
+        for mark, place in zip(marks, places.searchsorted(at), strict=True):
+            grams[place] += 1.0 - 2.0 * (mark >> (63 - BITS) & 1)
         _shorten(grams)
-    return grams.astype(np.float32)
+    return places, grams.astype(np.float32)
 
 
 def _shorten(grams: F64) -> None:
@@ -154,38 +172,64 @@ def _shorten(grams: F64) -> None:
         grams /= norm
 
 
-def _counts(data: bytes, words: hashing.Words) -> F64:
-    """For each bucket the n-grams that fell in it with a plus less those with a minus."""
-    found = hashing.buckets(data, words.hashes, BITS + 1)
+def _buckets(text: str) -> hashing.U32:
+    data = hashing.raw(text)
+    return hashing.buckets(data, hashing.words(data).hashes, BITS + 1)
+
+
+def _sparse(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F64]:
+    """The buckets that anything fell in, and `more`, in order; of each the n-grams with a plus less those with a minus.
+
+    Those beside count less. Exact in any order, as sums of halves.
+    """
+    found = np.concatenate(
+        (text << _TWO, *((part << _TWO) | _HALF for part in beside), np.array(more, np.uint32) << _THREE | _NOTHING)
+    )
     if not len(found):
-        return np.zeros(BUCKETS)
-    # The lowest bit that is left is the sign.
-    if len(found) < _MANY:
-        return np.bincount(found >> _ONE, _SIGNS.take(found & _ONE), BUCKETS).astype(np.float64, copy=False)
+        return np.zeros(0, np.intp), np.zeros(0)
+    found.sort()
+    buckets = (found >> _THREE).astype(np.intp)
+    first = np.empty(len(found), np.bool_)
+    first[0] = True
+    np.not_equal(buckets[1:], buckets[:-1], out=first[1:])
+    begins = first.nonzero()[0]
+    return buckets[begins], np.add.reduceat(_WORTH.take(found & _SEVEN), begins)
+
+
+def _dense(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F64]:
+    """The same, quicker where n-grams are many."""
+    total = _counts(text)
+    for part in beside:
+        total += _BESIDE * _counts(part)
+    found = total != 0
+    found[more] = True
+    places = found.nonzero()[0]
+    return places, total[places]
+
+
+def _counts(found: hashing.U32) -> F64:
+    # The lowest bit is the sign, so one count of whole numbers does for both.
     both = np.bincount(found, minlength=2 * BUCKETS)
     return (both[::2] - both[1::2]).astype(np.float64)
 
 
 class _Systems:
-    """What system prompts add to the counts of the requests that come with them, of the last few that were seen.
+    """In which buckets system prompts fall, of the last few that were seen: they come again with most requests.
 
-    Of a prompt nothing is kept but its hash and what is in which bucket. Bounded: some hundred kilobytes.
+    Of a prompt nothing is kept but its hash and buckets. Bounded: less than a megabyte.
     """
 
     _MOST = 64
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[NDArray[np.intp], F64]] = {}
+        self._known: dict[int, hashing.U32] = {}
 
-    def counts(self, token: int, system: str) -> tuple[NDArray[np.intp], F64]:
-        """Buckets and what is to be added to them. `token`: the hash of the whole prompt."""
+    def buckets(self, token: int, system: str) -> hashing.U32:
+        """`token`: the hash of the whole prompt."""
         known = self._known
         found = known.pop(token, None)
         if found is None:
-            data = hashing.raw(system[:ASIDE])
-            counts = _counts(data, hashing.words(data))
-            places = counts.nonzero()[0]
-            found = places, _BESIDE * counts[places]
+            found = _buckets(system[:ASIDE])
             while len(known) >= self._MOST:
                 known.pop(next(iter(known)), None)
         known[token] = found

@@ -69,12 +69,10 @@ def sketch(grams: F32) -> F32:
     return out
 
 
-def sketch_one(grams: F32) -> F32:
-    """`sketch` of one request."""
-    folded: F32 = np.add.reduce(grams.reshape(SKETCH, BUCKETS // SKETCH), axis=1)
-    square = float(np.add.reduce(folded * folded))
-    folded /= np.float32(max(sqrt(square), 1e-9))
-    return folded
+def sketch_one(places: NDArray[np.intp], values: F32) -> F32:
+    """`sketch` of the one request that has `values` in the buckets at `places`."""
+    folded = np.bincount(places // (BUCKETS // SKETCH), values, SKETCH)
+    return (folded / max(sqrt(folded @ folded), 1e-9)).astype(np.float32)
 
 
 def compared(sketches: F32) -> tuple[F32, Rows]:

@@ -106,7 +106,7 @@ class Scorer:
 
     def score(self, ask: Ask) -> Score:
         """Score one request."""
-        found = self._single(*read(ask))
+        found = self._single(read(ask))
         most = ask.limit or LONGEST
         tokens = [None] * len(found.ok) if found.tokens is None else [min(each, most) for each in found.tokens]
         estimates = tuple(map(Estimate, self.model.targets, found.ok, found.loss, tokens))

@@ -1,8 +1,9 @@
 """One request at a time: what `Scorer.score_table` makes of a table of one row, at half the work.
 
-A table's score is some hundred operations on arrays of one row, each of which costs more than its numbers do. So what
-does not hang on the request is worked out when a model loads, blocks are joined, and what is as short as the list of
-targets is done without arrays. The order of every sum is that of `score_table`; a test holds the two equal.
+A table's score is some hundred operations on arrays of one row, each of which costs more than its numbers do, and reads
+the weights of every bucket, which costs whoever computes next what was in the processor's caches. So what does not hang
+on the request is worked out when a model loads, of the n-grams' weights only those of the request's own are read, and
+what is as short as the list of targets is done without arrays. The two differ by how single precision rounds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
-from lumen.routing.auto.features import BUCKETS, F32, PLAIN
+from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Reading
 from lumen.routing.auto.precision import single
-from lumen.routing.auto.space import CLIP, FLAT, SIZE, Scale, Space, Waves, within
+from lumen.routing.auto.space import CLIP, FLAT, Scale, Space, Waves, within
 from lumen.routing.auto.themes import Themes
 
 LONGEST = 200_000.0
@@ -71,7 +72,6 @@ class Single:
         weights = [arrays["weights"], themes.directions]
         self._near, self._far, self._lines, self._best = neighbours, far, lines, best
         self._level, self._spread = far.level.tolist(), far.spread.tolist()
-        self._grams, self._waves = space.centre[:BUCKETS], space.centre[BUCKETS:]
         self._middle = np.concatenate((space.plain.mean, space.subjects.mean))
         self._inverse = np.concatenate((space.plain.inverse, space.subjects.inverse))
         self._root = np.concatenate([np.full(len(s.mean), s.root, np.float32) for s in (space.plain, space.subjects)])
@@ -87,19 +87,23 @@ class Single:
                 arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
                 scale.mean.tolist(), scale.inverse.tolist(), float(scale.root), waves, arrays["wave_weights"],
             )  # fmt: skip
-        # One product of all columns takes little longer than one of few; each column lies in one piece.
-        self._weights = np.concatenate([columns.T for columns in weights])
+        # Most buckets are empty: of the rows that belong to n-grams only those are read that are wanted.
+        joined = np.ascontiguousarray(np.concatenate(weights, axis=1))
+        self._grams, self._waves = joined[:BUCKETS], joined[BUCKETS:]
+        self._origin = -(space.centre.astype(np.float64) @ joined).astype(np.float32)
         self._of_themes = np.ascontiguousarray(self._of_themes.T)
 
-    def __call__(self, grams: F32, row: F32) -> One:
-        """Score one request, as `features.read` gives it."""
-        point, plain = self._point(grams, row), row[: len(PLAIN)].tolist()
-        read, columns = self._weights @ point, len(self._of_themes)
+    def __call__(self, one: Reading) -> One:
+        """Score one request."""
+        read, columns = one.values @ self._grams.take(one.places, axis=0), len(self._of_themes)
+        read += self._waving(one.row) @ self._waves
+        read += self._origin
         read[:columns] += self._of_themes @ self._themes.alike_one(read[columns:])
+        plain = one.row[: len(PLAIN)].tolist()
         values = read[:columns].tolist()
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
-        shift, nearest = self._near.correct_one(near.sketch_one(grams))
+        shift, nearest = self._near.correct_one(near.sketch_one(one.places, one.values))
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
         found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]
@@ -109,24 +113,21 @@ class Single:
         unseen = tuple(name for name, at, usual in self._unseen if abs(plain[at] - usual) > FLAT)
         return One(ok, loss, tokens, nearest, unseen)
 
-    def _point(self, grams: F32, row: F32) -> F32:
-        """Its place in the space (SIZE)."""
-        point = np.empty(SIZE, np.float32)
-        np.subtract(grams, self._grams, out=point[:BUCKETS])
+    def _waving(self, row: F32) -> F32:
+        """Plain counts and subjects through the waves: the last part of a point in the space, not yet centred."""
         scores = row - self._middle
         scores *= self._inverse
         within(scores)
         scores /= self._root
-        waves, half = point[BUCKETS:], len(self._plain[0])
-        turns = np.empty((2, half), np.float32)
+        half = len(self._plain[0])
+        waves, turns = np.empty(4 * half, np.float32), np.empty((2, half), np.float32)
         np.matmul(scores[: len(PLAIN)], self._plain, out=turns[0])
         np.matmul(scores[len(PLAIN) :], self._subjects, out=turns[1])
         both = waves.reshape(2, 2, half)
         np.cos(turns, out=both[:, 0])
         np.sin(turns, out=both[:, 1])
         waves *= self._sizes
-        waves -= self._waves
-        return point
+        return waves
 
     def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""

@@ -87,11 +87,20 @@ def test_what_is_counted_of_bytes_and_words(text: str) -> None:
     assert plain(text, "share of distinct words") == pytest.approx(len(distinct) / max(len(words), 1), abs=1e-6)
 
 
-def test_few_n_grams_are_counted_as_many_are() -> None:
-    # 2,000 n-grams are counted in another way than 200; what repeats a text has its direction.
-    short = features(Ask("the quick brown fox jumps over the lazy dog. " * 2)).grams
-    assert not np.array_equal(short, np.zeros_like(short))
-    one, other = features(Ask("zig " * 120)).grams, features(Ask("zig " * 900)).grams
+@settings(deadline=None, max_examples=40)
+@given(st.text("ab c1", max_size=200), st.text("ab c", max_size=40), st.lists(st.integers(0, BUCKETS - 1), max_size=2))
+def test_few_n_grams_are_counted_as_many_are(text: str, beside: str, more: list[int]) -> None:
+    parts = reading._buckets(text), [reading._buckets(beside)]
+    few, many = reading._sparse(*parts, more), reading._dense(*parts, more)
+    counts = np.zeros((2, BUCKETS))
+    for row, (places, found) in zip(counts, (few, many), strict=True):
+        assert set(more) <= set(places.tolist()) and (np.diff(places) > 0).all()
+        row[places] = found
+    assert np.array_equal(*counts)
+
+
+def test_a_long_text_is_read_as_a_short_one() -> None:
+    one, other = features(Ask("zig " * 120)).grams, features(Ask("zig " * 1900)).grams
     assert float(one @ other) == pytest.approx(1.0, abs=1e-2)
 
 
