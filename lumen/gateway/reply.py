@@ -7,6 +7,7 @@ When the first token is slow, the headers and comments go out instead, and later
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import quote
@@ -231,7 +232,7 @@ def error_reply(error: LumenError, headers: Mapping[str, str], body: bytes | Non
     """
     sent = SERVER | dict(headers) | error.headers
     if error.retry_after is not None:
-        sent["Retry-After"] = str(max(1, round(error.retry_after)))
+        sent["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     told = encode_error(error) if body is None else body
     return Response(status=error.status, body=told, headers=sent, content_type="application/json")
 

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from aiohttp.web import BaseRequest, Server, ServerRunner, StreamResponse, TCPSite
 
-from lumen.core.errors import LumenError
-from lumen.gateway.reply import EventStream, Fold, stream_reply
+from lumen.core.errors import LumenError, UnavailableError
+from lumen.gateway.reply import EventStream, Fold, error_reply, stream_reply
 from lumen.wire.call import Event
 
 pytestmark = pytest.mark.anyio
@@ -223,3 +223,8 @@ async def test_comments_fill_a_silence_between_whole_events() -> None:
     blocks = body.split(b"\n\n")
     assert blocks[:2] == [b"data: 1", b"data: 2"] and blocks[-3:] == [b"data: 3", b"data: [DONE]", b""]
     assert set(blocks[2:-3]) == {b": keep-alive"}
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.0, "1"), (0.4, "1"), (2.0, "2"), (30.4, "31"), (86_400.0, "86400")])
+def test_who_waits_as_long_as_told_is_not_too_early(seconds: float, told: str) -> None:
+    assert error_reply(UnavailableError("later", retry_after=seconds), {}).headers["Retry-After"] == told
