@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -223,9 +225,22 @@ class Operator:
         self._service.stop()
         return {"stopping": True, "in_flight": self._service.state.counters.in_flight}
 
+    async def begun(self, who: str) -> None:
+        """Write down that this gateway serves, and by which configuration: one changed by hand shows by its digest."""
+        service = self._service
+        config = await asyncio.to_thread(_digest, service.config_file)
+        await self.note("gateway.started", who=who, version=lumen.__version__, config=config)
+
     async def note(self, action: str, *given: str, who: str, **details: str) -> None:
         """Write to the audit log what an operator had done. Where that fails it is told, and what was done stands."""
         try:
             await asyncio.to_thread(self._service.audit.add, action, " ".join(given), who, **details)
         except (OSError, TimeoutError) as error:
             say(f"the audit log cannot be written: {error}")
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import getpass
 import json
 import os
 import signal
@@ -103,6 +104,7 @@ class Runtime:
                 self._inheriting = asyncio.ensure_future(self._inherit(self._before[0], public))
             giving = Giving(self._busy, service.save, self._signalled_to_give)
             self._handover = Predecessor(self._paths.handover_socket, self._lock.fileno(), self._kept.fileno(), giving)
+            await operator.begun(getpass.getuser())
             _freeze()
             await self._stopping.wait()
             while self._given and not await self._give(self._handover, public, private):
