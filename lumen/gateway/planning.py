@@ -127,7 +127,7 @@ def plan(
     """
     pin = headers.get(PIN_HEADER)
     if pin is not None:
-        return *pinned(entry, pin), UNMARKED
+        return *punctual(state.health, entry, pinned(entry, pin), now, stream=call.stream), UNMARKED
     view = View(entry.goal, state.planner, state.draw.random, (call, size, key.name if key else "", headers))
     steps = decided(entry, view, call, size)
     if entry.remembers and len(steps) > 1:
@@ -168,7 +168,7 @@ def _in_parts(message: Message) -> bool:
     return isinstance(message.content, list)
 
 
-def pinned(entry: Entry, pin: str) -> tuple[Plan, int]:
+def pinned(entry: Entry, pin: str) -> Plan:
     """The one target that the client insists on.
 
     Raises:
@@ -176,7 +176,7 @@ def pinned(entry: Entry, pin: str) -> tuple[Plan, int]:
     """
     for target in entry.targets:
         if target.name == pin:
-            return [(target, "pinned by the client")], 1
+            return [(target, "pinned by the client")]
     raise RequestError(f"'{pin[:128]}' is no target of '{entry.name}'.", param=PIN_HEADER, code="invalid_pin")
 
 

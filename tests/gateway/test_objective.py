@@ -71,6 +71,16 @@ async def test_none_that_can_meet_it_is_told_with_what_would_have_been_needed(up
     assert up.state.counters.in_flight == 0
 
 
+async def test_a_client_that_insists_on_a_target_is_held_to_it_too(up: Up) -> None:
+    routed(up, SLOW, QUICK)
+    seen(up, SLOW, 0.5)
+    for pin, status in ((SLOW, 400), (QUICK, 200)):
+        headers = {"Authorization": f"Bearer {up.secret}", "x-lumen-pin": pin}
+        async with up.session.post(f"{up.url}/v1/chat/completions", json=ask(stream=True), headers=headers) as answer:
+            assert answer.status == status
+            assert (b"budget_unsatisfiable" in await answer.read()) is (status == 400)
+
+
 async def test_a_target_that_is_well_again_is_found_out(up: Up) -> None:
     routed(up, SLOW)
     seen(up, SLOW, 0.5, ago=3600)
