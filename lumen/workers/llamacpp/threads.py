@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 _TRIES = 3
 _BETTER = 0.95
 """What a trial must take of the present time to be kept."""
-_FORGETS = 0.01
-"""What the last decode counts for in the average: a stall weighs as much as it costs over a hundred decodes."""
+_FORGETS = 0.005
+"""What the last decode counts for in the average: a stall weighs as much as it costs over some hundred decodes."""
+_FIRST = 8
+_TRIED = 100
+"""Decodes that what is known counts for at first, and after a trial."""
 _SLOW = 2.0
 _HOPELESS = 3.0
 _WAKING = 30.0
@@ -86,14 +89,15 @@ class Tuner:
             return
         size.seen += 1
         size.known += 1
-        if size.known == 1:
-            size.seconds = seconds
+        if size.known <= _TRIES:  # threads had to be woken for one of them
+            size.seconds = min(size.seconds or seconds, seconds)
         # Twice suddenly slow, or slower than one thread would be: fewer threads may help, and cost little to try.
         size.slow = size.slow + 1 if seconds > _SLOW * size.seconds else 0
-        poor = seconds > _SLOW * rows * self._one_row and now >= size.since + size.pause
+        most = _SLOW if size.known > _TRIES else _WAKING
+        poor = seconds > most * rows * self._one_row and now >= size.since + size.pause
         if size.level and (poor or size.slow >= 2):
             size.slow, size.seen, size.up, size.due = 0, _BETWEEN, True, now
-        size.seconds += max(_FORGETS, 1.0 / size.known) * (seconds - size.seconds)
+        size.seconds += max(_FORGETS, 1.0 / (_FIRST + size.known)) * (seconds - size.seconds)
 
     def _judge(self, size: _Size, seconds: float, now: float) -> None:
         size.taken.append(seconds)
@@ -103,7 +107,7 @@ class Tuner:
         judged = size.taken[1:] or size.taken
         middle = sorted(judged)[len(judged) // 2]
         if middle < _BETTER * size.seconds and size.trial is not None:
-            size.level, size.seconds, size.known, size.pause = size.trial, middle, len(judged), _PAUSE
+            size.level, size.seconds, size.known, size.pause = size.trial, middle, _TRIED, _PAUSE
         else:
             size.pause = min(2 * size.pause, _PAUSE_LIMIT)
         lost = sum(size.taken) - len(size.taken) * size.seconds
