@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def main() -> int:
     parser.add_argument("--succeed", action="store_true", help="take over from the gateway that runs")
     given = parser.parse_args()
 
+    # Scores are too small to be shared out: threads that wait for a part of one would take cores from those who answer.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from lumen.runtime import serve
     from lumen.service import Options
 

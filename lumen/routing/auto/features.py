@@ -327,10 +327,10 @@ def _lexicon() -> tuple[hashing.U64, NDArray[np.uint8], NDArray[np.bool_]]:
 
 
 @cache
-def _members() -> dict[int, list[int]]:
+def _members() -> dict[int, tuple[int, ...]]:
     """The lexicon again: hash → the subjects of that word."""
     hashes, member, _ = _lexicon()
-    return {word: row.nonzero()[0].tolist() for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
+    return {word: tuple(row.nonzero()[0].tolist()) for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
 
 
 def _few_subjects(words: hashing.Words) -> list[float]:
