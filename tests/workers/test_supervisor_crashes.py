@@ -107,11 +107,11 @@ def test_one_that_fails_twice_and_then_comes_up_serves_who_waited(run_dir: Path)
 def test_deaf_from_the_start_it_is_late_and_started_anew(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir, slower(first_probe=0.2)) as supervisor:
-            await supervisor.apply(wanted(m=fake_model("deaf", start_timeout=1.5)))
+            await supervisor.apply(wanted(m=fake_model("deaf", start_timeout=4)))
             await until(lambda: any(one.restarts == 1 for one in supervisor.states()))
             crashed = next(one for one in supervisor.seen if one.state == "crashed")
             assert crashed.why is not None
-            assert crashed.why.startswith("its engine was not ready after 1.5 s (phase ready); it did not answer")
+            assert crashed.why.startswith("its engine was not ready after 4 s (phase ready); it did not answer")
             assert not any(one.state == "ready" for one in supervisor.seen)
 
     run(work())
@@ -120,7 +120,7 @@ def test_deaf_from_the_start_it_is_late_and_started_anew(run_dir: Path) -> None:
 def test_an_answer_that_is_an_error_is_no_readiness(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
-            await supervisor.apply(wanted(m=fake_model("wrong", start_timeout=1.5)))
+            await supervisor.apply(wanted(m=fake_model("wrong", start_timeout=4)))
             await until(lambda: supervisor.count("crashed"))
             assert "status 500" in str(supervisor.states()[0].why)
 
@@ -159,7 +159,7 @@ def test_a_hang_of_a_busy_one_is_found_once_a_request_failed(run_dir: Path) -> N
 
 def test_a_suspect_that_answers_is_cleared(run_dir: Path) -> None:
     async def work() -> None:
-        async with supervising(run_dir) as supervisor:
+        async with supervising(run_dir, slower(watch_limit=10.0)) as supervisor:
             await supervisor.apply(wanted(m=fake_model()))
             lease = await supervisor.acquire("m", 15)
             before = (await ask(lease, "/"))["probes"]
