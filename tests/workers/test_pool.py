@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lumen.config.schema import Model
 from lumen.core.errors import UnavailableError, WakingError
 from lumen.hardware.devices import Device
 from lumen.workers import scaling
+from lumen.workers.habits import Habits, dump
 from lumen.workers.load import Lease
 from lumen.workers.memory import Ledger
 from lumen.workers.seats import Seat
@@ -405,6 +407,30 @@ def test_more_replicas_under_load_and_fewer_after_it(run_dir: Path, monkeypatch:
             await until(lambda: len(supervisor.states()) == 1)
             assert supervisor.pids() == [first]
             assert starts(supervisor) == 2
+
+    run(work())
+
+
+@pytest.mark.parametrize("prewarm", [True, False])
+def test_what_is_usually_asked_for_at_this_hour_is_there_before_anybody_asks_where_that_is_wished(
+    run_dir: Path, prewarm: bool
+) -> None:
+    kept, usual = run_dir / "pool.json", Habits()
+    for week in range(6, 0, -1):
+        usual.hours.add(time.time() - week * 7 * 86_400)
+    kept.write_text(json.dumps(dump({"early": usual, "other": Habits()})))
+
+    async def work() -> None:
+        async with supervising(run_dir, kept=kept) as supervisor:
+            rules: dict[str, Any] = {"idle_after": 0.1, "prewarm": prewarm}
+            await supervisor.apply(wanted(early=model(**rules), other=model(**rules)))
+            if prewarm:
+                await until(lambda: supervisor.count("ready", "early") == 1)
+            # The one without such a habit comes when it is asked for, and goes again; the other one stays.
+            await served(supervisor, "other")
+            await until(lambda: supervisor.count("ready", "other") == 0)
+            assert supervisor.count("ready", "early") == int(prewarm)
+            assert starts(supervisor, "early") == int(prewarm)
 
     run(work())
 
