@@ -75,7 +75,7 @@ def section(
     matrix = read(folder / "mmlu_pro.csv.gz", *pair, None)
     rows = table([Ask(prompt) for prompt in matrix.prompts]).multiplied()
     of = world(rows, np.array(matrix.ok), np.array(matrix.chars) / 4.0)
-    found = []
+    found: list[tuple[float, float]] = []
     while len(found) < draws and time.monotonic() < until:
         found.append(draw(of, labels, limit, confidence, len(found)))
     off, lost = np.array(found).T

@@ -80,7 +80,7 @@ def test_left_out_rows_equal_a_fit_without_them() -> None:
 def test_rows_that_are_all_alike_are_solved_in_full() -> None:
     """Two kinds of request, hundreds of each: single precision alone was off by a twentieth here."""
     rng = np.random.default_rng(0)
-    kinds = rng.standard_normal((6, 400)).astype(np.float32) / 20
+    kinds = rng.standard_normal((6, 400)).astype(np.float32) / np.float32(20)
     kernel = (points := kinds[rng.integers(0, 6, 960)]) @ points.T
     labels = (rng.random((960, 1)) < 0.5).astype(np.float64)
     found = ridge.fit(ridge.Ridged(kernel, np.ones(960), 3.0), labels)
@@ -90,7 +90,7 @@ def test_rows_that_are_all_alike_are_solved_in_full() -> None:
 
 def test_the_inverse_by_halves() -> None:
     points = np.random.default_rng(0).standard_normal((700, 300)).astype(np.float32)
-    matrix = points @ points.T / 300 + 2 * np.eye(700, dtype=np.float32)
+    matrix = points @ points.T / np.float32(300) + np.float32(2) * np.eye(700, dtype=np.float32)
     assert np.allclose(ridge.inverted(matrix) @ matrix, np.eye(700), atol=1e-4)
 
 
