@@ -16,7 +16,13 @@ QUICK = {"steps": "50,100", "dwell": 5, "margin": ["errors=50%", "quality=50%", 
 
 
 def audited(box: Box, action: str) -> list[dict[str, object]]:
-    return [dict(e.details) for e in AuditLog(box.paths.audit_file).entries() if e.action == action]
+    """What is on record of it, which is written a moment after it is so."""
+
+    def found() -> list[dict[str, object]]:
+        return [dict(e.details) for e in AuditLog(box.paths.audit_file).entries() if e.action == action]
+
+    until(lambda: bool(found()), f"{action} on record")
+    return found()
 
 
 def drive(box: Box, phase: str, most: int = 400, **more: object) -> None:
