@@ -74,11 +74,11 @@ def wanted(**models: Model) -> dict[str, tuple[Model, ModelFiles]]:
     return {name: (model, ModelFiles(name, Path("/none"))) for name, model in models.items()}
 
 
-def run(work: Coroutine[Any, Any, None], limit: float = 40.0) -> None:
+def run(work: Coroutine[Any, Any, None], limit: float = 100.0) -> None:
     asyncio.run(asyncio.wait_for(work, limit))
 
 
-async def until(done: Callable[[], object], limit: float = 20.0) -> None:
+async def until(done: Callable[[], object], limit: float = 60.0) -> None:
     """Look again and again, within a limit: what is waited for happens in another process."""
     async with asyncio.timeout(limit):
         while not done():

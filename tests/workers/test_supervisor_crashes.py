@@ -107,11 +107,11 @@ def test_one_that_fails_twice_and_then_comes_up_serves_who_waited(run_dir: Path)
 def test_deaf_from_the_start_it_is_late_and_started_anew(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir, slower(first_probe=0.2)) as supervisor:
-            await supervisor.apply(wanted(m=fake_model("deaf", start_timeout=4)))
+            await supervisor.apply(wanted(m=fake_model("deaf", start_timeout=3)))
             await until(lambda: any(one.restarts == 1 for one in supervisor.states()))
             crashed = next(one for one in supervisor.seen if one.state == "crashed")
             assert crashed.why is not None
-            assert crashed.why.startswith("its engine was not ready after 4 s (phase ready); it did not answer")
+            assert crashed.why.startswith("its engine was not ready after 3 s (phase ready); it did not answer")
             assert not any(one.state == "ready" for one in supervisor.seen)
 
     run(work())
