@@ -21,6 +21,7 @@ _BOTH = {
     "errors": "typed errors: 401, 404, 400, 429",
     "broken": "a stream that breaks for good raises",
     "cancel": "closed midway: the target stops, its slot is free",
+    "image": "a picture beside the words, which reaches the target",
 }
 FEATURES = {
     **{f"chat.{name}": label for name, label in _BOTH.items()},
@@ -28,7 +29,9 @@ FEATURES = {
     "responses.previous": "`previous_response_id`, where answers are kept",
     **{f"messages.{name}": label for name, label in _BOTH.items()},
     "messages.count": "`count_tokens`",
+    "other.completions": "`/v1/completions`, whole and streamed",
     "other.embeddings": "`/v1/embeddings`",
+    "other.rerank": "`/v1/rerank`",
     "other.moderations": "`/v1/moderations`",
     "other.images": "`/v1/images/generations`",
     "other.transcription": "`/v1/audio/transcriptions`",

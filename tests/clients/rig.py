@@ -27,7 +27,7 @@ providers:
   openai-like:
     base_url: http://127.0.0.1:PORT/v1
     dialect: openai
-    capabilities: {moderations: true, image_generation: true, transcription: true, speech: true}
+    capabilities: {rerank: true, moderations: true, image_generation: true, transcription: true, speech: true}
   anthropic-like: {base_url: "http://127.0.0.1:PORT/v1", dialect: anthropic}
   gemini-like: {base_url: "http://127.0.0.1:PORT/v1beta", dialect: gemini}
 """
@@ -51,7 +51,7 @@ class Rig:
         here = {"url": self.url, "key": self.key}
         made = [
             {**here, "name": "local", "model": LOCAL, "says": "", "slow": LOCAL, "context": LOCAL, "broken": "",
-             "limited": [self.limited, LOCAL], "embedder": LOCAL, "media": ""},
+             "limited": [self.limited, LOCAL], "embedder": LOCAL, "media": "", "sees": "", "completer": LOCAL},
         ]  # fmt: skip
         for name in ("openai", "anthropic", "gemini"):
             of = f"{name}-like"
@@ -59,7 +59,8 @@ class Rig:
                 {**here, "name": name, "model": f"{of}/agent", "says": SAYS, "slow": f"{of}/slow-500-20",
                  "context": f"{of}/context", "broken": f"{of}/cut-3", "limited": [self.key, f"{of}/limit-0"],
                  "embedder": "" if name == "anthropic" else f"{of}/vectors",
-                 "media": f"{of}/media" if name == "openai" else ""},
+                 "media": f"{of}/media" if name == "openai" else "", "sees": f"{of}/sentence",
+                 "completer": f"{of}/agent" if name == "openai" else ""},
             )  # fmt: skip
         return made
 

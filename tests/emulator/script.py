@@ -5,6 +5,8 @@ A name is `[kind-][prefill-]script[-N…]`, such as `words-20`, `tool-cut-3` or 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import random
 import re
@@ -136,13 +138,24 @@ def _json(words: Sequence[str]) -> list[str]:
 
 
 def conversation(body: dict[str, Any]) -> list[tuple[str, str]]:
-    """Role and text of every message, in whichever dialect."""
+    """Role and text of every message, in whichever dialect; a picture is told by its type and the sum of its bytes."""
     if "contents" in body:
         turns = [(turn.get("role", "user"), turn.get("parts", [])) for turn in body["contents"]]
     else:
         prompt = [{"role": "prompt", "content": body["prompt"]}] if isinstance(body.get("prompt"), str) else []
         turns = [(m["role"], m.get("content") or "") for m in body.get("messages", prompt)]
-    return [(role, text if isinstance(text, str) else "".join(p.get("text", "") for p in text)) for role, text in turns]
+    return [(role, text if isinstance(text, str) else "".join(map(_text, text))) for role, text in turns]
+
+
+def _text(part: dict[str, Any]) -> str:
+    inline = part.get("inlineData") or part.get("source")
+    if "image_url" in part:
+        kind, _, data = part["image_url"]["url"].removeprefix("data:").partition(";base64,")
+    elif inline is not None:
+        kind, data = inline.get("mimeType") or inline["media_type"], inline["data"]
+    else:
+        return str(part.get("text", ""))
+    return f" {kind} {hashlib.sha256(base64.b64decode(data)).hexdigest()[:16]}"
 
 
 def tool_name(body: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ ignored), `noprefill` (400), `prefill` (goes on), `echo` (`sentence` alone: repe
 the last 40 characters, then goes on).
 
 `words-N`    N words, one a piece.              `seeded-N`   N words that hang on the request's seed.
-`sentence`   what stands behind the first colon of the first message, or `ok`.
+`sentence`   what stands behind the first colon of the first message, or `ok`; a picture is its type and sum.
 `slow-N-MS-C` N words (of C characters each), MS milliseconds apart.
 `wrong-N`    N words; the usage claims ten times as many.
 `status-S`   HTTP status S, for ever.           `once-S`     status S the first time, then words.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -251,6 +253,14 @@ async def test_the_last_words_may_be_missing(provider: Provider, dialect: str) -
 async def test_counts_that_lie(provider: Provider, dialect: str, stream: bool) -> None:
     assert (await provider.ask(dialect, "wrong-3", stream=stream)).tokens == 30
     assert provider.emulator.served[0].completion_tokens == 3
+
+
+@SPOKEN
+async def test_a_picture_is_told_by_its_type_and_sum(provider: Provider, dialect: str) -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'png').decode()}"}}
+    asked = [{"role": "user", "content": [{"type": "text", "text": "Name it:"}, picture]}]
+    answer = await provider.ask(dialect, "sentence", stream=False, messages=asked)
+    assert answer.text == f"image/png {hashlib.sha256(b'png').hexdigest()[:16]}"
 
 
 async def test_slow_words_come_one_by_one(provider: Provider) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import anthropic  # type: ignore[import-not-found]  # lives in its own environment
-from common import CITY_QUESTION, ENDLESS, LONG, QUESTION, Target, raises, run, stopped, weather
+from common import CITY_QUESTION, ENDLESS, LONG, LOOK, PIXEL, QUESTION, SEEN, Target, raises, run, stopped, weather
 from pydantic import BaseModel  # type: ignore[import-not-found]
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -110,6 +110,13 @@ def models(target: Target) -> None:
     assert names and client(target).models.retrieve(next(iter(names))).id in names
 
 
+def image(target: Target) -> None:
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    parts = [{"type": "text", "text": LOOK}, picture]
+    asked = asking(target) | {"model": target.sees, "messages": [{"role": "user", "content": parts}]}
+    assert client(target).messages.create(**asked).content[0].text == SEEN
+
+
 run(
     anthropic.__version__,
     {
@@ -121,6 +128,7 @@ run(
         "messages.errors": errors,
         "messages.broken": broken,
         "messages.cancel": cancel,
+        "messages.image": image,
         "messages.count": count,
         "other.models": models,
     },

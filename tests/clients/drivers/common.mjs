@@ -1,17 +1,27 @@
 // What the drivers in JavaScript share: common.py, in the other language.
 import { strict as assert } from 'node:assert';
+import { createHash } from 'node:crypto';
 import { createInterface } from 'node:readline';
 
 export const QUESTION = 'What is the weather in Paris?';
 export const CITY_QUESTION = 'Give me a JSON object with city.';
 export const ENDLESS = 'Count from 1 to 100.';
 export const LONG = 'word '.repeat(5000);
+// One black pixel; what shows itself to have it says so by these words.
+const PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==';
+export const PICTURE = `data:image/png;base64,${PIXEL}`;
+export const LOOK = 'Name it:';
+const SUM = createHash('sha256').update(Buffer.from(PIXEL, 'base64')).digest('hex').slice(0, 16);
+export const SEEN = `image/png ${SUM}`;
+export const BEGUN = 'Once upon a time';
+export const DOCUMENTS = ['the sun', 'the moon', 'the sea'];
 export const PARAMETERS = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] };
 
 // What a target must have for a feature to be tried on it.
 const NEEDS = {
   broken: 'broken', embeddings: 'embedder',
-  moderations: 'media', images: 'media', transcription: 'media', speech: 'media',
+  moderations: 'media', images: 'media', transcription: 'media', speech: 'media', rerank: 'media', image: 'sees',
+  completions: 'completer',
 };
 
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();

@@ -6,6 +6,8 @@ says that a stream was left, and waits for the word whether it ended behind Lume
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import sys
@@ -18,6 +20,13 @@ CITY_QUESTION = "Give me a JSON object with city."
 ENDLESS = "Count from 1 to 100."
 LONG = "word " * 5000
 SUNNY = "sunny, 21 degrees"
+# One black pixel; what shows itself to have it says so by these words.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+PICTURE = f"data:image/png;base64,{PIXEL}"
+LOOK = "Name it:"
+SEEN = f"image/png {hashlib.sha256(base64.b64decode(PIXEL)).hexdigest()[:16]}"
+BEGUN = "Once upon a time"
+DOCUMENTS = ["the sun", "the moon", "the sea"]
 _E = TypeVar("_E", bound=BaseException)
 _WORDS = 300
 
@@ -28,7 +37,8 @@ class Target:
 
     `says`: the text that `model` answers with, where it is known. `limited` is a key and a model that give a 429.
     `broken`: a stream that breaks off for good; `embedder`: what makes vectors; `media`: what moderates, paints, hears
-    and speaks. Empty where a target has none.
+    and speaks, and ranks; `sees`: what tells the picture it was shown; `completer`: what goes on with
+    a text. Empty where a target has none.
     """
 
     name: str
@@ -42,6 +52,8 @@ class Target:
     broken: str
     embedder: str
     media: str
+    sees: str
+    completer: str
 
     @property
     def root(self) -> str:
@@ -58,7 +70,9 @@ Check = Callable[[Target], object]
 NEEDS = {
     **{f"{dialect}.broken": "broken" for dialect in ("chat", "responses", "messages")},
     "other.embeddings": "embedder",
-    **{f"other.{name}": "media" for name in ("moderations", "images", "transcription", "speech")},
+    "other.completions": "completer",
+    **{f"other.{name}": "media" for name in ("moderations", "images", "transcription", "speech", "rerank")},
+    **{f"{dialect}.image": "sees" for dialect in ("chat", "responses", "messages")},
 }
 
 

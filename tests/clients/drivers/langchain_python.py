@@ -9,7 +9,21 @@ from typing import Any, Literal
 
 import anthropic  # type: ignore[import-not-found]  # all of these live in an environment of their own
 import openai
-from common import CITY_QUESTION, ENDLESS, LONG, QUESTION, Check, Target, raises, run, stopped, weather
+from common import (
+    CITY_QUESTION,
+    ENDLESS,
+    LONG,
+    LOOK,
+    PIXEL,
+    QUESTION,
+    SEEN,
+    Check,
+    Target,
+    raises,
+    run,
+    stopped,
+    weather,
+)
 from langchain.agents import create_agent  # type: ignore[import-not-found]
 from langchain_anthropic import ChatAnthropic  # type: ignore[import-not-found]
 from langchain_core.messages import HumanMessage, ToolMessage  # type: ignore[import-not-found]
@@ -120,6 +134,12 @@ def cancel(model: Model, target: Target) -> None:
     whole(model, target)
 
 
+def image(model: Model, target: Target) -> None:
+    picture = {"type": "image", "base64": PIXEL, "mime_type": "image/png"}
+    asked = HumanMessage(content=[{"type": "text", "text": LOOK}, picture])
+    assert model(target, target.sees).invoke([asked]).text == SEEN
+
+
 def previous(target: Target) -> None:
     model = responses(target).bind_tools([get_weather])
     first = model.invoke(QUESTION, store=True)
@@ -144,6 +164,7 @@ FEATURES: dict[str, Callable[[Model, Target], None]] = {
     "errors": errors,
     "broken": broken,
     "cancel": cancel,
+    "image": image,
 }
 CHECKS: dict[str, Check] = {
     f"{model.__name__}.{name}": partial(check, model)

@@ -10,7 +10,23 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
-from common import CITY_QUESTION, ENDLESS, LONG, QUESTION, Check, Target, raises, run, stopped, weather
+from common import (
+    BEGUN,
+    CITY_QUESTION,
+    DOCUMENTS,
+    ENDLESS,
+    LONG,
+    LOOK,
+    PICTURE,
+    QUESTION,
+    SEEN,
+    Check,
+    Target,
+    raises,
+    run,
+    stopped,
+    weather,
+)
 from pydantic import BaseModel  # type: ignore[import-not-found]
 
 # Otherwise it fetches its table of prices over the network.
@@ -116,6 +132,12 @@ async def _cancelled(asked: dict[str, Any], target: Target) -> None:
     await asyncio.to_thread(stopped, target)
 
 
+def image(asking: Asking, target: Target) -> None:
+    parts = [{"type": "text", "text": LOOK}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+    asked = {**asking(target, model=target.sees), "messages": [{"role": "user", "content": parts}]}
+    assert litellm.completion(**asked).choices[0].message.content == SEEN
+
+
 # -- responses -----------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +215,26 @@ def previous(target: Target) -> None:
     assert second.usage.input_tokens >= first.usage.input_tokens
 
 
+def completions(target: Target) -> None:
+    asked: dict[str, Any] = {
+        "model": f"text-completion-openai/{target.completer}", "prompt": BEGUN, "api_base": target.url,
+        "api_key": target.key, "temperature": 0, "max_tokens": 50,
+    }  # fmt: skip
+    text = litellm.text_completion(**asked).choices[0].text
+    target.said(text)
+    chunks = litellm.text_completion(**asked, stream=True)
+    assert "".join(chunk.choices[0].text or "" for chunk in chunks if chunk.choices) == text
+
+
+def rerank(target: Target) -> None:
+    """As of a server of vLLM's, whose way of ranking is Lumen's."""
+    answer = litellm.rerank(
+        model=f"hosted_vllm/{target.media}", api_base=target.url, api_key=target.key,
+        query="light", documents=DOCUMENTS, top_n=2,
+    )  # fmt: skip
+    assert [(one["index"], one["relevance_score"]) for one in answer.results] == [(0, 1.0), (1, 0.5)], answer
+
+
 def embeddings(target: Target) -> None:
     asked = {"model": f"openai/{target.embedder}", "api_base": target.url, "api_key": target.key}
     assert len(litellm.embedding(**asked, input=["one", "two"]).data) == 2
@@ -207,6 +249,7 @@ FEATURES: dict[str, Callable[[Asking, Target], None]] = {
     "errors": errors,
     "broken": broken,
     "cancel": cancel,
+    "image": image,
 }
 CHECKS: dict[str, Check] = {
     f"{asking.__name__}.{name}": partial(check, asking)
@@ -226,6 +269,8 @@ run(
         "responses.broken": responses_broken,
         "responses.cancel": responses_cancel,
         "responses.previous": previous,
+        "other.completions": completions,
         "other.embeddings": embeddings,
+        "other.rerank": rerank,
     },
 )

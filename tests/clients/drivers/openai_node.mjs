@@ -4,7 +4,10 @@ import OpenAI, { toFile } from 'openai';
 import { VERSION } from 'openai/version';
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
-import { CITY_QUESTION, ENDLESS, LONG, PARAMETERS, QUESTION, raises, run, said, stopped, weather } from './common.mjs';
+import {
+  BEGUN, CITY_QUESTION, DOCUMENTS, ENDLESS, LONG, LOOK, PARAMETERS, PICTURE, QUESTION, SEEN,
+  raises, run, said, stopped, weather,
+} from './common.mjs';
 
 const ABOUT = { name: 'get_weather', description: 'Get the weather of a city.', parameters: PARAMETERS };
 const TOOL = { type: 'function', function: ABOUT };
@@ -155,7 +158,38 @@ async function responsesCancel(target) {
   await responsesWhole(target);
 }
 
+// -- a picture ----------------------------------------------------------------------------------------------------
+
+async function chatImage(target) {
+  const content = [{ type: 'text', text: LOOK }, { type: 'image_url', image_url: { url: PICTURE } }];
+  const asked = { ...asking(target, content), model: target.sees };
+  assert.equal((await client(target).chat.completions.create(asked)).choices[0].message.content, SEEN);
+}
+
+async function responsesImage(target) {
+  const content = [{ type: 'input_text', text: LOOK }, { type: 'input_image', image_url: PICTURE, detail: 'auto' }];
+  const asked = { ...responding(target, [{ role: 'user', content }]), model: target.sees };
+  assert.equal((await client(target).responses.create(asked)).output_text, SEEN);
+}
+
 // -- the rest -----------------------------------------------------------------------------------------------------
+
+async function completions(target) {
+  const asked = { model: target.completer, prompt: BEGUN, temperature: 0, max_tokens: 50 };
+  const answer = await client(target).completions.create(asked);
+  said(target, answer.choices[0].text);
+  const streamed = { ...asked, stream: true, stream_options: { include_usage: true } };
+  const chunks = await all(client(target).completions.create(streamed));
+  assert.equal(chunks.map((chunk) => chunk.choices[0]?.text ?? '').join(''), answer.choices[0].text);
+  assert.ok(chunks.at(-1).usage.completion_tokens > 0);
+}
+
+// By the SDK's own way to an endpoint that it has no method for.
+async function rerank(target) {
+  const body = { model: target.media, query: 'light', documents: DOCUMENTS, top_n: 2 };
+  const { results } = await client(target).post('/rerank', { body });
+  assert.deepEqual(results.map((one) => [one.index, one.relevance_score]), [[0, 1], [1, 0.5]]);
+}
 
 async function embeddings(target) {
   const answer = await client(target).embeddings.create({ model: target.embedder, input: ['one', 'two'] });
@@ -196,6 +230,7 @@ await run(VERSION, {
   'chat.errors': chatErrors,
   'chat.broken': chatBroken,
   'chat.cancel': chatCancel,
+  'chat.image': chatImage,
   'responses.whole': responsesWhole,
   'responses.stream': responsesStream,
   'responses.tools': responsesTools,
@@ -205,7 +240,10 @@ await run(VERSION, {
   'responses.errors': responsesErrors,
   'responses.broken': responsesBroken,
   'responses.cancel': responsesCancel,
+  'responses.image': responsesImage,
+  'other.completions': completions,
   'other.embeddings': embeddings,
+  'other.rerank': rerank,
   'other.moderations': moderations,
   'other.images': images,
   'other.transcription': transcription,

@@ -6,7 +6,22 @@ import json
 from typing import Any, Literal
 
 import openai  # type: ignore[import-not-found]  # lives in its own environment
-from common import CITY_QUESTION, ENDLESS, LONG, QUESTION, Target, raises, run, stopped, weather
+from common import (
+    BEGUN,
+    CITY_QUESTION,
+    DOCUMENTS,
+    ENDLESS,
+    LONG,
+    LOOK,
+    PICTURE,
+    QUESTION,
+    SEEN,
+    Target,
+    raises,
+    run,
+    stopped,
+    weather,
+)
 from pydantic import BaseModel  # type: ignore[import-not-found]
 
 NAME, ABOUT = "get_weather", "Get the weather of a city."
@@ -105,6 +120,14 @@ def chat_cancel(target: Target) -> None:
     chat_whole(target)
 
 
+def chat_image(target: Target) -> None:
+    parts = [{"type": "text", "text": LOOK}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+    asked = asking(target) | {"model": target.sees, "messages": [{"role": "user", "content": parts}]}
+    assert client(target).chat.completions.create(**asked).choices[0].message.content == SEEN
+    chunks = list(client(target).chat.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SEEN
+
+
 def _errors(target: Target, call: Any) -> None:
     key, limited = target.limited
     raises(openai.AuthenticationError, lambda: call(client(target, "wrong"), (target.model, QUESTION)))
@@ -198,7 +221,30 @@ def responses_cancel(target: Target) -> None:
     responses_whole(target)
 
 
+def responses_image(target: Target) -> None:
+    parts = [{"type": "input_text", "text": LOOK}, {"type": "input_image", "image_url": PICTURE, "detail": "auto"}]
+    asked = responding(target) | {"model": target.sees, "input": [{"role": "user", "content": parts}]}
+    assert client(target).responses.create(**asked).output_text == SEEN
+
+
 # -- the rest ------------------------------------------------------------------------------------------------------
+
+
+def completions(target: Target) -> None:
+    asked: dict[str, Any] = {"model": target.completer, "prompt": BEGUN, "temperature": 0, "max_tokens": 50}
+    answer = client(target).completions.create(**asked)
+    target.said(answer.choices[0].text)
+    assert answer.object == "text_completion" and answer.choices[0].finish_reason in ("stop", "length")
+    chunks = list(client(target).completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == answer.choices[0].text
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+def rerank(target: Target) -> None:
+    """By the SDK's own way to an endpoint that it has no method for."""
+    asked = {"model": target.media, "query": "light", "documents": DOCUMENTS, "top_n": 2}
+    results = client(target).post("/rerank", body=asked, cast_to=object)["results"]
+    assert [(one["index"], one["relevance_score"]) for one in results] == [(0, 1.0), (1, 0.5)], results
 
 
 def embeddings(target: Target) -> None:
@@ -242,6 +288,7 @@ run(
         "chat.errors": chat_errors,
         "chat.broken": chat_broken,
         "chat.cancel": chat_cancel,
+        "chat.image": chat_image,
         "responses.whole": responses_whole,
         "responses.stream": responses_stream,
         "responses.tools": responses_tools,
@@ -251,7 +298,10 @@ run(
         "responses.errors": responses_errors,
         "responses.broken": responses_broken,
         "responses.cancel": responses_cancel,
+        "responses.image": responses_image,
+        "other.completions": completions,
         "other.embeddings": embeddings,
+        "other.rerank": rerank,
         "other.moderations": moderations,
         "other.images": images,
         "other.transcription": transcription,
