@@ -141,7 +141,7 @@ def test_kill_9_of_the_gateway_whatever_its_models_do_leaves_no_orphan(patient: 
         until(lambda: is_(patient, "asleep"), "sleep")
     os.kill(patient.status()["pid"], signal.SIGKILL)
     # The worker ends by itself when its gateway is gone.
-    until(lambda: not patient.engines(), "the worker's end", 20)
+    until(lambda: not patient.engines(), "the worker's end")
     patient.up()
     assert json.loads(ask(patient).body)["choices"]
     assert len(patient.workers()) == 1
