@@ -152,9 +152,9 @@ class Place:
         asked = urllib.request.Request(self.url.removesuffix("/v1") + path, data, headers)
         try:
             with urllib.request.urlopen(asked, timeout=60) as answer:
+                self.seen.append((answer.headers["x-request-id"], answer.status))
                 with contextlib.suppress(OSError, ValueError, HTTPException):
                     answer.read(leave) if leave is not None else answer.read()
-                self.seen.append((answer.headers["x-request-id"], answer.status))
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.read()
