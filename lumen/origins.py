@@ -9,7 +9,7 @@ from functools import partial
 
 from lumen.catalogue import Catalogue, probed
 from lumen.catalogue.vendors import Vendor, able, vendor
-from lumen.config.checks import price_of
+from lumen.config.remotes import price_of
 from lumen.config.schema import Config, Model
 from lumen.core.errors import ConfigError, UnavailableError
 from lumen.core.money import FREE

@@ -148,7 +148,7 @@ def _route(config: Config, name: str) -> tuple[Route, str]:
 def _targets(config: Config, route: Route, name: str) -> tuple[list[Candidate], Goal]:
     from lumen.catalogue import Catalogue
     from lumen.config.adapters import model_of
-    from lumen.config.checks import price_of
+    from lumen.config.remotes import price_of
     from lumen.core.money import FREE
     from lumen.routing.plan.rules import rulings
     from lumen.routing.plan.view import Candidate, Goal

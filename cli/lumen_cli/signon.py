@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from lumen_cli.contexts import Context, tls
 from lumen_cli.errors import CliError
-from lumen_cli.remote import Context, tls
 
 # Seconds before its end at which a token is renewed.
 EARLY = 30.0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from lumen.catalogue import prices
 from lumen.catalogue.vendors import Vendor, vendor
-from lumen.config.checks import price_of
+from lumen.config.remotes import price_of
 from lumen.config.schema import Config
 from lumen.core.money import Price
 from lumen.providers.base import Capabilities

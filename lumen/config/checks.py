@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lumen.config import presets
 from lumen.config.adapters import adapted
 from lumen.config.perimeter import check_perimeter
+from lumen.config.reading import At
 from lumen.config.redaction import redaction
+from lumen.config.remotes import HEADER, check_headers, check_price, check_remote_models, check_url, is_loopback
 from lumen.config.schema import (
     Auth,
     Config,
@@ -29,18 +29,14 @@ from lumen.config.schema import (
     Model,
     Oidc,
     Payloads,
-    Pricing,
     Provider,
-    RemoteModel,
     Responses,
     Route,
     Server,
     Timeouts,
     Traces,
 )
-from lumen.core.errors import ConfigError
 from lumen.core.expression import ExpressionError, condition
-from lumen.core.money import Price, Tier
 
 # The model that the runtime adds by itself; a route may name it although no file declares it.
 BUILTIN_MODEL = "lumen-tiny"
@@ -54,8 +50,6 @@ _LOCAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@+-]{0,62}[A-Za-z0-9])?", 
 _PUBLIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,126}[A-Za-z0-9]|[A-Za-z0-9]", re.ASCII)
 _ADAPTER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
-_SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
 
 # (section, field) → least and greatest value.
 _LIMITS: dict[tuple[type, str], tuple[float, float]] = {
@@ -111,21 +105,6 @@ _DEFAULTS: dict[str, tuple[type | tuple[type, ...], float, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class At:
-    """Where each key of a file stands, for errors. Without lines an error names the key alone."""
-
-    name: str | None = None
-    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
-
-    def error(self, path: tuple[str | int, ...], message: str) -> ConfigError:
-        """An error at `path`, or at the nearest key around it whose line is known."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                return ConfigError(message, where=f"{self.name}:{self.lines[path[:length]]}")
-        return ConfigError(message, where=self.name)
-
-
 def check(config: Config, at: At | None = None) -> None:
     """Refuse a configuration that cannot be served as it is written.
 
@@ -162,16 +141,6 @@ def check(config: Config, at: At | None = None) -> None:
         _provider(name, provider, config, at)
     for name, route in config.routes.items():
         _route(name, route, config, at)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an endpoint on `host` is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @cache
@@ -221,7 +190,7 @@ def _model(name: str, model: Model, at: At) -> None:
         if text is not None and (not text.strip() or len(text) > 2048 or not text.isprintable()):
             raise at.error((*path, item), f"models.{name}.{item}: expected builtin:tiny, a path, or hf://org/repo")
     if model.price is not None:
-        _price(model.price, (*path, "price"), at)
+        check_price(model.price, (*path, "price"), at)
     _adapters(name, model, at)
     _residency(name, model, at)
 
@@ -284,55 +253,6 @@ def _address(name: str, provider: Provider, path: tuple[str | int, ...], at: At)
     preset = presets.find(known)
     if preset.holes:
         raise at.error(path, f"providers.{name} needs 'base_url': {preset.base_url} with your own {preset.holes[0]}")
-
-
-def check_headers(headers: Mapping[str, str], path: tuple[str | int, ...], at: At) -> None:
-    """Headers of every request to a provider: sendable, and none that carries a secret."""
-    for header, value in headers.items():
-        where = (*path, header)
-        if header.lower() in _SECRET_HEADERS:
-            raise at.error(where, f"the header {header} carries a secret; write `key: env:NAME` instead")
-        if not _HEADER.fullmatch(header) or not value.isprintable():
-            raise at.error(where, "not a header that can be sent")
-
-
-def check_remote_models(models: Mapping[str, RemoteModel], path: tuple[str | int, ...], at: At) -> None:
-    """What is said of single models of a provider."""
-    for name, model in models.items():
-        where = (*path, name)
-        if not name or len(name) > 256 or not name.isprintable() or " " in name:
-            raise at.error(where, f"{name[:80]!r} cannot name a model")
-        if model.context is not None and not 0 < model.context < 2**31:
-            raise at.error((*where, "context"), "context: expected a number of tokens")
-        if model.price is not None:
-            _price(model.price, (*where, "price"), at)
-
-
-def _price(pricing: Pricing, path: tuple[str | int, ...], at: At) -> None:
-    try:
-        price_of(pricing)
-    except ValueError as error:
-        raise at.error(path, f"price: {error}") from None
-
-
-def price_of(pricing: Pricing) -> Price:
-    """A price as it is written, as the value that costs are computed with.
-
-    Raises:
-        ValueError: beyond what a price can be, or tiers out of order.
-    """
-    tiers = tuple(Tier(t.over, t.input, t.output, t.cached_input, t.cache_write) for t in pricing.tiers)
-    return Price(
-        input=pricing.input,
-        output=pricing.output,
-        cached_input=pricing.cached_input,
-        cache_write=pricing.cache_write,
-        per_request=pricing.per_request,
-        per_second=pricing.per_second,
-        per_image=pricing.per_image,
-        per_audio_second=pricing.per_audio_second,
-        tiers=tiers,
-    )
 
 
 def _route(name: str, route: Route, config: Config, at: At) -> None:
@@ -417,7 +337,7 @@ def _traces(traces: Traces, at: At) -> None:
         check_url(traces.endpoint, ("traces", "endpoint"), at)
     for header, value in traces.headers.items():
         where = ("traces", "headers", header)
-        if not _HEADER.fullmatch(header):
+        if not HEADER.fullmatch(header):
             raise at.error(where, "not a header that can be sent")
         _secret(value, where, at)
 
@@ -461,22 +381,6 @@ def _secret(value: str | None, path: tuple[str | int, ...], at: At, besides: str
             f"{'.'.join(map(str, path))} must be `env:NAME`, the name of an environment variable{besides}; "
             "a secret in this file would end in backups and version control",
         )
-
-
-def check_url(url: str, path: tuple[str | int, ...], at: At) -> None:
-    """An address that requests can go to, with no secret in it."""
-    dotted = ".".join(map(str, path))
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or any(c.isspace() or not c.isprintable() for c in url):
-        raise at.error(path, f"{dotted}: expected an address such as https://api.example.com/v1")
-    if parts.username is not None or parts.password is not None:
-        raise at.error(path, f"{dotted}: no user name or password may stand here; write `key: env:NAME`")
-    if parts.query or parts.fragment:
-        raise at.error(path, f"{dotted}: an address ends before ? and #")
 
 
 def _named(name: str, kind: str, word: str, path: tuple[str | int, ...], at: At) -> None:

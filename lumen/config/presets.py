@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from lumen.config.reading import document
+from lumen.config.remotes import check_headers, check_remote_models, check_url
 from lumen.config.schema import Abilities, RemoteModel
 from lumen.core.errors import ConfigError
 
@@ -109,10 +111,6 @@ def read(text: str, name: str) -> Preset:
     Raises:
         ConfigError: an unknown key, a wrong value, or an address or variable that cannot be one.
     """
-    # Imported here: the reader checks configurations, and those name presets.
-    from lumen.config.checks import check_headers, check_remote_models, check_url
-    from lumen.config.load import document
-
     found, at = document(text, f"{name}.yaml", Preset)
     if found.name != name:
         raise at.error(("name",), f"name: this file is called {name}")

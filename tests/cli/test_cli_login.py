@@ -22,7 +22,7 @@ import pytest
 from aiohttp.web import BaseRequest, ServerRunner, StreamResponse, TCPSite
 from hypothesis import given
 from hypothesis import strategies as st
-from lumen_cli import remote, signon
+from lumen_cli import contexts, signon
 from lumen_cli.client import Admin
 from lumen_cli.commands.top import _MOST_FRAMES, _first
 from lumen_cli.errors import CliError
@@ -171,7 +171,7 @@ def test_a_connection_whose_other_end_says_no_farewell_is_let_go_of(tmp_path: Pa
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"https://localhost:{listening.getsockname()[1]}"
-        admin._door = Afar(remote.Context(url, "token", ca=str(authority.path)), None)
+        admin._door = Afar(contexts.Context(url, "token", ca=str(authority.path)), None)
         silent = threading.Thread(target=_one_frame, args=(listening, tmp_path, done), daemon=True)
         silent.start()
         assert asyncio.run(_first(admin)) == {"devices": [{}]}
@@ -356,17 +356,17 @@ def test_a_file_that_is_damaged_is_told_and_left(lumen: Run, home: Paths) -> Non
     ],
 )
 def test_an_address_is_kept_without_what_follows(text: str, kept: str) -> None:
-    assert remote.address(text) == kept
-    assert remote.address(kept) == kept
+    assert contexts.address(text) == kept
+    assert contexts.address(kept) == kept
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_over_tls_or_refused(text: str) -> None:
     try:
-        found = remote.address(text)
+        found = contexts.address(text)
     except CliError:
         return
-    assert found.startswith("https://") and remote.address(found) == found
+    assert found.startswith("https://") and contexts.address(found) == found
 
 
 @given(st.text(max_size=80))

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 import lumen.config
 from lumen.config import nodes
-from lumen.config.checks import BUILTIN_MODEL, check, is_loopback, known
-from lumen.config.load import hints, load, parse
+from lumen.config.checks import BUILTIN_MODEL, check, known
+from lumen.config.load import load, parse
+from lumen.config.reading import hints
+from lumen.config.remotes import is_loopback
 from lumen.config.schema import Acme, Auth, Config, Model, Provider, Route, Server, Target, Timeouts
 from lumen.core.errors import ConfigError
 

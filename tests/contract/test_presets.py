@@ -9,9 +9,10 @@ import pytest
 
 from lumen.catalogue import Catalogue, vendor
 from lumen.config import presets
-from lumen.config.checks import is_loopback, known
+from lumen.config.checks import known
 from lumen.config.load import parse
 from lumen.config.presets import Preset, find, names, origin, read
+from lumen.config.remotes import is_loopback
 from lumen.config.schema import Provider
 from lumen.core.errors import ConfigError
 from lumen.core.money import FREE

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from lumen.paths import paths as find_paths
-from lumen_cli import choice, remote, signon
+from lumen_cli import choice, contexts, remote, signon
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import command, note, say
 
@@ -36,10 +36,10 @@ def login(
     where = url or choice.chosen()
     if where is None:
         raise CliError("which gateway?", "write `lumen login --url https://HOST:PORT`", code=USAGE)
-    context = remote.Context(remote.address(where), "", _file(ca), _file(cert), _file(cert_key))
+    context = contexts.Context(contexts.address(where), "", _file(ca), _file(cert), _file(cert_key))
     context = _with_key(context) if key else _signed_on(context, issuer)
     told = ask(context, "/admin/whoami")
-    remote.contexts(find_paths().config_dir).change(context.name, lambda before: context)
+    contexts.contexts(find_paths().config_dir).change(context.name, lambda before: context)
     say(f"Signed on at {context.url} as {told['name']} ({told['role']}). Use it: lumen --url {context.name} status")
 
 
@@ -47,15 +47,15 @@ def _file(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().absolute())
 
 
-def _with_key(context: remote.Context) -> remote.Context:
+def _with_key(context: contexts.Context) -> contexts.Context:
     given = getpass.getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()
     token = given.strip()
     if not token or not all("!" <= c <= "~" for c in token):
         raise CliError("no key was given", "pipe it in, or type it when asked", code=USAGE)
-    return remote.Context(context.url, token, context.ca, context.cert, context.cert_key, signon.ends(token))
+    return contexts.Context(context.url, token, context.ca, context.cert, context.cert_key, signon.ends(token))
 
 
-def _signed_on(context: remote.Context, issuer: str | None) -> remote.Context:
+def _signed_on(context: contexts.Context, issuer: str | None) -> contexts.Context:
     """Through the issuer that the gateway names."""
     told = ask(context, "/admin/auth")
     named = told.get("issuer")
@@ -67,7 +67,7 @@ def _signed_on(context: remote.Context, issuer: str | None) -> remote.Context:
     if use not in ("id_token", "access_token"):
         # Anything else is not for a gateway to see, whatever it asks for.
         raise CliError(f"{context.url} asks for a token that is none of its business", "check the address")
-    ready = remote.Context(
+    ready = contexts.Context(
         context.url,
         "",
         context.ca,
@@ -83,7 +83,7 @@ def _signed_on(context: remote.Context, issuer: str | None) -> remote.Context:
     return signon.wait(ready, endpoints, asked)
 
 
-def ask(context: remote.Context, path: str, method: str = "GET") -> dict[str, Any]:
+def ask(context: contexts.Context, path: str, method: str = "GET") -> dict[str, Any]:
     """One call before, or without, a sign-on that is kept.
 
     Raises:

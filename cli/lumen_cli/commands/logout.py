@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from lumen.paths import paths as find_paths
-from lumen_cli import choice, remote, signon
+from lumen_cli import choice, contexts, signon
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import command, note, say
 
@@ -17,7 +17,7 @@ def logout(
     url: str | None = typer.Option(None, help="The gateway; default: the only one you are signed on at."),
 ) -> None:
     """Forget a gateway elsewhere, and give back what the sign-on there left open."""
-    kept = remote.contexts(find_paths().config_dir)
+    kept = contexts.contexts(find_paths().config_dir)
     found = kept.all()
     where = url or choice.chosen() or (next(iter(found)) if len(found) == 1 else None)
     if where is None:

@@ -276,7 +276,7 @@ def _key(
     """What the file says of the key, and a key that was typed or piped in."""
     from urllib.parse import urlsplit
 
-    from lumen.config.checks import is_loopback
+    from lumen.config.remotes import is_loopback
     from lumen.secrets import secret
 
     if given is not None:

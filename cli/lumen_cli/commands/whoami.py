@@ -7,7 +7,7 @@ import getpass
 import typer
 
 from lumen.paths import paths as find_paths
-from lumen_cli import choice, remote
+from lumen_cli import choice, contexts
 from lumen_cli.client import Admin
 from lumen_cli.output import JSON, command, moment, print_json, say, table
 
@@ -30,7 +30,7 @@ def whoami(
             until = moment(told.get("expires"))
             say(f"{told['name']}, role {told['role']}" + (f", until {until}" if until else ""))
         return
-    found = remote.contexts(find_paths().config_dir).all()
+    found = contexts.contexts(find_paths().config_dir).all()
     if json_output:
         print_json([{"gateway": one.url, "issuer": one.issuer, "expires": one.expires} for one in found.values()])
     elif found:
