@@ -18,7 +18,7 @@ from lumen.gateway.hosts import Hosts
 from lumen.gateway.live import Active
 from lumen.gateway.metrics import Snapshot
 from lumen.gateway.payloads import Payloads
-from lumen.gateway.planning import Planner
+from lumen.gateway.planner import Planner
 from lumen.gateway.retention import Retention
 from lumen.gateway.settled import Observer
 from lumen.gateway.table import Table

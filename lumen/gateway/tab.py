@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -20,9 +20,6 @@ from lumen.ledger.store import LedgerError
 from lumen.wire.answers import Units, Usage
 from lumen.wire.call import Call, Event
 from lumen.wire.requests import ChatRequest, Plain
-
-if TYPE_CHECKING:
-    from lumen.gateway.billing import Billing
 
 # The JSON around the text of a whole answer, or of an event where there is no other to compare with.
 _AROUND = 300
@@ -227,6 +224,20 @@ class Line:
         return Seen(self._tab.need.input_bytes + self._extra, text, self._ids, self._pieces, input_tokens)
 
 
+class Books(Protocol):
+    """What a tab asks of the accounts that it counts in; see `Billing`."""
+
+    ticks: Callable[[], int]
+
+    def now(self) -> int: ...
+
+    def mono(self) -> int: ...
+
+    def write(self, tab: Tab, row: HoldRow) -> Awaitable[None] | None: ...
+
+    def closed(self, tab: Tab) -> None: ...
+
+
 class Tab:
     """One request's tries and the money set aside for them. Made by `Billing.open`; close it, whatever happens."""
 
@@ -236,7 +247,7 @@ class Tab:
 
     def __init__(
         self,
-        billing: Billing,
+        billing: Books,
         request_id: str,
         *,
         key: str,

@@ -23,7 +23,7 @@ from lumen.gateway.billing import Billing
 from lumen.gateway.health import Health
 from lumen.gateway.http import Ingress
 from lumen.gateway.live import Live
-from lumen.gateway.planning import REMEMBERED, Planner
+from lumen.gateway.planner import REMEMBERED, Planner
 from lumen.gateway.settled import Settled
 from lumen.gateway.state import State
 from lumen.gateway.tab import Offer
