@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -59,6 +60,8 @@ _MEANINGS = (
 )
 _NAMED = CONTEXT_CODES | FILTER_CODES
 _WITH_USAGE = StreamOptions(include_usage=True)
+_samplers = attrgetter(*SAMPLERS)
+_NO_SAMPLERS = (None,) * len(SAMPLERS)
 
 
 def make(capabilities: Capabilities) -> OpenAI:
@@ -142,8 +145,9 @@ def _refuse_samplers(request: ChatRequest | CompletionRequest, lent: Sequence[st
     Raises:
         RefusedError: `unsupported_by_target`: it does.
     """
-    for name in SAMPLERS:
-        value = getattr(request, name)
+    values = _samplers(request)
+    # Looked at one by one only where there is one: this is on the path of every request.
+    for name, value in zip(SAMPLERS, values, strict=True) if values != _NO_SAMPLERS else ():
         if value is not None and name not in lent and value not in NEUTRAL.get(name, ()):
             raise unsupported(name, "it does not know this sampling setting.")
 
