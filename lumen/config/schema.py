@@ -96,7 +96,7 @@ class Server:
     port: int = 5866
     max_body: Size = 32 * 1024 * 1024
     header_timeout: Duration = 15.0
-    body_timeout: Duration = 30.0
+    body_timeout: Duration = 25.0
     idle_timeout: Duration = 75.0
     client_stall: Duration = 300.0
     keepalive: Duration = 10.0
