@@ -49,7 +49,10 @@ def top(
 
 
 async def _first(admin: Admin) -> dict[str, Any]:
-    """The first frame that tells of devices, which are asked only once somebody watches; or the last one waited for."""
+    """The first frame that tells of devices, which are asked only once somebody watches; or the last one waited for.
+
+    Each tells only of the requests that ended since the one before: those of all are in it.
+    """
     frames: list[dict[str, Any]] = []
     async with contextlib.aclosing(admin.events()) as events:
         async for frame in events:
@@ -58,7 +61,8 @@ async def _first(admin: Admin) -> dict[str, Any]:
                 break
     if not frames:
         raise NotRunning
-    return frames[-1]
+    ended = [one for frame in frames for one in frame.get("ended", ())]
+    return {**frames[-1], "ended": ended} if ended else frames[-1]
 
 
 def _print(frame: dict[str, Any]) -> None:
