@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tools.generated import put
+
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docs" / "cli.md"
 _BEGINNING = """\
@@ -86,14 +88,6 @@ def _joined(text: str) -> str:
     return " ".join(text.replace("\b", "").split())
 
 
-def main() -> int:
-    text = document()
-    if "--check" in sys.argv[1:]:
-        return 0 if FILE.read_text("utf-8") == text else 1
-    FILE.write_text(text, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
-    sys.exit(main())
+    put(FILE, document(), "tools.cli_docs")

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.clients.matrix import CLIENTS, FEATURES, PARTS, TARGETS, outcomes
+from tools.generated import between, put
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 BEGIN = "<!-- what follows is made by tools/compatibility.py of tests/clients/outcomes.json -->"
@@ -52,20 +52,8 @@ def written(document: str, found: dict[str, Any]) -> str:
     Raises:
         ValueError: it has no place for one.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("there is no place for the table")
-    return f"{before}{BEGIN}\n{table(found)}\n{END}{after}"
-
-
-def main() -> None:
-    document = DOCUMENT.read_text(encoding="utf-8")
-    made = written(document, outcomes())
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if made == document else "docs/api.md is out of date: python -m tools.compatibility")
-    DOCUMENT.write_text(made, encoding="utf-8")
+    return between(document, BEGIN, END, table(found))
 
 
 if __name__ == "__main__":
-    main()
+    put(DOCUMENT, written(DOCUMENT.read_text("utf-8"), outcomes()), "tools.compatibility")

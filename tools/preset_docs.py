@@ -5,11 +5,11 @@ With `--check` it writes nothing, and fails where the table is out of date.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from lumen.config.presets import Preset, find, names
+from tools.generated import between, put
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "providers.md"
 _BEGIN, _END = "<!-- presets: begin; made by tools/preset_docs.py -->", "<!-- presets: end -->"
@@ -48,21 +48,8 @@ def written(document: str) -> str:
     Raises:
         ValueError: it has no place for one.
     """
-    before, begin, rest = document.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError("there is no place for the table")
-    return f"{before}{begin}\n{table(map(find, names()))}\n{end}{after}"
-
-
-def main() -> int:
-    now = FILE.read_text("utf-8")
-    new = written(now)
-    if "--check" in sys.argv[1:]:
-        return int(new != now)
-    FILE.write_text(new, "utf-8")
-    return 0
+    return between(document, _BEGIN, _END, table(map(find, names())))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    put(FILE, written(FILE.read_text("utf-8")), "tools.preset_docs")

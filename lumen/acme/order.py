@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from josepy.jwk import JWK, JWKEC
 from lumen import __version__
 from lumen.acme import certificate
 from lumen.files import write_atomic
+from lumen.wire.refusals import wait
 
 # Seconds that one request may take.
 _REQUEST = 30
@@ -107,7 +107,8 @@ class _Network(ClientNetwork):
 
     def _look(self, response: requests.Response, **_: Any) -> None:
         if response.status_code in (429, 503):
-            self._asked[0] = _retry_after(response.headers.get("Retry-After", ""))
+            # What an authority may ask for at most is `plan.py`'s to say.
+            self._asked[0] = wait(response.headers, math.inf) or 0.0
 
 
 def _account_key(path: Path) -> JWK:
@@ -174,11 +175,3 @@ def _root(error: BaseException) -> BaseException:
             break
         error = inner
     return error
-
-
-def _retry_after(value: str) -> float:
-    with suppress(ValueError):
-        return max(0.0, float(int(value)))
-    with suppress(ValueError, TypeError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return 0.0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import sub
-from types import MappingProxyType
 
 from msgspec import Struct, structs
 
@@ -18,7 +17,7 @@ from lumen.core.tracecontext import Context
 from lumen.gateway.course import Leg
 from lumen.gateway.health import Health, Pass
 from lumen.gateway.outlet import Outlet
-from lumen.gateway.tab import Line, Tab
+from lumen.gateway.tab import UNMARKED, Line, Marks, Tab
 from lumen.gateway.table import Entry
 from lumen.gateway.upstream import Exchange, Limits
 from lumen.providers.base import Decoder, HttpCall, Resume
@@ -32,9 +31,6 @@ from lumen.wire.requests import Plain
 from lumen.wire.splice import Seam
 from lumen.workers.affinity import Block, blocks
 
-# Of a request that was scored: target → how likely its answer is good enough, and what that had to reach.
-Marks = Mapping[str, tuple[float | None, float | None]]
-UNMARKED: Marks = MappingProxyType({})
 # Seconds a target has to close its stream properly once it has said that the answer is complete.
 _CLOSING = 1.0
 # Seconds over which a stream's rate is looked at.

@@ -53,8 +53,7 @@ class Billing:
     """Everything about money that requests and operators ask of the running gateway. The event loop's own.
 
     Args:
-        path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not, which
-            is also there as `ticks`.
+        path: the ledger's file. `wall`, `mono`: nanoseconds of a clock that may go back and of one that may not.
         told: called with a reason when what costs money is refused, because the ledger fails or the clock was set
             back, and with `None` when that is over.
     """
@@ -69,7 +68,7 @@ class Billing:
     ) -> None:
         self._path = path
         self._wall = wall
-        self._mono = self.ticks = mono
+        self.ticks = mono
         self._told = told
         self._trouble: str | None = None
         self._ledger: Ledger | Lent = Ledger(path, told=self._tell)
@@ -278,11 +277,11 @@ class Billing:
 
     def now(self) -> int:
         """Microseconds since 1970 that never go back."""
-        return self._clock.now(self._wall() // 1000, self._mono() // 1000)
+        return self._clock.now(self._wall() // 1000, self.ticks() // 1000)
 
     def mono(self) -> int:
         """Microseconds for measuring."""
-        return self._mono() // 1000
+        return self.ticks() // 1000
 
     def write(self, tab: Tab, row: HoldRow) -> Awaitable[None] | None:
         """Make a hold durable; where another gateway keeps the accounts, it is once the awaitable has come back.

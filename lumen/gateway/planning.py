@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lumen.core.errors import RequestError
-from lumen.gateway.attempt import UNMARKED, Marks
 from lumen.gateway.objective import Plan, punctual
+from lumen.gateway.tab import UNMARKED, Marks
 from lumen.routing.base import Candidate, Step, View
 from lumen.routing.plan.explain import explained
 from lumen.routing.plan.rules import ruled

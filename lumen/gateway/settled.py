@@ -34,18 +34,19 @@ class Settled(Struct, gc=False):
     stream: bool
     attempts: list[Record]
     cost: int = 0
-
     # Of the attempts: the target that answered last, what it counted, and seconds to the first part of the answer.
     target: str = ""
     usage: Usage | None = None
     first_token: float | None = None
 
     def __post_init__(self) -> None:
-        for attempt in self.attempts:
-            if self.first_token is None and attempt.first_token is not None:
-                self.first_token = attempt.first_token - self.started
         if self.attempts:
-            self.target, self.usage = attempt.target, attempt.usage
+            last = self.attempts[-1]
+            self.target, self.usage = last.target, last.usage
+        for attempt in self.attempts:
+            if attempt.first_token is not None:
+                self.first_token = attempt.first_token - self.started
+                break
 
     @property
     def seconds(self) -> float:

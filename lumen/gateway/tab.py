@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -20,6 +21,10 @@ from lumen.ledger.store import LedgerError
 from lumen.wire.answers import Units, Usage
 from lumen.wire.call import Call, Event
 from lumen.wire.requests import ChatRequest, Plain
+
+# Of a request that was scored: target → how likely its answer is good enough, and what that had to reach.
+Marks = Mapping[str, tuple[float | None, float | None]]
+UNMARKED: Marks = MappingProxyType({})
 
 # The JSON around the text of a whole answer, or of an event where there is no other to compare with.
 _AROUND = 300
@@ -186,7 +191,7 @@ class Line:
             tab.request_id, seq, tab.key, tab.route, offer.target, offer.provider, offer.model, tab.operation,
             tab.booked, self.began, self.first, self.ended, tokens.input, tokens.output, tokens.cached,
             tokens.cache_write, tokens.reasoning, self.bill.cost, flags, self.outcome or "", self._resumed_at,
-            self._fidelity, self.wake, self.queue, self._prefill(), *(tab.marks or {}).get(offer.target, (None, None)),
+            self._fidelity, self.wake, self.queue, self._prefill(), *tab.marks.get(offer.target, (None, None)),
         )  # fmt: skip
 
     def _prefill(self) -> int | None:
@@ -227,11 +232,10 @@ class Line:
 class Books(Protocol):
     """What a tab asks of the accounts that it counts in; see `Billing`."""
 
+    # Nanoseconds, for measuring.
     ticks: Callable[[], int]
 
     def now(self) -> int: ...
-
-    def mono(self) -> int: ...
 
     def write(self, tab: Tab, row: HoldRow) -> Awaitable[None] | None: ...
 
@@ -276,8 +280,8 @@ class Tab:
         # Bound now, so that what it will cost is counted in the windows it was admitted in.
         self._reservation = budget.bind(accounts, self.booked // 1_000_000)
         self.lines: list[Line] = []
-        # Of a request that was scored: target → score and bar, for the books.
-        self.marks: Mapping[str, tuple[float | None, float | None]] | None = None
+        # For the books.
+        self.marks: Marks = UNMARKED
         # What it came to, in pico-dollars, once it is closed.
         self.cost = 0
         self.held = self.closed = False
@@ -346,7 +350,7 @@ class Tab:
         budget.settle(self._reservation, self.cost)
         used = self._learn()
         if self._gate is not None:
-            self._gate.leave(self._expected, used, self._billing.mono())
+            self._gate.leave(self._expected, used, self._ticks() // 1000)
         self._billing.closed(self)
 
     def _correct(self) -> None:

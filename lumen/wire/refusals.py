@@ -154,29 +154,29 @@ def strings(told: Mapping[str, Any]) -> dict[str, str]:
     return {key: value[:_MAX_TOLD] for key, value in told.items() if isinstance(value, str)}
 
 
-def wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds for which a target asks to be left alone, in whichever way it does; `None`: it does not.
+def wait(headers: Mapping[str, str], longest: float = _LONGEST) -> float | None:
+    """Seconds, at most `longest`, for which a target asks to be left alone, in whichever way; `None`: it does not.
 
     A `Retry-After` that is a date is taken against the answer's own `Date`, so that nobody's clock matters.
     """
-    finer = seconds(headers.get("retry-after-ms"))
+    finer = seconds(headers.get("retry-after-ms"), longest * 1000)
     if finer is not None:
         return finer / 1000
     told = headers.get("retry-after")
-    found = seconds(told)
+    found = seconds(told, longest)
     if found is not None or not told:
         return found
     until, now = _date(told), _date(headers.get("date", ""))
-    return None if until is None or now is None else min(max(0.0, until - now), _LONGEST)
+    return None if until is None or now is None else min(max(0.0, until - now), longest)
 
 
-def seconds(value: str | None) -> float | None:
+def seconds(value: str | None, longest: float = _LONGEST) -> float | None:
     """A number of seconds as a header has it; `None` where it is none."""
     try:
         found = float(value) if value else math.nan
     except ValueError:
         return None
-    return min(max(0.0, found), _LONGEST) if math.isfinite(found) else None
+    return min(max(0.0, found), longest) if math.isfinite(found) else None
 
 
 def _date(text: str) -> float | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.report import machine
 from tests.e2e.cut_box import box, every, survey
 from tests.e2e.cuts import ASKED, Figures
+from tools.generated import between
 
 PAGE = Path(__file__).parents[2] / "docs" / "failover.md"
 BEGIN, END = "<!-- cuts: begin -->", "<!-- cuts: end -->"
@@ -86,8 +87,7 @@ def main() -> int:
         asyncio.run(measure(given.step, Path(folder), found, keep))
     made = table(found)
     if given.write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}")
+        PAGE.write_text(between(PAGE.read_text(), BEGIN, END, made))
     else:
         sys.stdout.write(made + "\n")
     wrong = [name for head in HEADS[:2] for name, each in found[head].items() if each.equal != each.cuts]

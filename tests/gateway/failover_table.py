@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.gateway.failover_cells import FAULTS, THENS, Cell, cells
 from tests.gateway.failover_rig import matrix
+from tools.generated import between
 
 PAGE = Path(__file__).parents[2] / "docs" / "failover.md"
 BEGIN, END = "<!-- outcomes: begin -->", "<!-- outcomes: end -->"
@@ -59,8 +60,7 @@ def main() -> int:
         return 1
     made = table(outcomes)
     if given.write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}")
+        PAGE.write_text(between(PAGE.read_text(), BEGIN, END, made))
     else:
         sys.stdout.write(made + "\n")
     return 0

@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import anthropic  # type: ignore[import-not-found]  # lives in its own environment
-from common import CITY_QUESTION, ENDLESS, LONG, LOOK, PIXEL, QUESTION, SEEN, Target, raises, run, stopped, weather
+from common import (
+    CITY_QUESTION,
+    ENDLESS,
+    LONG,
+    LOOK,
+    PARAMETERS,
+    PIXEL,
+    QUESTION,
+    SEEN,
+    Target,
+    raises,
+    run,
+    stopped,
+    weather,
+)
 from pydantic import BaseModel  # type: ignore[import-not-found]
 
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOL: Any = {"name": "get_weather", "description": "Get the weather of a city.", "input_schema": SCHEMA}
+TOOL: Any = {"name": "get_weather", "description": "Get the weather of a city.", "input_schema": PARAMETERS}
 
 
 class City(BaseModel):

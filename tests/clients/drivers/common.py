@@ -27,6 +27,11 @@ LOOK = "Name it:"
 SEEN = f"image/png {hashlib.sha256(base64.b64decode(PIXEL)).hexdigest()[:16]}"
 BEGUN = "Once upon a time"
 DOCUMENTS = ["the sun", "the moon", "the sea"]
+# The tool of the question, as chat completions and as the Responses API want it.
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_ABOUT = {"name": "get_weather", "description": "Get the weather of a city.", "parameters": PARAMETERS}
+TOOL: Any = {"type": "function", "function": _ABOUT}
+FLAT_TOOL: Any = {"type": "function", **_ABOUT, "strict": False}
 _E = TypeVar("_E", bound=BaseException)
 _WORDS = 300
 

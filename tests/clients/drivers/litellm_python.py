@@ -15,11 +15,13 @@ from common import (
     CITY_QUESTION,
     DOCUMENTS,
     ENDLESS,
+    FLAT_TOOL,
     LONG,
     LOOK,
     PICTURE,
     QUESTION,
     SEEN,
+    TOOL,
     Check,
     Target,
     raises,
@@ -33,10 +35,6 @@ from pydantic import BaseModel  # type: ignore[import-not-found]
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm  # type: ignore[import-not-found]  # lives in its own environment
 
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-ABOUT = {"name": "get_weather", "description": "Get the weather of a city.", "parameters": PARAMETERS}
-TOOL: Any = {"type": "function", "function": ABOUT}
-FLAT_TOOL: Any = {"type": "function", **ABOUT, "strict": False}
 Asking = Callable[..., dict[str, Any]]
 
 litellm.suppress_debug_info = True

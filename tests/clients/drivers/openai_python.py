@@ -11,11 +11,13 @@ from common import (
     CITY_QUESTION,
     DOCUMENTS,
     ENDLESS,
+    FLAT_TOOL,
     LONG,
     LOOK,
     PICTURE,
     QUESTION,
     SEEN,
+    TOOL,
     Target,
     raises,
     run,
@@ -23,11 +25,6 @@ from common import (
     weather,
 )
 from pydantic import BaseModel  # type: ignore[import-not-found]
-
-NAME, ABOUT = "get_weather", "Get the weather of a city."
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOL: Any = {"type": "function", "function": {"name": NAME, "description": ABOUT, "parameters": PARAMETERS}}
-FLAT_TOOL: Any = {"type": "function", "name": NAME, "description": ABOUT, "parameters": PARAMETERS, "strict": False}
 
 
 class City(BaseModel):
