@@ -13,6 +13,9 @@ from lumen.gateway.state import Counters, State
 from lumen.gateway.table import Table
 from lumen.workers.supervisor import ReplicaState, Standing
 
+# What a name is that the configuration says nothing of.
+_USUAL = Route(targets=())
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -72,12 +75,27 @@ def routes(table: Table, declared: Mapping[str, Route], late: Callable[[str, flo
             "defaults": dict(entry.defaults),
             "timeouts": asdict(entry.limits),
             "budget": asdict(declared[entry.name].budget) if entry.name in declared else None,
-            "cover": entry.cover,
+            **_said(declared.get(entry.name, _USUAL)),
             "ttft": entry.ttft,
             "late": [t.name for t in entry.targets if entry.ttft is not None and late(t.name, entry.ttft)],
         }
         for entry in table.entries()
     ]
+
+
+def _said(route: Route) -> dict[str, Any]:
+    return {
+        "exact": route.exact,
+        "hedge": route.hedge,
+        "content_filter": route.content_filter,
+        "max_splices": route.max_splices,
+        "cover": route.cover,
+        "reserve": route.reserve,
+        "priority": route.priority,
+        "share_prefixes": route.share_prefixes,
+        "retention": route.retention,
+        "learn": route.learn,
+    }
 
 
 def names(served: Served, states: Sequence[ReplicaState], table: Table) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import socket
 import subprocess
@@ -9,16 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lumen_cli import gateway, output
+from lumen_cli import gateway, output, route_set
 from lumen_cli.client import Admin
 from lumen_cli.commands.logs import written
 from lumen_cli.errors import CliError, NotRunning
 
 from lumen.config.load import load as load_config
-from lumen.config.schema import Target, Timeouts
+from lumen.config.schema import Route, Target, Timeouts
 from lumen.core.errors import ConfigError
 from lumen.keys import load
 from lumen.paths import Paths
@@ -342,6 +344,8 @@ def test_a_route_is_set_changed_and_removed(lumen: Callable[..., Ran], home: Pat
         (["--target", "small", "--default", "temperature"], 2, "is not NAME=VALUE"),
         (["--target", "small", "--timeout", "gap=soon"], 1, "routes.fast.timeouts.gap: expected a duration"),
         (["--target", "small", "--timeout", "nap=1s"], 1, "did you mean 'gap'?"),
+        (["--target", "small", "--hedge", "p59"], 1, "did you mean 'p95'?"),
+        (["--target", "small", "--max-splices", "17"], 2, "0<=x<=16"),
         (["--policy", "weighted"], 1, "routes.fast needs 'targets'"),
         ([], 2, "nothing to set"),
     ],
@@ -354,6 +358,38 @@ def test_a_route_that_is_wrong_is_not_written(
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1)
     assert said in ran.err
     assert home.config_file.read_text() == CONFIG
+
+
+def test_every_plain_setting_of_a_route_is_set_and_shown(lumen: Callable[..., Ran], home: Paths) -> None:
+    home.config_file.write_text(CONFIG)
+    made = lumen("route", "set", "fast", "--target", "small", "--max-splices", "8")
+    assert made.code == 0, made.err
+    assert load_config(home.config_file).routes["fast"].max_splices == 8
+    assert "besides   max_splices=8\n" in lumen("route", "show", "fast").out
+    ran = lumen("route", "set", "fast", "--hedge", "p95", "--content-filter", "next", "--exact", "--reserve",
+                "--priority", "high", "--share-prefixes", "--retention", "none", "--learn", "nightly")  # fmt: skip
+    assert ran.code == 0, ran.err
+    route = load_config(home.config_file).routes["fast"]
+    assert (route.hedge, route.content_filter, route.exact, route.reserve) == ("p95", "next", True, True)
+    assert (route.priority, route.share_prefixes, route.retention, route.learn) == ("high", True, "none", "nightly")
+    assert route.max_splices == 8, "what is not given stays"
+    shown = lumen("route", "show", "fast").out
+    assert (
+        "besides   max_splices=8, hedge=p95, content_filter=next, exact, reserve, priority=high, share_prefixes, "
+        "retention=none, learn=nightly\n" in shown
+    )
+    assert lumen("route", "set", "fast", "--max-splices", "2", "--hedge", "off", "--content-filter", "stop",
+                 "--no-exact", "--no-reserve", "--priority", "normal", "--no-share-prefixes", "--retention", "usual",
+                 "--learn", "off").code == 0  # fmt: skip
+    assert "besides" not in lumen("route", "show", "fast").out
+
+
+def test_what_of_a_route_only_the_file_can_say() -> None:
+    flags = set(inspect.signature(route_set.set_).parameters)
+    # Under other names: a target is given by itself, a default and a limit one by one, a budget amount by amount.
+    named = {"targets": "target", "rules": "rule", "defaults": "default", "timeouts": "timeout", "budget": "daily"}
+    missing = {field.name for field in fields(Route) if named.get(field.name, field.name) not in flags}
+    assert missing == {"payloads", "responses"}
 
 
 def test_a_route_reaches_the_running_gateway_and_its_file(
