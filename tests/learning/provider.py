@@ -1,8 +1,8 @@
 """An emulated provider of answers that are right, wrong, late or none, and of a judge that reads them.
 
 The model's name says what it does: `right`, `wrong`, `refuses`, `tool`, `dead` (503), `judge` (prefers right answers),
-`fickle` (always the first it sees), `mumbles` (says nothing that can be read). Runs in a thread of its own, so that
-gateways in this process and in others can ask it.
+`fickle` (always the first it sees), `mumbles` (says nothing that can be read), `solver` (multiplies where it is asked,
+else it is friendly). Runs in a thread of its own, so that gateways in this process and in others can ask it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SAYS = {
     "refuses": "I'm sorry, but I can't help with that.",
     "mumbles": "Hard to say.",
 }
+_PRODUCT = re.compile(r"(\d+) times (\d+)")
 _PAIR = re.compile(r"ANSWER A\n(.*?)\n#[0-9a-f]+ ANSWER B\n(.*?)\n#[0-9a-f]+ END", re.S)
 
 
@@ -70,7 +71,7 @@ class Provider:
             return web.json_response({"error": {"message": "down", "code": "overloaded"}}, status=503)
         if self.pause and model not in ("judge", "right"):
             await asyncio.sleep(self.pause)
-        text = SAYS.get(model.partition("-")[0]) or _judged(model, str(body["messages"][-1]["content"]))
+        text = SAYS.get(model.partition("-")[0]) or _said(model, str(body["messages"][-1]["content"]))
         said: dict[str, Any] = {"role": "assistant", "content": text}
         if model == "tool":
             name = body["tools"][0]["function"]["name"]
@@ -95,9 +96,12 @@ def _event(payload: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(payload).encode() + b"\n\n"
 
 
-def _judged(model: str, question: str) -> str:
+def _said(model: str, question: str) -> str:
     if model == "fickle":
         return '{"better": "A"}'
+    if model == "solver":
+        asked = _PRODUCT.search(question)
+        return f"That is {int(asked[1]) * int(asked[2])}." if asked else "Hello, and a good day to you!"
     found = _PAIR.search(question)
     if found is None:
         return "I was asked to judge nothing."
