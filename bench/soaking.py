@@ -29,9 +29,10 @@ ROOT = Path(__file__).parent.parent
 _MOST = 48
 # Seconds to wait for an engine that has something to do.
 _MOMENT = 3.0
-# A refused request is asked again so often, after so many seconds, as OpenAI's client does.
+# A refused request is asked again so often, after so many seconds or what the refusal says, as OpenAI's client does.
 _AGAIN = 2
 _PAUSE = 0.5
+_LONGEST_PAUSE = 60.0
 _LIMIT = aiohttp.ClientTimeout(total=240)
 _CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 _ANSWER = {
@@ -90,7 +91,7 @@ PRICES = {"": (1, 2), "emulated": (3, 5)}
 @dataclass
 class Seen:
     """One request as its client saw it. `what`: whole, broken or refused; `why`: of the latter two. `again`: how often
-    it was asked again after a refusal before the first byte, as the usual clients do.
+    it was asked again after a refusal before the first byte, as the usual clients do; `pause`: seconds until then.
     """
 
     kind: str
@@ -100,6 +101,7 @@ class Seen:
     input: int = 0
     output: int = 0
     again: int = 0
+    pause: float = _PAUSE
     rungs: list[str] = field(default_factory=list)
 
 
@@ -176,7 +178,7 @@ class Client:
             await self._ask(session, kind, body, seen)
             while seen.what == "refused" and seen.again < _AGAIN:
                 self.refused.append(seen.id)
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(seen.pause)
                 seen.again += 1
                 await self._ask(session, kind, body, seen)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -195,6 +197,7 @@ class Client:
                 return
             if answer.status != 200:
                 seen.what, seen.why = "refused", f"{answer.status} {bytes(raw[:300])!r}"
+                seen.pause = min(float(answer.headers.get("Retry-After", _PAUSE)), _LONGEST_PAUSE)
             elif body.get("stream"):
                 streamed(seen, raw.decode())
             else:

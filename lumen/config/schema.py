@@ -279,10 +279,13 @@ class Timeouts:
     """Limits of one request, each on its own. `None`: the server's default for that limit.
 
     `ready`: how long a request may wait for a local model that starts or wakes; a route that sets `first_token` alone
-    means this wait as well. `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
+    means this wait as well. `queue`: how long it may wait for its turn at a local model that is busy (half of it where
+    another target could answer); where it would likely be longer, it is refused at once. `min_rate`: tokens per second
+    a stream must keep over its last ten or more seconds.
     """
 
     ready: Duration | None = None
+    queue: Duration | None = None
     connect: Duration | None = None
     headers: Duration | None = None
     first_token: Duration | None = None
@@ -434,7 +437,7 @@ class Config:
     routes: Mapping[str, Route] = field(default_factory=dict)
     timeouts: Timeouts = field(
         default_factory=lambda: Timeouts(
-            ready=120.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
+            ready=120.0, queue=30.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
         )
     )
     logging: Logging = field(default_factory=Logging)

@@ -14,6 +14,7 @@ from lumen.core.errors import LumenError, Retry, SilentError, UnavailableError, 
 from lumen.core.resume import Rung
 from lumen.core.trace import Trace
 from lumen.core.tracecontext import Context
+from lumen.gateway.callers import patience
 from lumen.gateway.course import Leg
 from lumen.gateway.health import Health, Pass
 from lumen.gateway.outlet import Outlet
@@ -33,6 +34,8 @@ from lumen.workers.affinity import Block, blocks
 
 # Seconds a target has to close its stream properly once it has said that the answer is complete.
 _CLOSING = 1.0
+# Seconds that a local model may take to say that a request has waited for its turn long enough.
+_TOLD = 5.0
 # Seconds over which a stream's rate is looked at.
 _RATE_WINDOW = 10.0
 # Of English text; a rate is seldom asked for more nearly than that.
@@ -72,6 +75,8 @@ class Journey(Struct):
     # Where it stands in a trace of its client's or of ours; `None`: nowhere.
     context: Context | None = None
     marks: Marks = UNMARKED
+    # The loop's time until which it waits for its turn at a local model, which may still refuse it.
+    quiet_until: float = 0.0
 
     @property
     def target(self) -> str:
@@ -110,7 +115,8 @@ class Attempt:
         self._pass = given
         self._line = line
         now = self._loop.time()
-        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own, alone=leg.alone)
+        local = leg.target.can.local
+        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own, alone=leg.alone, local=local)
         self._limits: Limits = limits if leg.patient else replace(limits, ready=0.0)
         self._exchange: Exchange | None = None
         self._decoder: Decoder | None = None
@@ -219,13 +225,22 @@ class Attempt:
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
         lines = errand.caller if target.can.local else b""
+        # What a client has begun to read is not refused any more: it waits for as long as its limits allow.
+        if may_refuse := target.can.local and leg.rung is None and not errand.outlet.opened:
+            # Where another target could answer, the last places in line are left to those that have nobody else.
+            lines += patience(self._limits.queue if leg.alone else self._limits.queue / 2)
         if errand.journey.context is not None:
             lines += errand.journey.context.header(len(errand.journey.attempts))
         if lines:
             encode = partial(_headed, encode, lines)
+        if may_refuse:
+            encode = partial(self._in_line, encode)
         line.sent = True
         prompt = partial(_blocks, call)
-        exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
+        try:
+            exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
+        finally:
+            errand.journey.quiet_until = 0.0
         record = self.record
         record.queued, record.woke = exchange.waited
         record.sent, record.answered = exchange.sent, self._loop.time()
@@ -234,14 +249,19 @@ class Attempt:
             if exchange.status != 200:
                 raise target.dialect.refusal(exchange.status, exchange.headers, await exchange.refusal())
             kind = exchange.headers.get("content-type", "").lower()
-            # Waiting for a replica to be ready is not the target's time.
+            # Waiting for a replica to be ready is not the target's time, nor for the first token is that for a turn.
             self._sent = exchange.sent
-            self._due_first = exchange.sent + self._limits.first_token
+            self._due_first = (record.answered if target.can.local else exchange.sent) + self._limits.first_token
             return exchange, target.dialect.decoder(call, kind, resume)
         except BaseException:
             # Not read from any more, but `close` must find it.
             self._exchange = exchange
             raise
+
+    def _in_line(self, encode: Callable[[str], HttpCall], model: str) -> HttpCall:
+        """A replica is there: from now on the request waits for its turn, for so long at most."""
+        self._errand.journey.quiet_until = self._loop.time() + self._limits.queue + _TOLD
+        return encode(model)
 
     def _taken(self, events: list[Event], exchange: Exchange) -> list[Event]:
         """Book what the target sent, look at the clock, and pass it through the seam."""

@@ -29,8 +29,9 @@ class ByteStream(EventStream):
         kind: str,
         keepalive: float,
         stall: float,
+        quiet_until: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(request, headers, told, keepalive=keepalive, stall=stall)
+        super().__init__(request, headers, told, keepalive=keepalive, stall=stall, quiet_until=quiet_until)
         self._events = kind.startswith("text/event-stream")
         self._fixed = f"Server: lumen\r\nContent-Type: {kind}\r\n".encode("ascii")
         self._frames = _joined

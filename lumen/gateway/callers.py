@@ -1,4 +1,4 @@
-"""What a local model is told of who asks: whose turn it is, whose prefixes it may use, and what may be kept."""
+"""What a local model is told of who asks: whose turn it is, whose prefixes it may use, what may be kept, its wait."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> by
     if key is None:
         return _line("", priority, shared, keep)
     return _line(key.id, key.priority or priority, shared, keep)
+
+
+@lru_cache(maxsize=256)
+def patience(seconds: float) -> bytes:
+    """The line of the header that says how long a request may wait for its turn."""
+    return f"X-Lumen-Patience: {seconds:g}\r\n".encode()
 
 
 @lru_cache(maxsize=4096)

@@ -300,10 +300,11 @@ class Health:
 
     # -- what history says -----------------------------------------------------------------------------------
 
-    def limits(self, given: Pass, base: Limits, own: Timeouts, *, alone: bool = False) -> Limits:
+    def limits(self, given: Pass, base: Limits, own: Timeouts, *, alone: bool = False, local: bool = False) -> Limits:
         """The limits of this attempt: `base` adapted to the target's history where the route sets none of its `own`.
 
-        `alone`: the first token has at least the time of `base`, since nobody else would be asked for it.
+        `alone`: the first token has at least the time of `base`, since nobody else would be asked for it; at a `local`
+        model, which answers once it is a request's turn, the wait for that comes on top.
         """
         target = given.target
         latency = target.latency
@@ -325,6 +326,8 @@ class Health:
         # Many targets send their headers with the first token.
         longer = own.headers is None and first > base.first_token
         headers = first if longer else min(base.headers, first) if own.headers is None else base.headers
+        if alone and local and own.headers is None:
+            headers += base.queue
         made = replace(base, headers=headers, first_token=first, gap=gap)
         if usual:
             target.limits, target.limits_of, target.limits_over, target.limits_at = made, own, base, version

@@ -10,6 +10,11 @@ from lumen.wire.call import Event
 class Outlet(Protocol):
     """Events in their order. The first ones are sent; once that is done, those that follow may be pushed."""
 
+    @property
+    def opened(self) -> bool:
+        """Whether something has gone out to the client, so that a failure is no status any more."""
+        ...
+
     async def send(self, events: list[Event]) -> None:
         """Take events in; returns when there is room for more.
 

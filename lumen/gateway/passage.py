@@ -104,11 +104,13 @@ class Passage:
         if call.stream:
             server = state.config.server
             known = {"x-request-id": self._id, "x-lumen-route": entry.name}
-            limits = {"keepalive": server.keepalive, "stall": server.client_stall}
+            keepalive, stall, quiet = server.keepalive, server.client_stall, self._quiet_until
             stream = (
-                EventStream(request, known, self.told, dress=dress, **limits)
+                EventStream(request, known, self.told, dress=dress, keepalive=keepalive, stall=stall, quiet_until=quiet)
                 if kind is None
-                else ByteStream(request, known, self.told, kind=kind, **limits)
+                else ByteStream(
+                    request, known, self.told, kind=kind, keepalive=keepalive, stall=stall, quiet_until=quiet
+                )
             )
             answer = run(self._errand(self._tab, stream), self._course())
             if dress is not None and isinstance(dress, Sealed):
@@ -122,6 +124,9 @@ class Passage:
                 await dress.seal(fold.body)
             response = await fold.reply(request, self.told())
         return response, self._journey.attempts[-1].outcome
+
+    def _quiet_until(self) -> float:
+        return self._journey.quiet_until
 
     def _errand(self, tab: Tab, outlet: Outlet) -> Errand:
         state, entry, key = self._state, self._entry, self._key

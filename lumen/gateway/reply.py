@@ -1,7 +1,8 @@
 """Events to the client: whole answers in one write, streams as they come, at the client's own pace.
 
 A stream's headers go out with its first token, so that everything before it can still be an honest status.
-When the first token is slow, the headers and comments go out instead, and later errors travel in the stream.
+When the first token is slow, the headers and comments go out instead, and later errors travel in the stream; but not
+while a request only waits for its turn at a local model, which is bounded.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class EventStream:
         headers: those known from the beginning. `told`: those known once the first token is here.
         dress: what the answer is turned into, where the client speaks another dialect.
         keepalive: seconds of silence after which a comment is sent.
+        quiet_until: the loop's time until which nothing is said before the answer begins: it waits for its turn, and
+            may still be refused by an honest status.
         stall: seconds a single write may wait for the client before the connection is dropped.
     """
 
@@ -49,8 +52,10 @@ class EventStream:
         keepalive: float,
         stall: float,
         dress: Dress | None = None,
+        quiet_until: Callable[[], float] | None = None,
     ) -> None:
         self._out = Out(request)
+        self._quiet_until = quiet_until
         self._dress = dress
         self._frames: Callable[[list[Event]], bytes] = _frames if dress is None else partial(_dressed, dress)
         # The lines that every answer of this kind has, what says that it is whole, and that it goes on.
@@ -136,6 +141,8 @@ class EventStream:
         if self._writes != self._seen:
             self._seen, self._quiet = self._writes, 0.0
             return
+        if not self.opened and self._quiet_until is not None and self._loop.time() < self._quiet_until():
+            return
         self._quiet += self._keepalive
         if self._waiting:
             if self._quiet > self._stall:
@@ -185,6 +192,7 @@ class Fold:
     """The outlet of a whole answer: its body is the last event's. `kind`: its content type, where that is not JSON."""
 
     def __init__(self, dress: Dress | None = None, kind: str | None = None) -> None:
+        self.opened = False
         self._body = b""
         self._dress = dress
         self._kind = kind

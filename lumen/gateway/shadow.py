@@ -80,6 +80,7 @@ class _Ear:
 
     payloads: list[bytes] = field(default_factory=list)
     size: int = 0
+    opened: bool = False
 
     async def send(self, events: list[Event]) -> None:
         self.push(events)

@@ -26,7 +26,8 @@ Encode = Callable[[str], HttpCall]
 class Limits:
     """Seconds; resolved when the configuration loads. `headers`, `first_token`, `gap` bind streams only.
 
-    `min_rate`: tokens per second. `ready`: how long a replica may take to be ready.
+    `min_rate`: tokens per second. `ready`: how long a replica may take to be ready. `queue`: how long it may wait for
+    its turn at a local model.
     """
 
     connect: float
@@ -36,6 +37,7 @@ class Limits:
     total: float
     min_rate: float = 0.0
     ready: float = 60.0
+    queue: float = 30.0
 
 
 class Exchange:

@@ -223,6 +223,10 @@ def test_a_target_that_is_alone_has_all_the_time_there_is_to_its_first_token(hea
     alone = health.limits(given, BASE, UNSET, alone=True)
     assert (alone.first_token, alone.headers, alone.gap) == (60.0, 60.0, short.gap), "nobody else would answer"
     assert health.limits(given, BASE, UNSET, alone=True) is alone
+    # A local model answers once it is a request's turn: the wait for that is no silence.
+    assert health.limits(taken(health, "b", clock()), BASE, UNSET, alone=True, local=True).headers == 60.0 + BASE.queue
+    own = Timeouts(headers=60.0)
+    assert health.limits(taken(health, "b", clock()), BASE, own, alone=True, local=True).headers == 60.0
     assert health.limits(given, BASE, UNSET) == short
 
 

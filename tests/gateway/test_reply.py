@@ -228,3 +228,27 @@ async def test_comments_fill_a_silence_between_whole_events() -> None:
 @pytest.mark.parametrize(("seconds", "told"), [(0.0, "1"), (0.4, "1"), (2.0, "2"), (30.4, "31"), (86_400.0, "86400")])
 def test_who_waits_as_long_as_told_is_not_too_early(seconds: float, told: str) -> None:
     assert error_reply(UnavailableError("later", retry_after=seconds), {}).headers["Retry-After"] == told
+
+
+async def test_nothing_is_said_before_its_turn_so_that_it_may_be_refused() -> None:
+    async def handle(request: BaseRequest) -> StreamResponse:
+        until = asyncio.get_running_loop().time() + 0.5
+
+        async def answer() -> None:
+            await asyncio.sleep(0.2)
+            raise UnavailableError("crowded", status=429)
+
+        async def late() -> None:
+            while not stream.opened:
+                await asyncio.sleep(0.01)
+            assert asyncio.get_running_loop().time() >= until
+
+        stream = EventStream(request, {}, dict, keepalive=0.02, stall=30.0, quiet_until=lambda: until)
+        with suppress(UnavailableError):
+            await stream_reply(stream, answer())
+        assert not stream.opened
+        return await stream_reply(stream, late())
+
+    async with asked_of(handle) as (reader, _):
+        _, body = await body_of(reader)
+    assert body.startswith(b": keep-alive") and body.endswith(b"data: [DONE]\n\n")

@@ -4,6 +4,11 @@
 
 `id`: with whom it takes turns. `salt`: only requests of the same one share computed prefixes. `priority`: its class.
 `keep`: whether what it says may be kept on a disk. A request without the header is nobody's, and nothing of it is kept.
+
+    X-Lumen-Patience: 30
+
+So many seconds it may wait for a slot, and it is refused at once where that would likely take longer. A request without
+the header waits for as long as it takes.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from lumen.workers.llamacpp.fair import CLASSES, NORMAL
 from lumen.workers.llamacpp.sequence import Sequence
 
 HEADER = "X-Lumen-Caller"
+PATIENCE = "X-Lumen-Patience"
 
 _KEPT = "k"
 _NOT_KEPT = "-"
@@ -29,6 +35,7 @@ class Caller:
     salt: str = ""
     rank: int = NORMAL
     keep: bool = False
+    patience: float | None = None
 
     def mark(self, sequences: Many[Sequence], now: float) -> None:
         """Make `sequences` this caller's, come at `now` (seconds, monotonic).
@@ -48,12 +55,18 @@ def may_keep(salt: str) -> bool:
 NOBODY = Caller()
 
 
-def read(header: str | None) -> Caller:
-    """Raises `ApiError` 400 where the header is not what the gateway sends."""
+def read(header: str | None, patience: str | None = None) -> Caller:
+    """What `HEADER` and `PATIENCE` say. Raises `ApiError` 400 where they are not what the gateway sends."""
+    waits = None
+    if patience is not None:
+        try:
+            waits = float(patience)
+        except ValueError:
+            raise bad(f"{PATIENCE} must be a number of seconds.") from None
     if header is None:
-        return NOBODY
+        return NOBODY if waits is None else Caller(patience=waits)
     told = dict(part.strip().partition("=")[::2] for part in header.split(";"))
     priority = told.get("priority", CLASSES[NORMAL])
     if priority not in CLASSES:
         raise bad(f"The priority of {HEADER} must be one of {', '.join(CLASSES)}.")
-    return Caller(told.get("id", ""), told.get("salt", ""), CLASSES.index(priority), told.get("keep") == "1")
+    return Caller(told.get("id", ""), told.get("salt", ""), CLASSES.index(priority), told.get("keep") == "1", waits)

@@ -13,7 +13,6 @@ from operator import attrgetter
 from lumen.workers.llamacpp.admission import Admission
 from lumen.workers.llamacpp.context import Aborted, Context, DecodeFailed, NoRoom
 from lumen.workers.llamacpp.embed import Embedder
-from lumen.workers.llamacpp.fair import Drain
 from lumen.workers.llamacpp.keeper import Keeper
 from lumen.workers.llamacpp.lanes import new_cache
 from lumen.workers.llamacpp.metrics import Counters
@@ -69,7 +68,6 @@ class Engine:
         self._talk = Talk(context, counters, post, self._leave, self._interrupt)
         self._arrivals = 0
         self._paces = Paces()
-        self._drain = Drain()
         self._failures = 0
         self._stopping = False
         self._asleep = False
@@ -159,15 +157,6 @@ class Engine:
                 raise
         self._asleep = False
         return True
-
-    @property
-    def waiting(self) -> int:
-        """Answers that wait for a slot, about: what was submitted within this step counts once a request."""
-        return len(self._waiting) + len(self._orders)
-
-    def wait(self) -> int:
-        """Whole seconds after which another answer would likely have had its turn, 1 to 60."""
-        return self._drain.wait(self.waiting + 1, time.monotonic())
 
     @property
     def alive(self) -> bool:
@@ -340,7 +329,6 @@ class Engine:
             sequence.ahead = 0
         self._cache.park(sequence.slot, sequence.tokens[: sequence.computed])
         sequence.sampler.close()
-        self._drain.ended(time.monotonic())
         self._waiting.settle(sequence.caller, sequence.spent - sequence.cost)
         self._counters.finished[how] = self._counters.finished.get(how, 0) + 1
 

@@ -22,8 +22,6 @@ QUANTUM = 256
 _AGE = 10.0
 """Seconds of waiting that lift by one class."""
 
-_REMEMBERED = 32
-
 
 class Waiter(Protocol):
     """What the queue sees of an answer that waits."""
@@ -162,24 +160,3 @@ def _highest(caller: _Caller[W], now: float, skip: Container[W]) -> int:
         if one is not None:
             best = max(best, reached(one, now))
     return best
-
-
-class Drain:
-    """How fast answers end: when the last ones did."""
-
-    def __init__(self) -> None:
-        self._ended: list[float] = []
-
-    def ended(self, now: float) -> None:
-        """One ended at `now` (seconds, monotonic)."""
-        self._ended.append(now)
-        del self._ended[:-_REMEMBERED]
-
-    def wait(self, waiting: int, now: float) -> int:
-        """Whole seconds after which `waiting` answers have likely had their turn, 1 to 60."""
-        ended = list(self._ended)
-        if len(ended) < 2 or now <= ended[0]:
-            return 1
-        # Up to now, not to the last one: where nothing has ended for long, it will be longer yet.
-        pace = (len(ended) - 1) / (now - ended[0])
-        return int(min(max(-(-waiting // pace), 1.0), 60.0))

@@ -34,6 +34,7 @@ from lumen.workers.llamacpp.protocol import (
     parse_embedding,
 )
 from lumen.workers.llamacpp.sequence import Event, Outbox
+from lumen.workers.llamacpp.turns import Turn, Turns
 from lumen.workers.llamacpp.wire import shortcut
 from lumen.workers.llamacpp.worker import Worker
 
@@ -65,6 +66,7 @@ class Server:
         self.draining = False
         self.in_flight = 0
         self._of: Counter[str] = Counter()  # answers of each caller that wait or run
+        self._turns = Turns(worker.settings.slots)
 
     def start(self, on_death: Callable[[], None]) -> Engine:
         """Start the engine with this loop as the one its events go to."""
@@ -141,21 +143,26 @@ class Server:
             raise bad("This model serves embeddings only.", "model")
         inbox = Inbox(engine.wake, OUTBOX_LIMIT, whole=not wanted.common.stream)
         outbox = inbox.outbox
-        who = caller.read(request.headers.get(caller.HEADER))
+        who = caller.read(request.headers.get(caller.HEADER), request.headers.get(caller.PATIENCE))
         prepared = await self._prepare(wanted, outbox, size)
-        self._check_queue(engine, prepared, who)
+        self._check_queue(prepared, who)
         adapter.wear(prepared.sequences)
         who.mark(prepared.sequences, time.monotonic())
         self.in_flight += 1
         self._of[who.id] += len(prepared.sequences)
+        turn = self._turns.join(who.id, who.rank, len(prepared.sequences))
         try:
             for event in prepared.done:
                 outbox.sent += 1
                 inbox.put(event)
             engine.submit(prepared.sequences)
-            return await self._answer(request, wanted, prepared, inbox, adapter.name)
+            usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
+            events = Events(inbox, prepared, usage, wanted.common.n)
+            first = await self._begun(events, turn, who)
+            return await self._answer(request, wanted, prepared, events, first, adapter.name)
         finally:
             self.in_flight -= 1
+            self._turns.leave(turn, time.monotonic())
             self._left(who, len(prepared.sequences))
             engine.cancel([sequence for sequence in prepared.sequences if not sequence.ended])
 
@@ -170,15 +177,30 @@ class Server:
         heavy = size > _INLINE or wanted.common.response_format or getattr(wanted, "tools", None)
         return await asyncio.to_thread(work) if heavy else work()
 
-    def _check_queue(self, engine: Engine, prepared: Prepared, who: Caller) -> None:
-        """Raises `ApiError` 429 where the queue is full, or what one caller may fill of it."""
+    def _check_queue(self, prepared: Prepared, who: Caller) -> None:
+        """Raises `ApiError` 429 where the queue is full, or what one caller may fill of it, or longer than it waits."""
         count, settings = len(prepared.sequences), self._worker.settings
         most = settings.slots + settings.queue
         share = most - settings.queue // 4 if who.id else most
-        if self._of.total() + count > max(most, count) or self._of[who.id] + count > max(share, count):
+        full = self._of.total() + count > max(most, count) or self._of[who.id] + count > max(share, count)
+        late = who.patience is not None and self._turns.wait(who.id, who.rank, time.monotonic()) > who.patience
+        if full or late:
             prepared.close()
-            message = "Too many answers are waiting for this model."
-            raise ApiError(429, message, code="queue_full", retry_after=engine.wait())
+            raise self._crowded(who)
+
+    def _crowded(self, who: Caller) -> ApiError:
+        wait = self._turns.retry_after(who.id, who.rank, time.monotonic())
+        return ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=wait)
+
+    async def _begun(self, events: Events, turn: Turn, who: Caller) -> Event | None:
+        """The first event: it has its slot, or cannot be served. Raises `ApiError` 429 where it waited long enough."""
+        try:
+            async with asyncio.timeout(who.patience):
+                first = await events.next()
+        except TimeoutError:
+            raise self._crowded(who) from None
+        self._turns.begin(turn, time.monotonic())
+        return first
 
     def _left(self, who: Caller, count: int) -> None:
         self._of[who.id] -= count
@@ -186,8 +208,15 @@ class Server:
             del self._of[who.id]
 
     async def _answer(
-        self, request: web.Request, wanted: ChatRequest | CompletionRequest, prepared: Prepared, inbox: Inbox, name: str
+        self,
+        request: web.Request,
+        wanted: ChatRequest | CompletionRequest,
+        prepared: Prepared,
+        events: Events,
+        event: Event | None,
+        name: str,
     ) -> web.StreamResponse:
+        """`event`: the first one."""
         common, chat = wanted.common, isinstance(wanted, ChatRequest)
         head = Head(
             id=("chatcmpl-" if chat else "cmpl-") + uuid4().hex,
@@ -199,19 +228,19 @@ class Server:
             resumed=common.resume is not None,
             prompts=prepared.prompts,
         )
-        usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
-        events = Events(inbox, prepared, usage, common.n)
         if common.stream:
-            return await self._stream(request, Stream(head, self._worker.model.vocab), events)
+            return await self._stream(request, Stream(head, self._worker.model.vocab), events, event)
         whole = Whole(head, self._worker.model.vocab, prepared.choices)
-        while (event := await events.next()) is not None:
+        while event is not None:
             if event.error is not None:
                 raise ApiError(*event.error)
             whole.add(event)
-        return web.Response(body=whole.body(usage), content_type="application/json")
+            event = await events.next()
+        return web.Response(body=whole.body(events.usage), content_type="application/json")
 
-    async def _stream(self, request: web.Request, stream: Stream, events: Events) -> web.StreamResponse:
-        event = await events.next()
+    async def _stream(
+        self, request: web.Request, stream: Stream, events: Events, event: Event | None
+    ) -> web.StreamResponse:
         if event is not None and event.error is not None:  # nothing was sent yet: an error can still be an error
             raise ApiError(*event.error)
         response = web.StreamResponse(headers=_SSE_HEADERS)

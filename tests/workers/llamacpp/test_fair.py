@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumen.workers.llamacpp.fair import CLASSES, NORMAL, TOP, Drain, FairQueue
+from lumen.workers.llamacpp.fair import CLASSES, NORMAL, TOP, FairQueue
 
 QUANTUM = 100
 LOW, HIGH = CLASSES.index("low"), TOP
@@ -142,14 +142,3 @@ def test_one_that_is_skipped_keeps_its_place() -> None:
     assert queue.next(1.0, {first}) is second
     assert queue.next(1.0, {first, second}) is None
     assert queue.next(1.0) is first
-
-
-def test_the_wait_is_told_from_how_fast_answers_end() -> None:
-    drain = Drain()
-    assert drain.wait(100, 0.0) == 1
-    for second in range(11):
-        drain.ended(second * 0.5)
-    assert drain.wait(1, 5.0) == 1
-    assert drain.wait(20, 5.0) == 10
-    assert drain.wait(20, 25.0) == 50  # nothing has ended for a while
-    assert drain.wait(10_000, 5.0) == 60

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from lumen.gateway.callers import line
+from lumen.gateway.callers import line, patience
 from lumen.keys import Key
 from lumen.workers.llamacpp.caller import Caller, may_keep, read
 from lumen.workers.llamacpp.errors import ApiError
@@ -42,6 +43,12 @@ def test_the_worker_reads_what_the_gateway_writes() -> None:
     assert read(None) == Caller()
     with pytest.raises(ApiError):
         read("id=1; priority=royal")
+    sent = patience(2.5).decode()
+    assert sent == "X-Lumen-Patience: 2.5\r\n"
+    assert read(None, "2.5").patience == read("id=1", "2.5").patience == 2.5
+    assert read("id=1").patience is None
+    with pytest.raises(ApiError):
+        read(None, "long")
 
 
 def test_the_salt_tells_what_may_be_kept() -> None:
@@ -107,3 +114,29 @@ def test_classes_and_callers_take_turns() -> None:
         together(*[lambda p=p: ask(f"caller {p}", p) for p in waiting], release)
         assert order[0] == "high"
         assert order[-1] == "low"
+
+
+def test_what_has_waited_long_enough_is_refused_before_it_begins() -> None:
+    """One holds the only slot: whoever waits is told so in time, and whoever would have to wait longer at once."""
+    with Worker("--slots", "1", "--ctx", "4096") as worker:
+
+        def ask(patience: str) -> tuple[int, int, float]:
+            body = json.dumps({"model": NAME, "prompt": [7], "max_tokens": 5, "stream": True})
+            with contextlib.closing(_Connection(worker.socket)) as connection:
+                begun = time.monotonic()
+                connection.request("POST", "/v1/completions", body, {"X-Lumen-Patience": patience})
+                response = connection.getresponse()
+                assert b"queue_full" in response.read()
+                return response.status, int(response.headers["Retry-After"]), time.monotonic() - begun
+
+        # Nobody reads it, so it keeps its slot.
+        with contextlib.closing(worker.open("/v1/completions", prompt=[5, 6], max_tokens=3000, ignore_eos=True)):
+            until(lambda: worker.metric("requests_running") == 1)
+            status, again, waited = ask("3")
+            assert (status, waited >= 3.0) == (429, True)
+            assert 1 <= again <= 60
+            until(lambda: worker.metric("requests_waiting") == 0)
+            # By now the one that runs has held its slot for longer than this one would wait.
+            status, again, waited = ask("0.5")
+            assert (status, waited < 0.5) == (429, True)
+        assert worker.complete([7], max_tokens=2).status == 200
