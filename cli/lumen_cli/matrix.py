@@ -9,9 +9,11 @@ import io
 import math
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lumen_cli.errors import USAGE, CliError
 
@@ -38,13 +40,28 @@ def read(path: Path, weak: str, strong: str, group: str | None) -> Matrix:
     Raises:
         CliError: the file cannot be read, a column is missing (the ones there are named), or a cell is no result.
     """
+    with _opened(path) as text:
+        return _rows(path, csv.DictReader(text), weak, strong, group)
+
+
+def columns(path: Path) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        CliError: the file cannot be read.
+    """
+    with _opened(path) as text:
+        return next(csv.reader(text), [])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
     csv.field_size_limit(min(_LONGEST, sys.maxsize))
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            reader = csv.DictReader(io.TextIOWrapper(raw, "utf-8-sig", newline=""))
-            return _rows(path, reader, weak, strong, group)
+            yield io.TextIOWrapper(raw, "utf-8-sig", newline="")
     except OSError as error:
         raise CliError(f"{path}: {error.strerror or error}", code=USAGE) from None
     except (UnicodeDecodeError, csv.Error, EOFError, zlib.error) as error:
@@ -58,6 +75,9 @@ def _rows(path: Path, reader: csv.DictReader[str], weak: str, strong: str, group
         if needed not in columns:
             others = ", ".join(name for name in columns if not name.startswith((OK, CHARS, "cost:")))
             raise CliError(f"{path} has no column '{needed}'", f"it has: {others or 'none'}", code=USAGE)
+    for needed in ("prompt", *names, *([group] if group else ())):
+        if columns.count(needed) > 1:
+            raise CliError(f"{path} has the column '{needed}' twice", "remove one of them", code=USAGE)
     found = Matrix([], [], [], [], 0)
     missing = 0
     for row in reader:

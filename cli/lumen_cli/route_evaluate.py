@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumen_cli.errors import USAGE, CliError
-from lumen_cli.output import JSON, print_json, say, table
+from lumen_cli.output import JSON, note, print_json, say, table
 
 if TYPE_CHECKING:
     from lumen_cli.matrix import Matrix
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _LEAVE = "leave-out:"
 _GROUPS = ("category", "group", "source", "src")
 _CHARS_A_TOKEN = 4.0
+# Fewest labels to learn from, fewest rows to judge on where both are drawn at random, most values left out in turn.
+_LEAST, _JUDGED, _MOST_LEFT_OUT = 20, 50, 200
 # Up to so many rows each two are multiplied once for all draws; that takes their square of numbers.
 _MULTIPLIED = 8_000
 
@@ -26,7 +28,7 @@ def evaluate(
     data: Path = typer.Option(..., metavar="FILE", help="CSV or CSV.gz with `prompt` and `ok:MODEL` columns."),
     weak: str = typer.Option(..., metavar="MODEL", help="The cheaper model, as in the column `ok:MODEL`."),
     strong: str = typer.Option(..., metavar="MODEL", help="The stronger model."),
-    train: int = typer.Option(1500, min=20, help="Labelled requests the learner gets in each draw."),
+    train: int = typer.Option(1500, min=_LEAST, help="Labelled requests the learner gets in each draw."),
     split: str = typer.Option("random", metavar="HOW", help="random, group, or leave-out:COLUMN."),
     group: str | None = typer.Option(None, metavar="COLUMN", help="The column of groups; `category` if there is one."),
     draws: int = typer.Option(20, min=1, max=10_000, help="How often to draw the labels anew."),
@@ -44,16 +46,13 @@ def evaluate(
 
     Example: lumen route evaluate --data results.csv.gz --weak small --strong large --train 1500 --json
     """
-    from lumen_cli.matrix import read
+    from lumen_cli.matrix import OK, read
 
+    if weak.removeprefix(OK) == strong.removeprefix(OK):
+        raise CliError(f"--weak and --strong are both '{weak.removeprefix(OK)}'", "name two models", code=USAGE)
     how, column = _split(split, group, data)
     matrix = read(data, weak, strong, column)
-    if len(matrix.prompts) < train + 50 and how == "random":
-        raise CliError(
-            f"{data} has {len(matrix.prompts)} rows with both results, too few to learn from {train} and to judge",
-            "give a smaller --train",
-            code=USAGE,
-        )
+    _enough(data, matrix, how, train)
     count = max(draws, len(set(matrix.group))) if how == "leave-out" else draws
     measured = _measured(matrix, _Asked(how, bool(column), train, count, max_loss / 100, confidence, seed))
     found: dict[str, Any] = {
@@ -64,6 +63,32 @@ def evaluate(
         print_json(found)
     else:
         _show(found)
+
+
+def _enough(data: Path, matrix: Matrix, how: str, train: int) -> None:
+    """See to it that there is something to learn from and to judge.
+
+    Raises:
+        CliError: there is not.
+    """
+    rows = len(matrix.prompts)
+    if not rows:
+        raise CliError(f"{data} has no row with results of both models", code=USAGE)
+    if how == "random" and rows < train + _JUDGED:
+        more = "give a smaller --train"
+        if rows < _LEAST + _JUDGED:
+            more = f"at least {_LEAST + _JUDGED} rows are needed"
+        raise CliError(
+            f"{data} has {rows} rows with both results, too few to learn from {train} and to judge", more, code=USAGE
+        )
+    if how == "leave-out" and (values := len(set(matrix.group))) > _MOST_LEFT_OUT:
+        raise CliError(
+            f"the column has {values} values, and only up to {_MOST_LEFT_OUT} are left out in turn",
+            "name a column of groups",
+            code=USAGE,
+        )
+    if all(weak == strong for weak, strong in matrix.ok):
+        note(f"{data.name} has no row on which they differ: there is nothing to route by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +125,20 @@ def _measured(matrix: Matrix, asked: _Asked) -> dict[str, Any]:
             "groups": groups, "limit": asked.limit, "confidence": asked.confidence, "rng": rng,
         }  # fmt: skip
         outcomes: list[judge.Outcome] = []
+        least = len(ok)
         try:
             for draw in judge.splits(len(ok), asked.train, asked.how, groups, asked.draws, rng):
                 if len(outcomes) % 10 == 0:
                     told(f"draw {len(outcomes) + 1} of {asked.draws}")
+                least = min(least, len(draw.train))
+                if least < _LEAST:
+                    raise ValueError(f"the split leaves {least} labels to learn from, {_LEAST} are needed")
                 outcomes.append(judge.run(features, ok, tokens, draw, **bound))
         except ValueError as error:
             raise CliError(str(error), "see `lumen route evaluate --help`", code=USAGE) from None
         told("measuring the time of a score")
         latency = _latency(matrix, ok, tokens, features, min(asked.train, len(ok)))
-    return {**judge.summary(outcomes, asked.limit), "latency_us": latency}
+    return {"trained_on": least, **judge.summary(outcomes, asked.limit), "latency_us": latency}
 
 
 def _split(split: str, group: str | None, data: Path) -> tuple[str, str | None]:
@@ -122,16 +151,10 @@ def _split(split: str, group: str | None, data: Path) -> tuple[str, str | None]:
 
 
 def _group(data: Path) -> str | None:
-    import gzip
+    from lumen_cli.matrix import columns
 
-    try:
-        with data.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(data, "rb") if packed else data.open("rb") as file:
-            columns = file.readline(1 << 20).decode("utf-8", "replace").strip().split(",")
-    except OSError:
-        return None  # the reader of the whole file says what is wrong
-    return next((name for name in _GROUPS if name in columns), None)
+    there = columns(data)
+    return next((name for name in _GROUPS if name in there), None)
 
 
 def _latency(matrix: Matrix, ok: Any, tokens: Any, features: Any, train: int) -> dict[str, dict[str, float]]:
@@ -168,7 +191,8 @@ def _show(found: dict[str, Any]) -> None:
     low, high = found["apgr_interval_draws"]
     off = found["off_strong"]
     quality = found["quality"]
-    say(f"{found['data']}: {found['rows']} rows, {found['train']} labels, {found['split']} split, {found['draws']} x")
+    learnt = f"{found['rows']} rows, {found['trained_on']} labels"
+    say(f"{found['data']}: {learnt}, {found['split']} split, {found['draws']} x")
     say(f"quality   {found['weak']} {quality['best_single_cheap']:.3f}, {found['strong']} {quality['strong']:.3f}")
     say()
     rows = [("learner", f"{found['apgr']:.3f}  ({low:.3f} to {high:.3f})")]
