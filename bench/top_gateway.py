@@ -20,7 +20,7 @@ from aiohttp.web import ServerRunner, UnixSite
 from lumen.core.trace import Trace
 from lumen.gateway import admin
 from lumen.gateway.attempt import Journey, Record
-from lumen.gateway.health import Failover
+from lumen.gateway.failovers import Failover
 from lumen.gateway.http import Ingress
 from lumen.gateway.live import Active
 from lumen.gateway.settled import Settled
@@ -74,7 +74,7 @@ async def feed(service: Service, rate: float) -> None:
         if (now - begun) * _FAILOVERS > told:
             told += 1
             request = f"req_{number:028x}"
-            health.failovers.append(
+            health.failovers.add(
                 Failover(
                     request, time.time(), "p0/m", "p1/m", "upstream_disconnected", "prefill", 40, 12.0, "one answer"
                 )

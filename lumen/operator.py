@@ -57,7 +57,7 @@ class Operator:
             "routes": [entry.name for entry in service.state.table.entries()],
             "requests": overview.requests_status(service.state.counters),
             "targets": self.targets(),
-            "failovers": service.state.health.recent_failovers(20),
+            "failovers": service.state.health.failovers.recent(20),
             "providers_missing_keys": dict(service.upstreams.missing),
             "money": service.state.billing.status(),
             "rss_bytes": self._process.memory_info().rss,
@@ -78,7 +78,7 @@ class Operator:
         return self._service.state.health.snapshot(asyncio.get_running_loop().time())
 
     def failovers(self) -> list[dict[str, Any]]:
-        return self._service.state.health.recent_failovers()
+        return self._service.state.health.failovers.recent()
 
     def routes(self) -> list[dict[str, Any]]:
         service = self._service
@@ -106,7 +106,7 @@ class Operator:
             "models": overview.models_status(
                 service.served, service.supervisor.states(), service.supervisor.standings()
             ),
-            "failovers": state.health.recent_failovers(_MOST_SHOWN),
+            "failovers": state.health.failovers.recent(_MOST_SHOWN),
             "money": state.billing.status(),
             "devices": service.memory.watched(),
             "rss_bytes": self._process.memory_info().rss,

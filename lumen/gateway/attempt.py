@@ -116,7 +116,7 @@ class Attempt:
         self._line = line
         now = self._loop.time()
         local = leg.target.can.local
-        limits = errand.health.limits(given, errand.entry.limits, errand.entry.own, alone=leg.alone, local=local)
+        limits = given.target.limits(given.size, errand.entry.limits, errand.entry.own, alone=leg.alone, local=local)
         self._limits: Limits = limits if leg.patient else replace(limits, ready=0.0)
         self._exchange: Exchange | None = None
         self._decoder: Decoder | None = None

@@ -14,7 +14,7 @@ from lumen.core.errors import LumenError, UnavailableError, UpstreamError, let_g
 from lumen.core.resume import Rung
 from lumen.gateway.attempt import Attempt, Errand
 from lumen.gateway.course import Course, Leg
-from lumen.gateway.health import Failover
+from lumen.gateway.failovers import Failover
 from lumen.gateway.hedge import first_of
 from lumen.wire.call import Event
 from lumen.wire.continued import taken_off
@@ -127,7 +127,7 @@ def _gone_on(errand: Errand, attempt: Attempt, leg: Leg, broke: _Break) -> Event
     rung = leg.rung.value if leg.rung is not None else "fresh"
     told = "one answer, continued" if leg.rung is not None else "nothing"
     position = record.position
-    errand.health.failovers.append(
+    errand.health.failovers.add(
         Failover(
             request_id=errand.request_id,
             time=time.time(),

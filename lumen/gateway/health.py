@@ -9,52 +9,23 @@ The last usable target is never ejected: where all are out, all but the drained 
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lumen.config.schema import Timeouts
 from lumen.core.breaker import Breaker, State, Verdict, judge
 from lumen.core.errors import LumenError, RefusedError, SilentError
-from lumen.core.latency import ENOUGH, Histogram, Latency, limits, stretch
+from lumen.core.latency import ENOUGH, Latency
 from lumen.core.retrybudget import RetryBudget
-from lumen.gateway.upstream import Limits
+from lumen.gateway.failovers import Failovers, read
+from lumen.gateway.known import Known
+from lumen.gateway.steps import Out, Steps
 
 MAX_TARGETS = 2048
 MAX_KEPT = 256
-MAX_FAILOVERS = 200
 # Seconds over which the share of traffic is counted.
 SHARE_WINDOW = 30.0
 _CLOSED = State.CLOSED
 _FORMAT = 1
-
-
-class _Target:
-    """Everything known of one target."""
-
-    __slots__ = (
-        "before", "begun", "breaker", "in_flight", "latency",
-        "limits", "limits_alone", "limits_at", "limits_of", "limits_over", "name", "used",
-    )  # fmt: skip
-
-    def __init__(self, name: str, breaker: Breaker, latency: Latency, now: float) -> None:
-        self.name = name
-        self.breaker = breaker
-        self.latency = latency
-        self.in_flight = 0
-        # Attempts begun in the current and in the last window.
-        self.begun = 0
-        self.before = 0
-        self.used = now
-        # The limits made last, and what from: the route's own over its defaults, at this version of the history.
-        self.limits: Limits | None = None
-        self.limits_of: Timeouts | None = None
-        self.limits_over: Limits | None = None
-        self.limits_at = 0
-        self.limits_alone = False
 
 
 class Pass:
@@ -62,7 +33,7 @@ class Pass:
 
     __slots__ = ("began", "ended", "size", "target", "ticket")
 
-    def __init__(self, target: _Target, began: float, ticket: int, size: int) -> None:
+    def __init__(self, target: Known, began: float, ticket: int, size: int) -> None:
         self.target = target
         self.began = began
         self.ticket = ticket
@@ -74,76 +45,6 @@ class Pass:
         return self.ticket != 0
 
 
-@dataclass(frozen=True, slots=True)
-class Out:
-    """A target that is out for now. `until`: epoch seconds; infinite where only an operator ends it."""
-
-    state: State
-    since: float
-    until: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failover:
-    """One answer that another target, or another replica, went on with.
-
-    `rung`: of the failover ladder, `fresh` where nothing had been delivered; `position`: tokens or characters
-    delivered by then; `seam_ms`: from the failure to the first event of the replacement; `time`: epoch seconds;
-    `client`: what the client saw of it.
-    """
-
-    request_id: str
-    time: float
-    source: str
-    to: str
-    why: str
-    rung: str
-    position: int
-    seam_ms: float | None
-    client: str
-
-
-_SHOWN = tuple(one.name for one in fields(Failover))
-
-
-class Steps:
-    """The order to try a plan in. Each target is looked at only when its turn comes.
-
-    Those that are out are left for the end, the one due soonest first, and are to be forced. Drained ones never come.
-    """
-
-    __slots__ = ("_at", "_clock", "_last", "_names", "_offset", "_skipped", "_targets")
-
-    def __init__(
-        self, targets: Mapping[str, _Target], names: Sequence[str], clock: Callable[[], float], offset: float
-    ) -> None:
-        self._targets = targets
-        self._names = names
-        self._clock = clock
-        self._offset = offset
-        self._at = 0
-        self._skipped: list[tuple[Breaker, int]] = []
-        self._last: Iterator[tuple[int, bool]] | None = None
-
-    def __iter__(self) -> Steps:
-        return self
-
-    def __next__(self) -> tuple[int, bool]:
-        names = self._names
-        while self._at < len(names):
-            index = self._at
-            self._at = index + 1
-            target = self._targets.get(names[index])
-            if target is None or target.breaker.state is _CLOSED or target.breaker.admits(self._clock() + self._offset):
-                return index, False
-            self._skipped.append((target.breaker, index))
-        if self._last is None:
-            last = [(b.until, index) for b, index in self._skipped if b.state is not State.DRAINED]
-            self._last = iter([(index, True) for _, index in sorted(last)])
-        return next(self._last)
-
-
 class Health:
     """All targets' health; bounded. Belongs to the event loop: nothing here waits or is called from a thread."""
 
@@ -151,11 +52,11 @@ class Health:
         """`draw`: uniform in [0, 1). `now`, `epoch`: the loop's time and the clock's, of the same moment."""
         self._draw = draw
         self._offset = epoch - now
-        self._targets: dict[str, _Target] = {}
+        self._targets: dict[str, Known] = {}
         self._window = epoch
         self._window_ends = epoch + SHARE_WINDOW
         self.retries = RetryBudget(now)
-        self.failovers: deque[Failover] = deque(maxlen=MAX_FAILOVERS)
+        self.failovers = Failovers()
         # Grows with every change of a state: what is worth being written soon.
         self.changes = 0
 
@@ -172,7 +73,7 @@ class Health:
             target = self._targets.get(name)
             if target is not None and not target.breaker.admits(now + self._offset):
                 breaker = target.breaker
-                found[name] = Out(breaker.state, breaker.since, _until(breaker), breaker.why)
+                found[name] = Out(breaker.state, breaker.since, target.until(), breaker.why)
         return found
 
     def within(self, names: Sequence[str], objective: float, now: float) -> list[int]:
@@ -201,6 +102,11 @@ class Health:
         if target is None or target.latency.per_token.weight < ENOUGH:
             return None
         return target.latency.per_token.quantiles()[0]
+
+    def hedge_delay(self, name: str) -> float | None:
+        """Seconds after which this target's first token is late; `None` while too little is known."""
+        target = self._targets.get(name)
+        return target.latency.hedge_delay() if target is not None else None
 
     # -- one attempt -----------------------------------------------------------------------------------------
 
@@ -277,13 +183,13 @@ class Health:
         if now >= self._window_ends:
             self._turn(now)
 
-    def _succeeded(self, target: _Target, given: Pass, now: float) -> None:
+    def _succeeded(self, target: Known, given: Pass, now: float) -> None:
         breaker = target.breaker
         before = breaker.transitions
         breaker.succeeded(now, given.began, given.ticket)
         self.changes += breaker.transitions - before
 
-    def _failed(self, target: _Target, given: Pass, now: float, error: LumenError) -> None:
+    def _failed(self, target: Known, given: Pass, now: float, error: LumenError) -> None:
         breaker = target.breaker
         before = breaker.transitions
         verdict = judge(error)
@@ -297,47 +203,6 @@ class Health:
         # A probe that found out nothing is over all the same.
         breaker.released(given.ticket)
         self.changes += breaker.transitions - before
-
-    # -- what history says -----------------------------------------------------------------------------------
-
-    def limits(self, given: Pass, base: Limits, own: Timeouts, *, alone: bool = False, local: bool = False) -> Limits:
-        """The limits of this attempt: `base` adapted to the target's history where the route sets none of its `own`.
-
-        `alone`: the first token has at least the time of `base`, since nobody else would be asked for it; at a `local`
-        model, which answers once it is a request's turn, the wait for that comes on top.
-        """
-        target = given.target
-        latency = target.latency
-        version = latency.first.version + latency.gap.version
-        usual = stretch(given.size, latency.size) == 1.0
-        made_for = usual and target.limits_of is own and target.limits_over is base and target.limits_alone is alone
-        if made_for and target.limits_at == version:
-            assert target.limits is not None
-            return target.limits
-        first, gap = limits(
-            latency,
-            (own.first_token, own.gap),
-            (base.first_token, base.gap),
-            total=base.total,
-            size=given.size,
-        )
-        if alone:
-            first = max(first, base.first_token)
-        # Many targets send their headers with the first token.
-        longer = own.headers is None and first > base.first_token
-        headers = first if longer else min(base.headers, first) if own.headers is None else base.headers
-        if alone and local and own.headers is None:
-            headers += base.queue
-        made = replace(base, headers=headers, first_token=first, gap=gap)
-        if usual:
-            target.limits, target.limits_of, target.limits_over, target.limits_at = made, own, base, version
-            target.limits_alone = alone
-        return made
-
-    def hedge_delay(self, name: str) -> float | None:
-        """Seconds after which this target's first token is late; `None` while too little is known."""
-        target = self._targets.get(name)
-        return target.latency.hedge_delay() if target is not None else None
 
     # -- operators and checks --------------------------------------------------------------------------------
 
@@ -393,38 +258,15 @@ class Health:
         part = 1.0 - (now - self._window) / SHARE_WINDOW
         recent = {t.name: t.begun + t.before * part for t in self._targets.values()}
         total = sum(recent.values()) or 1.0
-        return [
-            {
-                "name": target.name,
-                "state": target.breaker.state.value,
-                "since": round(target.breaker.since, 3),
-                "until": _shown(_until(target.breaker)),
-                "why": target.breaker.why,
-                "in_flight": target.in_flight,
-                "share": round(recent[target.name] / total, 4),
-                "error_rate": round(target.breaker.error_rate(now), 4),
-                "first_token_ms": _percentiles(target.latency.first),
-                "usual_first_token_ms": _milli(target.latency.pace.usual()),
-                "gap_ms": _percentiles(target.latency.gap),
-                "per_token_ms": _percentiles(target.latency.per_token),
-            }
-            for target in self._targets.values()
-        ]
-
-    def recent_failovers(self, most: int = MAX_FAILOVERS) -> list[dict[str, Any]]:
-        """The last ones, newest first."""
-        # Not `asdict`, which copies what it finds: the live view asks four times a second.
-        return [{name: getattr(one, name) for name in _SHOWN} for one in islice(reversed(self.failovers), most)]
+        return [target.shown(now, recent[target.name] / total) for target in self._targets.values()]
 
     def dump(self) -> dict[str, Any]:
         """What a restart must know, JSON-ready: the targets used last."""
         used = sorted(self._targets.values(), key=lambda t: t.used, reverse=True)[:MAX_KEPT]
         return {
             "format": _FORMAT,
-            "targets": {
-                t.name: {"used": t.used, "breaker": t.breaker.dump(), "latency": t.latency.dump()} for t in used
-            },
-            "failovers": [asdict(one) for one in self.failovers],
+            "targets": {target.name: target.dump() for target in used},
+            "failovers": self.failovers.dump(),
         }
 
     def load(self, kept: Any, now: float) -> None:
@@ -437,20 +279,18 @@ class Health:
         try:
             if kept["format"] != _FORMAT:
                 raise ValueError("another format")
-            targets = {}
-            for name, one in list(kept["targets"].items())[:MAX_KEPT]:
-                breaker, latency = Breaker.load(one["breaker"], now), Latency.load(one["latency"], now)
-                targets[str(name)] = _Target(str(name), breaker, latency, min(float(one["used"]), now))
-            failovers = [Failover(**one) for one in kept["failovers"]]
+            named = list(kept["targets"].items())[:MAX_KEPT]
+            targets = {str(name): Known.load(str(name), one, now) for name, one in named}
+            failovers = read(kept["failovers"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the health of targets: {error}") from None
         self._targets.update(targets)
-        self.failovers.extend(failovers)
+        self.failovers.add_all(failovers)
 
-    def _add(self, name: str, now: float) -> _Target:
+    def _add(self, name: str, now: float) -> Known:
         if len(self._targets) >= MAX_TARGETS:
             self._forget()
-        target = _Target(name, Breaker(now), Latency(now), now)
+        target = Known(name, Breaker(now), Latency(now), now)
         if len(self._targets) < MAX_TARGETS:
             self._targets[name] = target
         return target
@@ -482,22 +322,3 @@ def _told(error: LumenError) -> str:
     if isinstance(error, SilentError):
         return f"silent ({error.phase.replace('_', ' ')})"
     return error.outcome
-
-
-def _until(breaker: Breaker) -> float:
-    return math.inf if breaker.state is State.DRAINED else breaker.until
-
-
-def _shown(until: float) -> float | None:
-    return None if math.isinf(until) else round(until, 3)
-
-
-def _milli(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 2)
-
-
-def _percentiles(histogram: Histogram) -> Mapping[str, float] | None:
-    if not histogram.weight:
-        return None
-    p50, p95, p99 = histogram.quantiles()
-    return {"p50": round(p50 * 1000, 2), "p95": round(p95 * 1000, 2), "p99": round(p99 * 1000, 2)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lumen.config.schema import Timeouts
 from lumen.core.breaker import IN_A_ROW
 from lumen.core.errors import BrokenError, LumenError, RefusedError, Retry
-from lumen.gateway.health import Failover, Health, Pass
+from lumen.gateway.failovers import Failover
+from lumen.gateway.health import Health, Pass
 from lumen.gateway.upstream import Limits
 
 EPOCH = 1_700_000_000.0
@@ -59,6 +60,11 @@ def learned(health: Health, clock: Clock, ttft: float, gap: float, size: int = 1
     given = health.begin("a", clock(), size)
     assert given is not None
     return given
+
+
+def limits(given: Pass, base: Limits, own: Timeouts, *, alone: bool = False, local: bool = False) -> Limits:
+    """Those of this attempt, as an attempt asks for them."""
+    return given.target.limits(given.size, base, own, alone=alone, local=local)
 
 
 def failover(number: int) -> Failover:

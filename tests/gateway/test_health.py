@@ -12,7 +12,8 @@ from lumen.config.schema import Timeouts
 from lumen.core.breaker import FIRST_SPAN, IN_A_ROW, LONGEST, PATIENCE
 from lumen.core.errors import LumenError, SilentError
 from lumen.gateway import health as module
-from lumen.gateway.health import MAX_FAILOVERS, SHARE_WINDOW, Health
+from lumen.gateway.failovers import MAX_FAILOVERS
+from lumen.gateway.health import SHARE_WINDOW, Health
 from lumen.gateway.upstream import Limits
 from tests.gateway.healths import (
     ASKED,
@@ -26,6 +27,7 @@ from tests.gateway.healths import (
     break_down,
     failover,
     learned,
+    limits,
     made,
     state,
     taken,
@@ -201,57 +203,57 @@ def test_slow_against_its_own_history(health: Health, clock: Clock) -> None:
 
 
 def test_limits_adapt(health: Health, clock: Clock) -> None:
-    assert health.limits(taken(health, "a", clock()), BASE, UNSET) == BASE
+    assert limits(taken(health, "a", clock()), BASE, UNSET) == BASE
     given = learned(health, clock, 1.0, 3.0)
-    found = health.limits(given, BASE, UNSET)
+    found = limits(given, BASE, UNSET)
     assert found.first_token == pytest.approx(8.0, rel=0.1)
     assert found.headers == found.first_token
     assert found.gap == pytest.approx(9.0, rel=0.1)
     assert (found.connect, found.total) == (BASE.connect, BASE.total)
     # The same object while nothing changed; made anew for another route.
-    assert health.limits(given, BASE, UNSET) is found
+    assert limits(given, BASE, UNSET) is found
     own = Timeouts(first_token=0.3, gap=2.0, headers=1.0)
     base = Limits(connect=5.0, headers=1.0, first_token=0.3, gap=2.0, total=900.0)
-    assert health.limits(given, base, own) == base
-    assert health.limits(given, BASE, UNSET) == found
+    assert limits(given, base, own) == base
+    assert limits(given, BASE, UNSET) == found
 
 
 def test_a_target_that_is_alone_has_all_the_time_there_is_to_its_first_token(health: Health, clock: Clock) -> None:
     given = learned(health, clock, 1.0, 0.1)
-    short = health.limits(given, BASE, UNSET)
+    short = limits(given, BASE, UNSET)
     assert short.first_token < 60.0
-    alone = health.limits(given, BASE, UNSET, alone=True)
+    alone = limits(given, BASE, UNSET, alone=True)
     assert (alone.first_token, alone.headers, alone.gap) == (60.0, 60.0, short.gap), "nobody else would answer"
-    assert health.limits(given, BASE, UNSET, alone=True) is alone
+    assert limits(given, BASE, UNSET, alone=True) is alone
     # A local model answers once it is a request's turn: the wait for that is no silence.
-    assert health.limits(taken(health, "b", clock()), BASE, UNSET, alone=True, local=True).headers == 60.0 + BASE.queue
+    assert limits(taken(health, "b", clock()), BASE, UNSET, alone=True, local=True).headers == 60.0 + BASE.queue
     own = Timeouts(headers=60.0)
-    assert health.limits(taken(health, "b", clock()), BASE, own, alone=True, local=True).headers == 60.0
-    assert health.limits(given, BASE, UNSET) == short
+    assert limits(taken(health, "b", clock()), BASE, own, alone=True, local=True).headers == 60.0
+    assert limits(given, BASE, UNSET) == short
 
 
 def test_limits_stretch_for_a_long_prompt(health: Health, clock: Clock) -> None:
-    short = health.limits(learned(health, clock, 1.0, 0.1), BASE, UNSET).first_token
+    short = limits(learned(health, clock, 1.0, 0.1), BASE, UNSET).first_token
     long = health.begin("a", clock(), 5000)
     assert long is not None
-    assert health.limits(long, BASE, UNSET).first_token == pytest.approx(5 * short)
+    assert limits(long, BASE, UNSET).first_token == pytest.approx(5 * short)
 
 
 def test_a_thinking_model_waits_longer_also_for_its_headers(health: Health, clock: Clock) -> None:
     given = learned(health, clock, 50.0, 0.1)
-    found = health.limits(given, BASE, UNSET)
+    found = limits(given, BASE, UNSET)
     assert found.headers == found.first_token == pytest.approx(100.0, rel=0.1)
-    assert health.limits(given, BASE, Timeouts(headers=60.0)).headers == 60.0
+    assert limits(given, BASE, Timeouts(headers=60.0)).headers == 60.0
 
 
 def test_silence_counts_with_its_length(health: Health, clock: Clock) -> None:
     given = learned(health, clock, 0.5, 0.1)
-    assert health.limits(given, BASE, UNSET).first_token == 5.0
+    assert limits(given, BASE, UNSET).first_token == 5.0
     for _ in range(64):
         given = taken(health, "a", clock(), force=True)
         clock.now += 5.0
         health.ended(given, clock(), False, error=SilentError("", phase="first_token"))
-    assert health.limits(taken(health, "a", clock(), force=True), BASE, UNSET).first_token > 30.0
+    assert limits(taken(health, "a", clock(), force=True), BASE, UNSET).first_token > 30.0
 
 
 def test_who_is_too_slow_for_an_objective(health: Health, clock: Clock) -> None:
@@ -322,8 +324,8 @@ def test_shares_are_of_the_last_half_minute(health: Health, clock: Clock) -> Non
 
 def test_failovers_are_the_last_ones_newest_first(health: Health) -> None:
     for number in range(MAX_FAILOVERS + 5):
-        health.failovers.append(failover(number))
-    seen = health.recent_failovers()
+        health.failovers.add(failover(number))
+    seen = health.failovers.recent()
     assert len(seen) == MAX_FAILOVERS
     assert seen[0]["request_id"] == f"req_{MAX_FAILOVERS + 4}"
 

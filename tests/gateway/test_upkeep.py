@@ -14,7 +14,19 @@ from lumen.core.errors import ConnectError
 from lumen.gateway import upkeep
 from lumen.gateway.health import Health
 from lumen.gateway.upkeep import Keeper, prober
-from tests.gateway.healths import ASKED, BASE, EPOCH, UNSET, Clock, attempt, break_down, failover, learned, taken
+from tests.gateway.healths import (
+    ASKED,
+    BASE,
+    EPOCH,
+    UNSET,
+    Clock,
+    attempt,
+    break_down,
+    failover,
+    learned,
+    limits,
+    taken,
+)
 
 # -- kept on disk ----------------------------------------------------------------------------------------------
 
@@ -24,7 +36,7 @@ def test_what_is_known_survives_a_restart(health: Health, clock: Clock, tmp_path
     learned(health, clock, 1.0, 3.0)
     attempt(health, "b", clock(), ASKED)
     health.drain("c", clock(), "by hand")
-    health.failovers.append(failover(1))
+    health.failovers.add(failover(1))
     Keeper(health, tmp_path / "health.json", said.append).save()
     assert (tmp_path / "health.json").stat().st_mode & 0o777 == 0o600
     # The next process: the loop's time began anew.
@@ -37,8 +49,8 @@ def test_what_is_known_survives_a_restart(health: Health, clock: Clock, tmp_path
     assert not again.out("b", later() + 40.1)
     given = again.begin("a", later(), 1000)
     assert given is not None
-    assert again.limits(given, BASE, UNSET).first_token == pytest.approx(8.0, rel=0.1)
-    assert again.recent_failovers() == health.recent_failovers()
+    assert limits(given, BASE, UNSET).first_token == pytest.approx(8.0, rel=0.1)
+    assert again.failovers.recent() == health.failovers.recent()
     assert not said
 
 
