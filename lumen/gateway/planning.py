@@ -101,7 +101,7 @@ def explain(state: State, entry: Entry, call: Call, size: int) -> dict[str, Any]
     if entry.ttft is not None:
         late = [c.name for c in entry.candidates if state.health.late(c.name, entry.ttft)]
         left_out |= dict.fromkeys(late, "its first token usually comes later than is wanted")
-    return explained(entry.candidates, view, steps, entry.policy, left_out)
+    return explained(entry.candidates, view, steps, entry.policy, left_out) | {"route": entry.name}
 
 
 def reason(plan: Plan, tried: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from msgspec import Struct, structs
@@ -164,6 +165,15 @@ class Dark:
             if target.name == name:
                 return target
         raise RequestError(f"There is no target '{name[:128]}'.", status=404, param="target")
+
+    def local(self, entry: Entry, *names: str | None) -> frozenset[str]:
+        """Those of these targets that run on this machine, where clients and the dark are in each other's way."""
+        found = set()
+        for name in names:
+            with suppress(RequestError):
+                if name is not None and self.target(entry, name).can.local:
+                    found.add(name)
+        return frozenset(found)
 
     def most(self, target: Target, call: Call, size: int) -> int | None:
         """The most that asking it can cost, in pico-dollars; `None` where its price is not known."""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from msgspec import structs
-
 from lumen.config.schema import Config, Priority, Route, Timeouts
 from lumen.config.schema import Target as TargetConfig
 from lumen.core.errors import RequestError
@@ -148,11 +146,13 @@ class Table:
         return list(self._entries.values())
 
     def _auto(self) -> Entry:
-        """`lumen/auto` where no route of that name is configured: the targets of the first route, else model."""
+        """`lumen/auto` where no route of that name is configured: the targets of the first route, else model.
+
+        What is tried on that route and learnt from it holds here too: its goal stays that route's.
+        """
         name = next(iter(self._config.routes), None) or next(iter(self._origins.local))
         first = self._entries[name]
-        goal = structs.replace(first.goal, route=_AUTO)
-        return replace(first, name=_AUTO, declared=True, policy="auto", order=policy("auto"), goal=goal, remembers=True)
+        return replace(first, name=_AUTO, declared=True, policy="auto", order=policy("auto"), remembers=True)
 
     def _entry(self, name: str, route: Route, *, declared: bool) -> Entry:
         targets = tuple(self._target(target.model) for target in route.targets)
@@ -203,8 +203,9 @@ class Table:
 
 
 def learning(table: Table) -> list[str]:
-    """The routes whose policy asks a scorer, so that one is read for them."""
-    return [entry.name for entry in table.entries() if entry.remembers and len(entry.targets) > 1]
+    """The routes whose scorer some policy asks, so that it is read."""
+    asking = (entry.goal.route for entry in table.entries() if entry.remembers and len(entry.targets) > 1)
+    return list(dict.fromkeys(asking))
 
 
 def _candidate(key: int, target: Target, weight: float) -> Candidate:

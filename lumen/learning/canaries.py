@@ -199,7 +199,8 @@ class Rollout:
         pairing = Pairing(
             asked, given, other, "given" if part.candidate else "other", plan.run, "canary", plan.share, plan.texts
         )
-        if not self._ground.dark.offer(Job(lambda: self._compare(pairing), frozenset({other}))):
+        local = self._ground.dark.local(asked.entry, other, plan.judge)
+        if not self._ground.dark.offer(Job(lambda: self._compare(pairing), local)):
             self.why = "answers are not judged while the gateway has better things to do"
 
     async def _compare(self, pairing: Pairing) -> None:

@@ -97,7 +97,8 @@ class Shadow:
         chance = first(plan.share) if scorer is not None else plan.share
         if place(f"{plan.run}:1", asked.id.encode()) / 100 >= chance:
             return
-        job = Job(lambda: self._run(asked, given, scorer), frozenset({self._other(given)}))
+        local = self._ground.dark.local(asked.entry, self._other(given), plan.judge)
+        job = Job(lambda: self._run(asked, given, scorer), local)
         if not self._ground.dark.offer(job):
             self.why = "the gateway has better things to do"
 

@@ -109,4 +109,4 @@ class Trust:
                 self._due.pop(name, None)
                 self._changed()
 
-        self._dark.offer(Job(ask, frozenset({judge.judge})))
+        self._dark.offer(Job(ask, self._dark.local(entry, judge.judge)))

@@ -279,6 +279,23 @@ async def test_lumen_auto_is_the_first_routes_targets_where_it_is_not_configured
     assert headers["x-lumen-reason"] == "strong: nothing is learnt yet"
 
 
+async def test_lumen_auto_goes_by_what_the_route_has_learnt_whose_targets_it_has(box: Box, tmp_path: Path) -> None:
+    """The route itself may be of any policy."""
+    routes = {"chat": Route((Target(STRONG), Target(CHEAP)), policy="ordered", max_loss=0.05)}
+    config = replace(box.state.config, routes=routes)
+    box.state.config, box.state.table = config, Table(config, box.state.table._origins, 2)
+    assert learning(box.state.table) == ["chat"]
+    shelf = Shelf(tmp_path / "scorers")
+    await asyncio.to_thread(toy, shelf, "chat")
+    box.state.planner.learn(await asyncio.to_thread(scorers.read, shelf, learning(box.state.table)))
+    draw = random.Random(77)
+    told = [(await box.ask("lumen/auto", asked(draw, sums=False)))[2] for _ in range(20)]
+    assert [one["x-lumen-target"] for one in told].count(CHEAP) >= 6
+    assert any(one["x-lumen-reason"].startswith("cheapest good enough") for one in told)
+    found = planning.explain(box.state, box.state.table.find("lumen/auto"), *chat("what is 4711 times 17 plus 3"))
+    assert (found["route"], found["choice"], found["learnt"]["labels"]) == ("lumen/auto", STRONG, 600)
+
+
 def test_a_damaged_scorer_is_told_and_not_used() -> None:
     scorer, why = scorers.one((3, b"lumen-route-model\nxx"))
     assert scorer is None

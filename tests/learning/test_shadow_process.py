@@ -87,6 +87,16 @@ def test_what_is_run_in_the_dark_goes_first_when_clients_come(box: Box) -> None:
     until(lambda: box.shadow["held"] == 0, "everything held to be let go")
 
 
+def test_clients_at_the_same_remote_target_are_in_nobodys_way(box: Box) -> None:
+    """A route that sends some requests to the candidate must not lose its labels of the others to them."""
+    box.provider.pause = 0.8
+    box.do("shadow", "start", **ALL)
+    box.ask(2)
+    assert box.ask(4, first=2, model="p/wrong") == ["p/wrong"] * 4
+    until(lambda: box.shadow["pairs"] == 2, "both pairs")
+    assert box.trials()["dark"]["cancelled"] == 0
+
+
 def test_calls_of_functions_are_checked_where_they_are_known(box: Box) -> None:
     function = {"name": "find", "parameters": {"type": "object"}}
     box.do("shadow", "start", candidate="p/tool", share="100%")
