@@ -41,6 +41,7 @@ class NewKey(Struct, forbid_unknown_fields=True):
     role: Role | None = None
     retains: bool = True
     priority: Priority | None = None
+    reserve: bool = False
     limits: dict[str, _Amount] = {}
 
 
@@ -49,6 +50,7 @@ class Change(Struct, forbid_unknown_fields=True):
 
     limits: dict[str, _Amount] = {}
     priority: Priority | UnsetType | None = UNSET
+    reserve: bool | UnsetType = UNSET
 
 
 _T = TypeVar("_T")
@@ -70,13 +72,15 @@ def used(paths: Paths, by: str, since: int) -> dict[str, Any]:
 
 
 def changed_key(ring: KeyRing, name: str, change: Mapping[str, Any]) -> KeyRing:
-    """The ring with some of a key's `limits` set, and its `priority` where that is named.
+    """The ring with some of a key's `limits` set, and its `priority` and `reserve` where these are named.
 
     Raises:
         ConfigError: there is no such key in use.
     """
-    limited = ring.limit(name, change["limits"])
-    return limited.prefer(name, change["priority"]) if "priority" in change else limited
+    changed = ring.limit(name, change["limits"])
+    if "priority" in change:
+        changed = changed.prefer(name, change["priority"])
+    return changed.keep(name, change["reserve"]) if "reserve" in change else changed
 
 
 def listed(paths: Paths) -> list[dict[str, Any]]:
@@ -128,6 +132,8 @@ class Clerk:
             raise RequestError(f"A name has 1 to {LONGEST_NAME} visible characters.", param="name")
         if asked.role is not None and (asked.models or asked.routes):
             raise RequestError("A key with a role asks no model.", param="options")
+        if asked.reserve and not (asked.models or asked.routes):
+            raise RequestError("Memory is reserved for keys limited to models or routes.", param="options")
         now = time.time()
         key, secret = mint(
             name,
@@ -139,6 +145,7 @@ class Clerk:
             retains=asked.retains,
             role=asked.role,
             priority=asked.priority,
+            reserve=asked.reserve,
         )
         await self._change(lambda ring: ring.with_key(key))
         return {"id": key.id, "name": name, "key": secret, "expires": key.expires}
@@ -154,8 +161,11 @@ class Clerk:
         change: dict[str, Any] = {"limits": asked.limits}
         if not isinstance(asked.priority, UnsetType):
             change["priority"] = asked.priority
+        if not isinstance(asked.reserve, UnsetType):
+            change["reserve"] = asked.reserve
         found = (await self._change(lambda ring: changed_key(ring, name, change))).in_use(name)
-        return {"id": found.id, "name": name, "limits": asdict(found.limits), "priority": found.priority}
+        told = {"limits": asdict(found.limits), "priority": found.priority, "reserve": found.reserve}
+        return {"id": found.id, "name": name, **told}
 
     async def revoke_key(self, name: str) -> dict[str, Any]:
         """Raises:

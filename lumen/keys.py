@@ -54,6 +54,7 @@ class Key:
     they name: a declared route must match `routes`, a model addressed by its own name must match `models`.
     `retains`: whether anything of what its requests say may be kept, see `lumen/gateway/retention.py`.
     `priority`: whose turn it is at a local model, in place of the route's; `None`: as the route says.
+    `reserve`: the memory of the local models that it is limited to is kept free for them while they are away.
     `role`: what it may do in the admin API, see `lumen/core/roles.py`; such a key asks no model. `None`: it only asks.
     """
 
@@ -69,6 +70,7 @@ class Key:
     retains: bool = True
     role: Role | None = None
     priority: Priority | None = None
+    reserve: bool = False
 
     def active(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""
@@ -150,6 +152,16 @@ class KeyRing:
         changed = replace(found, priority=priority)
         return KeyRing(changed if key is found else key for key in self.keys)
 
+    def keep(self, name_or_id: str, reserve: bool) -> KeyRing:
+        """This ring with memory kept free for that key's models, or no longer; raises as `limit` does, and where the
+        key is limited to none.
+        """
+        found = self.in_use(name_or_id)
+        if reserve and not (found.models or found.routes):
+            raise ConfigError(f"key {name_or_id!r} may use everything; memory is reserved for keys limited to models")
+        changed = replace(found, reserve=reserve)
+        return KeyRing(changed if key is found else key for key in self.keys)
+
     def in_use(self, name_or_id: str) -> Key:
         """That key.
 
@@ -173,6 +185,7 @@ def mint(
     retains: bool = True,
     role: Role | None = None,
     priority: Priority | None = None,
+    reserve: bool = False,
 ) -> tuple[Key, str]:
     """A new key and its secret (`lumen-` and 256 random bits), which is nowhere kept.
 
@@ -191,6 +204,7 @@ def mint(
         retains=retains,
         role=role,
         priority=priority,
+        reserve=reserve,
     )
     return key, secret
 
@@ -240,6 +254,8 @@ def _key(entry: Any) -> Key:
         raise ValueError("wrong limit")
     if not isinstance(entry.get("retains", True), bool):
         raise ValueError("wrong retention")
+    if not isinstance(entry.get("reserve", False), bool):
+        raise ValueError("wrong reserve")
     if entry.get("role") is not None and entry["role"] not in ROLES:
         raise ValueError("wrong role")
     if entry.get("priority") is not None and entry["priority"] not in PRIORITIES:

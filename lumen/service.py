@@ -54,6 +54,7 @@ from lumen.learning.shelf import Shelf
 from lumen.ledger.responses import Responses
 from lumen.origins import Upstreams, hidden, offered, unlock
 from lumen.paths import Paths
+from lumen.reserves import claimed
 from lumen.routing.plan import scorers
 from lumen.tiny import NAME as TINY
 from lumen.workers.machine import Machine as Memory
@@ -315,9 +316,7 @@ class Service:
                 await asyncio.to_thread(_delete, self._paths.prefixes_dir)
             # What a model costs is not what a process runs.
             processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
-            asked = (target for route in config.routes.values() if route.reserve for target in route.targets)
-            reserved = {model_of(target.model, config.models) for target in asked}
-            await self.memory.adopt(processes, reserved)
+            await self.memory.adopt(processes, claimed(config, ring.keys if ring is not None else (), time.time()))
             await self.supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}
             notice = TINY_NOTICE if set(sources) == {TINY} else None

@@ -52,19 +52,20 @@ async def test_a_key_is_made_limited_and_revoked_and_its_secret_told_once(place:
     assert ring.find(made["key"], ring.keys[0].created + 61) is None
     told = await place.clerk.set_key("app", json.dumps({"limits": {"daily": None, "credit": 9}, "priority": None}))
     assert (told["limits"]["daily"], told["limits"]["credit"], told["limits"]["rpm"]) == (None, 9, 60)
-    assert told["priority"] is None
+    assert told["priority"] is None and told["reserve"] is False
+    assert (await place.clerk.set_key("app", json.dumps({"reserve": True})))["reserve"] is True
     listed = await place.clerk.keys()
     assert [key["name"] for key in listed] == ["app"]
     for text in (json.dumps(listed), json.dumps(told)):
         assert made["key"] not in text and found.hash not in text
     await place.clerk.revoke_key("app")
     assert load(place.paths.keys_file).find(made["key"], found.created) is None
-    assert place.reloads == 3
+    assert place.reloads == 4
     for work in (place.clerk.revoke_key("app"), place.clerk.set_key("app", "{}"), place.clerk.revoke_key("other")):
         with pytest.raises(RequestError) as refused:
             await work
         assert refused.value.status == 409
-    assert place.reloads == 3
+    assert place.reloads == 4
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,7 @@ async def test_a_key_is_made_limited_and_revoked_and_its_secret_told_once(place:
         ("", "{}"),
         ("x" * 65, "{}"),
         ("a\nb", "{}"),
+        ("app", '{"reserve": true}'),
         ("a", "[]"),
         ("a", "no JSON"),
         ("a", '{"role": "king"}'),

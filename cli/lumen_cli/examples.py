@@ -122,6 +122,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "key add": (
         ("key add app --routes fast --daily 2usd --rpm 60", "a key for one route, with limits"),
         ("key add guest --models 'small*' --expires 7d", "for some models, for a week"),
+        ("key add ann --routes fast --reserve", "memory of the route's local models is kept free for it"),
         ("key add dashboard --role viewer", "for the admin API from afar; it asks no model"),
     ),
     "key set": (("key set app --daily 5usd --rpm none", "another limit, and one less"),),

@@ -43,6 +43,9 @@ app = command("Add, change, list and revoke keys. At a gateway elsewhere (`--url
 _PRIORITY = typer.Option(
     None, metavar="CLASS", help="Whose turn it is at a local model: low, normal or high; `none`: as the route says."
 )
+_RESERVE = typer.Option(
+    None, "--reserve/--no-reserve", help="Keep the memory of the local models it is limited to free for them."
+)
 # What is changed at a gateway elsewhere is changed by that itself.
 _THERE = "in force now"
 
@@ -65,6 +68,7 @@ def add(
     tpm: str | None = TPM,
     concurrency: str | None = CONCURRENCY,
     priority: str | None = _PRIORITY,
+    reserve: bool | None = _RESERVE,
     retention: bool = typer.Option(
         True, "--retention/--no-retention", help="Whether anything of what its requests say may be kept."
     ),
@@ -72,10 +76,13 @@ def add(
 ) -> None:
     """Add a key and show it, this once."""
     checked = _check(name, role, asks=bool(models or routes))
+    if reserve and not (models or routes):
+        raise CliError("--reserve needs to know of which models", "add --models or --routes", code=USAGE)
     limits = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
     wanted = {"models": models or [], "routes": routes or [], "lasts": _lasts(expires), "role": checked,
-              "retains": retention, "priority": _priority(priority), "limits": limits}  # fmt: skip
+              "retains": retention, "priority": _priority(priority), "reserve": bool(reserve),
+              "limits": limits}  # fmt: skip
     made, force = (_add_here if choice.chosen() is None else _add_afar)(name, wanted)
     if json_output:
         print_json(
@@ -87,6 +94,7 @@ def add(
                 "role": role,
                 "retention": "usual" if retention else "none",
                 "priority": wanted["priority"],
+                "reserve": wanted["reserve"],
                 "limits": written(limits),
                 "reload": force,
             }
@@ -105,11 +113,11 @@ def _add_here(name: str, wanted: dict[str, Any]) -> tuple[dict[str, Any], str]:
         name, models=wanted["models"], routes=wanted["routes"],
         expires=None if wanted["lasts"] is None else now + wanted["lasts"], now=now,
         limits=Limits(**wanted["limits"]), role=wanted["role"], retains=wanted["retains"],
-        priority=wanted["priority"],
+        priority=wanted["priority"], reserve=wanted["reserve"],
     )  # fmt: skip
     paths = find_paths()
     update(paths.keys_file, lambda ring: ring.with_key(key))
-    told = {name: wanted[name] or None for name in ("models", "routes", "role", "priority")}
+    told = {name: wanted[name] or None for name in ("models", "routes", "role", "priority", "reserve")}
     changed("key.add", key.id, name=name, **told, lasts=wanted["lasts"], retains=wanted["retains"])
     return {"id": key.id, "key": secret, "expires": key.expires}, _tell_gateway(paths)
 
@@ -150,19 +158,22 @@ def set_(
     tpm: str | None = TPM,
     concurrency: str | None = CONCURRENCY,
     priority: str | None = _PRIORITY,
+    reserve: bool | None = _RESERVE,
 ) -> None:
     """Change a key's limits; those not given stay, `none` lifts one. What was spent still counts."""
     change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
-    if not change and priority is None:
+    if not change and priority is None and reserve is None:
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
-    asked: dict[str, Any] = {"limits": change, **({} if priority is None else {"priority": _priority(priority)})}
+    asked: dict[str, Any] = {"limits": change, **({} if priority is None else {"priority": _priority(priority)}),
+                             **({} if reserve is None else {"reserve": reserve})}  # fmt: skip
     if choice.chosen() is None:
         key, force = _set_here(name, asked)
     else:
         key, force = _afar("/admin/keys/set", name=name, options=json.dumps(asked)), _THERE
     now = shown(key["limits"])
     also = f" and goes by {key['priority']} priority" if key["priority"] else ""
+    also += ", the memory of its models kept free" if key["reserve"] else ""
     say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{also}: {force}.")
 
 
@@ -173,8 +184,7 @@ def _set_here(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     paths = find_paths()
     key = update(paths.keys_file, lambda ring: changed_key(ring, name, asked)).in_use(name)
-    told = {"priority": asked["priority"]} if "priority" in asked else {}
-    changed("key.set", name, **asked["limits"], **told)
+    changed("key.set", name, **asked["limits"], **{key: asked[key] for key in asked if key != "limits"})
     return asdict(key), _tell_gateway(paths)
 
 
@@ -198,6 +208,7 @@ def ls(json_output: bool = JSON) -> None:
                     "routes": list(key.routes),
                     "role": key.role,
                     "priority": key.priority,
+                    "reserve": key.reserve,
                     "limits": written(asdict(key.limits)),
                 }
                 for key, state in zip(keys, states, strict=True)
@@ -205,7 +216,7 @@ def ls(json_output: bool = JSON) -> None:
         )
         return
     table(
-        ("id", "name", "role", "state", "created", "expires", "models", "routes", "priority", "limits"),
+        ("id", "name", "role", "state", "created", "expires", "models", "routes", "priority", "memory", "limits"),
         [
             (
                 key.id,
@@ -217,6 +228,7 @@ def ls(json_output: bool = JSON) -> None:
                 ", ".join(key.models) or ("none" if key.routes or key.role else "all"),
                 ", ".join(key.routes) or ("none" if key.models or key.role else "all"),
                 key.priority or "the route's",
+                "reserved" if key.reserve else "shared",
                 shown(asdict(key.limits)) or "none",
             )
             for key, state in zip(keys, states, strict=True)
