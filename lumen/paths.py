@@ -126,17 +126,40 @@ class Paths:
 
 
 def paths() -> Paths:
-    """The paths in force: under `LUMEN_HOME` where it is set, else the platform's usual places."""
+    """The paths in force: under `LUMEN_HOME` where it is set, else the platform's usual places.
+
+    Raises:
+        ConfigError: those would be in this user's home, and nobody knows where that is.
+    """
     home = os.environ.get("LUMEN_HOME")
-    if home:
-        root = Path(home).expanduser().resolve()
-        return Paths(root / "config", root / "state", root / "data", _run_dir(root / "state"))
+    try:
+        if home:
+            root = Path(home).expanduser().resolve()
+            config, state, data = root / "config", root / "state", root / "data"
+        else:
+            config, state, data = _usual()
+    except RuntimeError:
+        from lumen.core.errors import ConfigError
+
+        raise ConfigError("this user has no home folder to keep things in; set LUMEN_HOME to a folder") from None
+    return Paths(config, state, data, _run_dir(state))
+
+
+def _usual() -> tuple[Path, Path, Path]:
+    """Configuration, state and data where this platform keeps them.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
     # Imported here: the command line prints its help without it.
     from platformdirs import PlatformDirs
 
     dirs = PlatformDirs("lumen", appauthor=False)
-    state = Path(dirs.user_state_dir)
-    return Paths(Path(dirs.user_config_dir), state, Path(dirs.user_data_dir), _run_dir(state))
+    found = Path(dirs.user_config_dir), Path(dirs.user_state_dir), Path(dirs.user_data_dir)
+    if not all(folder.is_absolute() for folder in found):
+        # Earlier versions leave `~` as it stands: a folder of that name wherever the command happens to be called.
+        raise RuntimeError("no home")
+    return found
 
 
 def _run_dir(state: Path) -> Path:

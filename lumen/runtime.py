@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import getpass
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from lumen.gateway.remote import Remote
 from lumen.gateway.tls import Certificates
 from lumen.handover import Giving, Predecessor, Successor, Taken, Taking
 from lumen.operator import Operator
+from lumen.owner import owner
 from lumen.paths import Paths, paths
 from lumen.service import AlreadyRunning, Options, Service, say
 
@@ -104,7 +104,7 @@ class Runtime:
                 self._inheriting = asyncio.ensure_future(self._inherit(self._before[0], public))
             giving = Giving(self._busy, service.save, self._signalled_to_give)
             self._handover = Predecessor(self._paths.handover_socket, self._lock.fileno(), self._kept.fileno(), giving)
-            await operator.begun(getpass.getuser())
+            await operator.begun(owner())
             _freeze()
             await self._stopping.wait()
             while self._given and not await self._give(self._handover, public, private):

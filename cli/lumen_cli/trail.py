@@ -5,9 +5,9 @@ What is asked of a running gateway, that writes down itself.
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
+from lumen.owner import owner
 from lumen.paths import paths as find_paths
 
 
@@ -21,7 +21,7 @@ def changed(action: str, subject: str, **details: Any) -> None:
     from lumen_cli.errors import CliError
 
     try:
-        AuditLog(find_paths().audit_file).add(action, subject, getpass.getuser(), **details)
+        AuditLog(find_paths().audit_file).add(action, subject, owner(), **details)
     except (OSError, TimeoutError) as error:
         raise CliError(
             f"{action} of {subject} was made, but could not be written to the audit log: {error}",

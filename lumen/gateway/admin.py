@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lumen.core.roles import Role, covers
 from lumen.gateway import books, rollouts
 from lumen.gateway.http import read_body
 from lumen.gateway.reply import error_reply
+from lumen.owner import owner
 
 _MAX_BODY = 64 * 1024
 # Seconds a body may take.
@@ -186,10 +186,10 @@ _PREFIXED = tuple(call for call in CALLS if call.prefix)
 
 def handler(operator: Operator) -> Callable[[BaseRequest], Awaitable[StreamResponse]]:
     """The handler of the UNIX socket, which opens only to the user the gateway runs as: they may do everything."""
-    owner, refusals = Caller(getpass.getuser(), "admin"), Refusals()
+    us, refusals = Caller(owner(), "admin"), Refusals()
 
     async def admit(request: BaseRequest) -> Caller:
-        return owner
+        return us
 
     async def handle(request: BaseRequest) -> StreamResponse:
         try:

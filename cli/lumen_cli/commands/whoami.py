@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-
 import typer
 
+from lumen.owner import owner
 from lumen.paths import paths as find_paths
 from lumen_cli import choice, contexts
 from lumen_cli.client import Admin
@@ -36,4 +35,4 @@ def whoami(
     elif found:
         table(("gateway", "issuer"), [(one.url, one.issuer or "a key") for one in found.values()])
     else:
-        say(f"{getpass.getuser()} on this machine, role admin; signed on nowhere else")
+        say(f"{owner()} on this machine, role admin; signed on nowhere else")
