@@ -134,48 +134,54 @@ async def test_the_whole_conversation(tmp_path: Path, told: str) -> None:
         assert not here.done()
         assert await before.gone()
         await here
-        ours, theirs = socket.socketpair()
-        got: list[socket.socket] = []
-        freed: list[bool] = []
-
-        async def adopt(client: socket.socket) -> None:
-            got.append(client)
-
-        async def released(lent: bool) -> None:
-            freed.append(lent)
-
-        def asked(body: dict[str, Any]) -> dict[str, Any]:
-            return {"twice": body["value"] * 2}
-
-        coming = asyncio.ensure_future(after.inherit(Taking(adopt, released, asked)))
-        assert before.give(theirs) and theirs.fileno() == -1
-        ours.sendall(b"hello")
-        await until(lambda: got)
-        assert got[0].recv(5) == b"hello" and not got[0].get_inheritable()
-        assert not coming.done() and not freed
-        early = asyncio.ensure_future(before.ask({"value": 21}))
-        if told != "killed":
-            await asyncio.sleep(0.01)
-            # What is asked before it can be answered waits.
-            assert not early.done()
-            assert before.released(lent=told == "lent")
-            await until(lambda: freed)
-            assert not coming.done()
-            # Answers find who asked, however many do at once.
-            answers = await asyncio.gather(*(before.ask({"value": value}) for value in range(20)))
-            assert answers == [{"twice": 2 * value} for value in range(20)]
-            assert await early == {"twice": 42}
-        before.close()
-        await coming
-        # Once, also where the one before was killed and said nothing.
-        assert freed == [told == "lent"]
-        early.cancel()
-        if told != "killed":
-            assert await before.ask({"value": 1}) is None
-        for one in (ours, *got, taken.listener):
-            one.close()
+        await inherited(before, after, told)
+        taken.listener.close()
         os.close(taken.lock)
         after.close()
+
+
+async def inherited(before: Predecessor, after: Successor, told: str) -> None:
+    """A client's connection and the right to answer questions go over; then `before` ends, as it was `told`."""
+    ours, theirs = socket.socketpair()
+    got: list[socket.socket] = []
+    freed: list[bool] = []
+
+    async def adopt(client: socket.socket) -> None:
+        got.append(client)
+
+    async def released(lent: bool) -> None:
+        freed.append(lent)
+
+    def asked(body: dict[str, Any]) -> dict[str, Any]:
+        return {"twice": body["value"] * 2}
+
+    coming = asyncio.ensure_future(after.inherit(Taking(adopt, released, asked)))
+    assert before.give(theirs) and theirs.fileno() == -1
+    ours.sendall(b"hello")
+    await until(lambda: got)
+    assert got[0].recv(5) == b"hello" and not got[0].get_inheritable()
+    assert not coming.done() and not freed
+    early = asyncio.ensure_future(before.ask({"value": 21}))
+    if told != "killed":
+        await asyncio.sleep(0.01)
+        # What is asked before it can be answered waits.
+        assert not early.done()
+        assert before.released(lent=told == "lent")
+        await until(lambda: freed)
+        assert not coming.done()
+        # Answers find who asked, however many do at once.
+        answers = await asyncio.gather(*(before.ask({"value": value}) for value in range(20)))
+        assert answers == [{"twice": 2 * value} for value in range(20)]
+        assert await early == {"twice": 42}
+    before.close()
+    await coming
+    # Once, also where the one before was killed and said nothing.
+    assert freed == [told == "lent"]
+    early.cancel()
+    if told != "killed":
+        assert await before.ask({"value": 1}) is None
+    for one in (ours, *got):
+        one.close()
 
 
 async def test_a_successor_that_gives_up_leaves_room_for_another(tmp_path: Path) -> None:

@@ -77,12 +77,10 @@ def test_one_that_never_comes_up_is_told_at_once(run_dir: Path, mode: str, statu
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model(mode)))
-            start = time.monotonic()
             with pytest.raises(UnavailableError) as waited:
-                await supervisor.acquire("m", 60)  # woken by the third failure, not by its own limit
+                await supervisor.acquire("m", 3600)  # woken by the third failure, not by its own limit
             with pytest.raises(UnavailableError) as told:
-                await supervisor.acquire("m", 60)
-            assert time.monotonic() - start < 30
+                await supervisor.acquire("m", 3600)
             for error in (waited.value, told.value):
                 assert (error.status, error.code) == (503, "model_not_ready")
                 assert f"cannot be started: its engine ended by itself with status {status}." in error.message
@@ -180,8 +178,8 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(run_dir: Path) -> No
             await supervisor.apply(wanted(m=fake_model("stubborn", grace=0.5)))
             (await supervisor.acquire("m", 15)).release()
             start = time.monotonic()
-            await supervisor.stop(30)
-            assert 0.5 <= time.monotonic() - start < 10
+            await supervisor.stop(3600)
+            assert time.monotonic() - start >= 0.5
 
     run(work())
 
@@ -189,15 +187,13 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(run_dir: Path) -> No
 def test_a_polite_one_ends_at_once_and_a_second_stop_hurries_the_first(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
-            await supervisor.apply(wanted(m=fake_model(grace=30), n=fake_model("stubborn", grace=30)))
+            await supervisor.apply(wanted(m=fake_model(grace=3600), n=fake_model("stubborn", grace=3600)))
             (await supervisor.acquire("m", 15)).release()
             (await supervisor.acquire("n", 15)).release()
-            stopping = asyncio.create_task(supervisor.stop(30))
+            stopping = asyncio.create_task(supervisor.stop(3600))
             await until(lambda: supervisor.count("draining", "n") and not supervisor.count("draining", "m"))
-            start = time.monotonic()
             await supervisor.stop(0)
             await stopping
-            assert time.monotonic() - start < 10
 
     run(work())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -182,10 +181,8 @@ def test_the_queue_of_waiters_is_bounded_and_those_who_leave_free_their_place(ru
             assert full.value.status == 503 and full.value.retry_after
             gives_up.cancel()
             await asyncio.wait({gives_up})
-            start = time.monotonic()
             with pytest.raises(UnavailableError, match="still starting"):
                 await supervisor.acquire("m", 0.05)
-            assert time.monotonic() - start < 5
             (await stays).release()
             assert supervisor.states()[0].in_flight == 0
 
