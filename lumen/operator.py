@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 import lumen
@@ -129,15 +130,20 @@ class Operator:
             raise RequestError("There is no such request among the last ones.", status=404, param="request")
         return found
 
-    def explain(self, route: str, request: str) -> dict[str, Any]:
-        """How a chat request (its JSON) would be routed now, and why.
+    def explain(self, route: str, request: str, headers: str = "") -> dict[str, Any]:
+        """How a chat request (its JSON) with these headers (a JSON object) would be routed now, and why.
 
         Raises:
             RequestError: there is no such route, or it is no chat request.
         """
         state, body = self._service.state, request.encode()
         entry = state.table.find(route)
-        return planning.explain(state, entry, chat_call(parse_chat(body)), len(body))
+        try:
+            sent = msgspec.json.decode(headers or "{}", type=dict[str, str])
+        except msgspec.MsgspecError as error:
+            raise RequestError(f"The headers cannot be read: {error}.", param="headers") from None
+        lower = {name.lower(): value for name, value in sent.items()}
+        return planning.explain(state, entry, chat_call(parse_chat(body)), len(body), lower)
 
     def cancel(self, request_id: str) -> dict[str, Any]:
         """End a request under way; its client sees the connection end.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import typer
 
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
     from lumen.routing.plan.view import Candidate, Goal, Past
 
 _LARGEST = 48 * 1024
+_AUTO = "lumen/auto"
 
 
 def explain(
     name: str = typer.Argument(help="The route, as clients ask for it."),
     prompt: str | None = typer.Option(None, metavar="TEXT", help="What the user asks; `-` reads standard input."),
     file: Path | None = typer.Option(None, metavar="FILE.json", help="A whole chat request, as clients send it."),
+    header: list[str] | None = typer.Option(
+        None, metavar="'NAME: VALUE'", help="A header that it brings, such as 'x-lumen-tags: app=batch'; repeat."
+    ),
     config: Path | None = CONFIG,
     json_output: bool = JSON,
 ) -> None:
@@ -36,17 +42,27 @@ def explain(
     tokens and the cost expected, and what keeps it from being asked first. Nothing is sent to any target. Without a
     running gateway, or with --config, the answer comes from the files: health, times and conversations are not known.
     """
-    request = _request(name, prompt, file)
+    request, headers = _request(name, prompt, file), dict(map(_header, header or ()))
     admin = Admin(find_paths().admin_socket)
     if config is None and admin.status_or_none() is not None:
-        found = admin.post("/admin/explain", {"route": name, "request": request})
+        found = admin.post("/admin/explain", {"route": name, "request": request, "headers": json.dumps(headers)})
+        _gathered(admin, name, found)
     else:
         note("no running gateway is asked: what the files say")
-        found = offline(config_file(config, find_paths(), admin), name, request)
+        found = offline(config_file(config, find_paths(), admin), name, request, headers)
     if json_output:
         print_json(found)
     else:
         _show(found)
+
+
+def _gathered(admin: Admin, name: str, found: dict[str, Any]) -> None:
+    """Beside "nothing is learnt yet": what there is to learn from so far."""
+    learnt = found.get("learnt", {"version": ""})
+    if learnt["version"] is None:
+        # Of a model that is no route of the configuration nothing is gathered.
+        with suppress(CliError):
+            learnt["gathered"] = admin.get(f"/admin/learn/{quote(name, safe='/')}")["labels"]
 
 
 def _request(route: str, prompt: str | None, file: Path | None) -> str:
@@ -68,6 +84,13 @@ def _request(route: str, prompt: str | None, file: Path | None) -> str:
     if len(written.encode()) > _LARGEST:
         raise CliError("the request is too long to be explained", "its beginning, up to 48 KiB, decides as well")
     return written
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise CliError(f"--header {text}: no header", "write --header 'x-lumen-tags: app=batch'", code=USAGE)
+    return name.strip().lower(), value.strip()
 
 
 class _Nothing:
@@ -99,7 +122,7 @@ class _Nothing:
         return found
 
 
-def offline(path: Path, name: str, request: str) -> dict[str, Any]:
+def offline(path: Path, name: str, request: str, headers: Mapping[str, str]) -> dict[str, Any]:
     """The decision as the files have it.
 
     Raises:
@@ -107,6 +130,7 @@ def offline(path: Path, name: str, request: str) -> dict[str, Any]:
     """
     from lumen.config.load import load, locate
     from lumen.core.errors import RequestError
+    from lumen.core.meter import meets
     from lumen.learning.shelf import Shelf
     from lumen.routing.base import policy
     from lumen.routing.plan import scorers
@@ -120,16 +144,21 @@ def offline(path: Path, name: str, request: str) -> dict[str, Any]:
     route, used = _route(settings, name)
     if used.endswith(".py"):
         raise CliError(f"{name} is routed by {used}, which only a running gateway asks", "start it with `lumen up`")
-    candidates, goal = _targets(settings, route, name)
-    known = _Nothing(scorers.read(Shelf(find_paths().scorers_dir), [name]))
+    # `lumen/auto` goes by what the first route has learnt.
+    learns = name if name in settings.routes else next(iter(settings.routes))
+    candidates, goal = _targets(settings, route, learns)
+    known = _Nothing(scorers.read(Shelf(find_paths().scorers_dir), [learns]))
     body = request.encode()
     try:
         call = chat_call(parse_chat(body))
     except RequestError as error:
         raise CliError(error.message, "give a chat request as clients send it", code=USAGE) from None
-    view = View(goal, known, lambda: 0.5, (call, len(body), "", {}))
-    able = [c for c in candidates if view.lacks(c) is None] or candidates
-    return explained(candidates, view, ruled(policy(used)(able, view), view), used, {})
+    view = View(goal, known, lambda: 0.5, (call, len(body), "", headers))
+    ceilings = [c for c in (route.budget.max_cost, settings.server.budget.max_cost) if c is not None]
+    met = [c for c in candidates if not ceilings or meets(c.price, min(ceilings))] or candidates
+    dear = {c.name: "a token of it costs more than is allowed" for c in candidates if c not in met}
+    able = [c for c in met if view.lacks(c) is None] or met
+    return explained(candidates, view, ruled(policy(used)(able, view), view), used, dear) | {"route": name}
 
 
 def _route(config: Config, name: str) -> tuple[Route, str]:
@@ -137,7 +166,7 @@ def _route(config: Config, name: str) -> tuple[Route, str]:
     if name in config.routes:
         return config.routes[name], config.routes[name].policy
     first = next(iter(config.routes.values()), None)
-    if name == "lumen/auto" and first is not None:
+    if name == _AUTO and first is not None:
         return first, "auto"
     from difflib import get_close_matches
 
@@ -186,7 +215,9 @@ def _show(found: dict[str, Any]) -> None:
     facts += ["JSON"] * asked["json"] + [f"at most {asked['limit']} tokens"] * bool(asked["limit"])
     say(f"request   {', '.join(facts)}")
     if learnt["version"] is None:
-        say(f"learnt    {learnt['why']}; strong target: {found['strong']}")
+        gathered = ", ".join(f"{count} by {source}" for source, count in learnt.get("gathered", {}).items())
+        told = f" (labels so far: {gathered}; at least 300 are needed)" if gathered else ""
+        say(f"learnt    {learnt['why']}{told}; strong target: {found['strong']}")
     else:
         say(f"learnt    {learnt['labels']} labels, version {learnt['version']}; strong target: {found['strong']}")
         for name, one in learnt["certified"].items():

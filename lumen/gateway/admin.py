@@ -55,7 +55,7 @@ class Operator(Protocol):
 
     async def logs(self, replica: str) -> dict[str, Any]: ...
 
-    def explain(self, route: str, request: str) -> dict[str, Any]: ...
+    def explain(self, route: str, request: str, headers: str) -> dict[str, Any]: ...
 
     def cancel(self, request_id: str) -> dict[str, Any]: ...
 
@@ -160,8 +160,8 @@ CALLS: tuple[Call, ...] = (
         "POST",
         "/admin/explain",
         "viewer",
-        lambda operator, route, request: operator.explain(route, request),
-        ("route", "request"),
+        lambda operator, route, request, headers: operator.explain(route, request, headers),
+        ("route", "request", "headers?"),
         reads=True,
     ),
     Call("POST", "/admin/cancel", "operator", lambda operator, request: operator.cancel(request), ("request",)),
@@ -277,15 +277,20 @@ async def _still(request: BaseRequest, admit: Admit) -> bool:
 
 
 async def _named(request: BaseRequest, *fields: str) -> list[str]:
+    """The fields of the body; one with a question mark may be missing and is empty then."""
     body = await read_body(request, _MAX_BODY, _BODY_TIMEOUT)
     try:
         found = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         found = {}
+    given = []
     for field in fields:
-        if not isinstance(found.get(field), str):
-            raise RequestError(f"Send a JSON object with '{field}'.", param=field)
-    return [found[field] for field in fields]
+        name = field.removesuffix("?")
+        value = found.get(name, "" if name != field else None)
+        if not isinstance(value, str):
+            raise RequestError(f"Send a JSON object with '{name}'.", param=name)
+        given.append(value)
+    return given
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -6,6 +6,7 @@ What the process knows for that is in `planner.py`. A route whose policy asks fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lumen.core.errors import RequestError
@@ -93,14 +94,28 @@ def pinned(entry: Entry, pin: str) -> Plan:
     raise RequestError(f"'{pin[:128]}' is no target of '{entry.name}'.", param=PIN_HEADER, code="invalid_pin")
 
 
-def explain(state: State, entry: Entry, call: Call, size: int) -> dict[str, Any]:
-    """How a request would be planned now, and why; see `routing/plan/explain.py`."""
-    view = View(entry.goal, state.planner, state.draw.random, (call, size, "", {}))
-    steps = decided(entry, view, call, size)
+def explain(
+    state: State, entry: Entry, call: Call, size: int, headers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """How a request would be planned now, and why; see `routing/plan/explain.py`.
+
+    Raises:
+        RequestError: 400: it is pinned to what is no target of the route.
+    """
+    view = View(entry.goal, state.planner, state.draw.random, (call, size, "", headers))
     left_out = {c.name: "a token of it costs more than is allowed" for c in entry.candidates if c not in entry.within}
+    pin = headers.get(PIN_HEADER)
+    if pin is not None:
+        ((_, why),) = pinned(entry, pin)
+        left_out = {c.name: "another target is pinned" for c in entry.candidates if c.name != pin}
+        steps = [Step(c.key, why) for c in entry.candidates if c.name == pin]
+    else:
+        steps = decided(entry, view, call, size)
     if entry.ttft is not None:
-        late = [c.name for c in entry.candidates if state.health.late(c.name, entry.ttft)]
-        left_out |= dict.fromkeys(late, "its first token usually comes later than is wanted")
+        late = {c.key: c.name for c in entry.candidates if state.health.late(c.name, entry.ttft)}
+        left_out |= dict.fromkeys(late.values(), "its first token usually comes later than is wanted")
+        # As `punctual` has it; among those that are all late the order says who comes next to it.
+        steps = sorted(steps, key=lambda step: step.key in late)
     return explained(entry.candidates, view, steps, entry.policy, left_out) | {"route": entry.name}
 
 

@@ -101,6 +101,30 @@ def test_a_whole_request_from_a_file(lumen: Lumen, written: Path, tmp_path: Path
     assert (found["request"]["turns"], found["request"]["limit"]) == (2, 5)
 
 
+def test_rules_over_headers_and_tags_are_explained(lumen: Lumen, written: Path) -> None:
+    assert (
+        lumen("route", "set", "smart", "--rule", "headers['x-team'] == 'red' and tags.app == 'b' -> acme/small").code
+        == 0
+    )
+    asked = ("route", "explain", "smart", "--prompt", "hi", "--json")
+    assert lumen(*asked).json["choice"] == "acme/large"
+    found = lumen(*asked, "--header", "X-Team: red", "--header", "x-lumen-tags: app=b").json
+    assert found["choice"] == "acme/small" and found["reason"].startswith("rule: headers")
+    assert "no header" in lumen(*asked, "--header", "red").err
+
+
+def test_price_ceilings_and_lumen_auto_are_known_without_a_gateway(lumen: Lumen, written: Path, home: Paths) -> None:
+    assert lumen("route", "set", "smart", "--max-cost", "1/1M").code == 0
+    found = lumen("route", "explain", "smart", "--prompt", "hi", "--json").json
+    assert found["choice"] == "acme/small"
+    assert found["targets"][1]["left_out"] == "a token of it costs more than is allowed"
+    shelf = Shelf(home.scorers_dir)
+    shelf.use("smart", shelf.put("smart", b"no scorer", "test"))
+    found = lumen("route", "explain", "lumen/auto", "--prompt", "hi", "--json").json
+    assert found["route"] == "lumen/auto"
+    assert "version 1 cannot be used" in found["learnt"]["why"]
+
+
 def test_a_damaged_scorer_is_told(lumen: Lumen, written: Path, home: Paths) -> None:
     shelf = Shelf(home.scorers_dir)
     shelf.use("smart", shelf.put("smart", b"no scorer", "test"))

@@ -123,6 +123,7 @@ def test_from_nothing_learnt_to_money_saved_by_a_local_model(box: Box) -> None:
     for begin in range(0, len(asked), 60):
         assert {target for target, _ in ask(box, asked[begin : begin + 60])} == {STRONG}
         until(lambda end=begin + 60: shadow(box)["pairs"] >= min(end, 360), "the shadow to have answered too")
+    assert "labels so far: 360 by checker" in box.lumen("route", "explain", "chat", "--prompt", greeting).stdout
     report = json.loads(box.lumen("shadow", "report", "chat", "--json").stdout)["report"]
     assert (report["judged"], report["better"], report["by"]) == (360, 0, ["checker"])
     # The small model fails at the products, not at the greetings.
@@ -141,7 +142,7 @@ def test_from_nothing_learnt_to_money_saved_by_a_local_model(box: Box) -> None:
     assert len(at_home) >= 20
     assert all(why.startswith("cheapest good enough: expected loss") for why in at_home)
     told = explained(box, prompt(fresh, product=False))
-    assert told["choice"] == LOCAL and told["learnt"]["labels"] == 360
+    assert told["choice"] == LOCAL and told["learnt"]["labels"] == 360 and told["learnt"]["version"] == "1"
     assert told["learnt"]["certified"][LOCAL]["bound"] <= 0.03
     told = explained(box, prompt(fresh, product=True))
     assert told["choice"] == STRONG

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from lumen.config.schema import Budget, Route, Target
 from lumen.core.money import Price
 from lumen.core.pace import ENOUGH, IN_A_ROW
+from lumen.gateway import planning
 from lumen.gateway.table import Origin, Origins, Table
+from lumen.wire.call import chat_call
+from lumen.wire.parse import parse_chat
 from tests.gateway.conftest import Up, fake
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +59,17 @@ async def test_a_target_that_is_too_slow_is_left_out(up: Up) -> None:
         assert (await up.stream(ask()))[2]["x-lumen-target"] == QUICK
     # Of a whole answer too.
     assert (await up.post("/v1/chat/completions", ask()))[2]["x-lumen-target"] == QUICK
+
+
+async def test_what_is_too_slow_is_not_what_an_explanation_says_is_asked(up: Up) -> None:
+    routed(up, SLOW, QUICK)
+    seen(up, SLOW, 0.5)
+    raw = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "go"}]}).encode()
+    found = planning.explain(up.state, up.state.table.find("fast"), chat_call(parse_chat(raw)), len(raw))
+    assert found["choice"] == QUICK
+    assert {one["target"]: one["left_out"] for one in found["targets"]} == {
+        QUICK: None, SLOW: "its first token usually comes later than is wanted",
+    }  # fmt: skip
 
 
 async def test_none_that_can_meet_it_is_told_with_what_would_have_been_needed(up: Up) -> None:

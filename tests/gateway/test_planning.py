@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from lumen.config.schema import Config, Route, Rule, Server, Target
-from lumen.core.errors import ConfigError
+from lumen.core.errors import ConfigError, RequestError
 from lumen.core.money import Price
 from lumen.gateway import app, planning, policyfile
 from lumen.gateway.billing import Billing
@@ -357,11 +357,22 @@ async def test_a_decision_is_explained_target_by_target(box: Box, tmp_path: Path
     assert found["choice"] == STRONG
     assert cheap["good"] < 0.5 < cheap["loss"]
     assert cheap["left_out"].startswith("expected loss")
-    assert found["learnt"]["labels"] == 600
+    assert (found["learnt"]["version"], found["learnt"]["labels"]) == ("1", 600)
     assert found["learnt"]["certified"][CHEAP]["limit"] == 0.05
     found = planning.explain(box.state, entry, *chat("x" * 20_000))
     assert next(o for o in found["targets"] if o["target"] == CHEAP)["left_out"].endswith("do not fit its 2000")
     json.dumps(found)
+
+
+async def test_an_explanation_heeds_what_stands_in_the_headers(box: Box) -> None:
+    entry = box.state.table.find("ruled")
+    found = planning.explain(box.state, entry, *chat("hi"), headers={"x-lumen-tags": "app=batch"})
+    assert (found["choice"], found["reason"]) == (STRONG, "rule: tags.app == 'batch' and turns == 1")
+    found = planning.explain(box.state, entry, *chat("hi"), headers={"x-lumen-pin": STRONG})
+    assert (found["choice"], found["reason"]) == (STRONG, "pinned by the client")
+    assert found["targets"][1]["left_out"] == "another target is pinned"
+    with pytest.raises(RequestError, match="no target"):
+        planning.explain(box.state, entry, *chat("hi"), headers={"x-lumen-pin": "two/other"})
 
 
 async def test_explaining_counts_nothing_and_says_what_costs_too_much(box: Box) -> None:

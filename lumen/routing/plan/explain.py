@@ -52,14 +52,14 @@ def _request(view: View) -> dict[str, Any]:
 
 
 def _learnt(view: View) -> dict[str, Any]:
-    scorer, why = view.scorer
+    scorer, known = view.scorer
     score = view.scored
     if scorer is None or score is None:
-        return {"version": None, "why": view.unscored if scorer is not None else why}
+        return {"version": None, "why": view.unscored if scorer is not None else known}
     model = scorer.model
     promises = {name: promise for name in model.targets if (promise := model.promise_of(name)) is not None}
     return {
-        "version": model.version,
+        "version": known or model.version,
         "labels": model.labels,
         "nearest": score.nearest,
         "familiar": score.familiar,

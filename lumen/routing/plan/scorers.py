@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lumen.routing.auto.scorer import Scorer
 
 Scorers = Mapping[str, "tuple[Scorer | None, str]"]
-"""Route → its scorer, or why there is none."""
+"""Route → its scorer and the number of its version, or why there is none."""
 NOTHING_LEARNT = "nothing is learnt yet"
 
 
@@ -26,7 +26,8 @@ def read(versions: Versions, routes: Iterable[str]) -> Scorers:
 
 
 def one(live: tuple[int, bytes] | None) -> tuple[Scorer | None, str]:
-    """A scorer made ready, once asked for a score, so that no request waits for what it imports and unpacks."""
+    """A scorer made ready, once asked for a score, so that no request waits for what it imports and unpacks; with the
+    number of its version, or with why there is none."""
     if live is None:
         return None, NOTHING_LEARNT
     from lumen.routing.auto.ask import Ask
@@ -39,4 +40,4 @@ def one(live: tuple[int, bytes] | None) -> tuple[Scorer | None, str]:
     except ModelError as error:
         return None, f"version {number} cannot be used: {error}"
     scorer.score(Ask("warm up"))
-    return scorer, ""
+    return scorer, str(number)

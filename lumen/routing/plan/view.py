@@ -100,7 +100,7 @@ class Known(Protocol):
         """Where this conversation was last, while a cache of it may live."""
 
     def scorer(self, route: str) -> tuple[Scorer | None, str]:
-        """The scorer in force, and why there is none."""
+        """The scorer in force with the number of its version, or why there is none."""
 
 
 class View:
@@ -199,7 +199,7 @@ class View:
 
     @property
     def scorer(self) -> tuple[Scorer | None, str]:
-        """The route's scorer, and why there is none."""
+        """The route's scorer with the number of its version, or why there is none."""
         return self._known.scorer(self.goal.route)
 
     @cached_property
