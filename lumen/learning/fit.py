@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from lumen.files import write_atomic
+from lumen.ledger.labels import MOST_LABELS, Label, Labels
 
 # Learning takes the square of their number.
 MOST = 5_000
@@ -42,15 +44,20 @@ class Report(Struct):
     figures: dict[str, object]
 
 
+def gathered(store: Labels, route: str, sources: Sequence[str]) -> list[Label]:
+    """What there is to learn from: the newest pairs, and what people said of single answers, in no pair's place."""
+    pairs = store.of(route, MOST, [source for source in sources if source != "feedback"])
+    return pairs + (store.of(route, MOST_LABELS, ["feedback"]) if "feedback" in sources else [])
+
+
 def main(given: str) -> int:
     """Do one task."""
     os.nice(15)
     task = msgspec.json.decode(given, type=Task)
     from lumen.learning import fitting
-    from lumen.ledger.labels import Labels
 
     store = Labels(Path(task.ledger))
-    labels = store.of(task.route, MOST, task.sources)
+    labels = gathered(store, task.route, task.sources)
     store.close()
     live = Path(task.live).read_bytes() if task.live else None
     known = fitting.history(labels, task.targets, task.strong)

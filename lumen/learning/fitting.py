@@ -8,11 +8,12 @@ certification as makes all equally likely to be in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from lumen.learning.asks import read, tabled
@@ -62,16 +63,22 @@ class Fitted:
 
 
 def history(labels: Sequence[Label], targets: Sequence[str], strong: str) -> History | None:
-    """What can be learnt from among `labels`; `None` where nothing can."""
+    """What can be learnt from among `labels`; `None` where nothing can.
+
+    That are those of two answers; what a person says of one of them corrects it.
+    """
     best: dict[str, Label] = {}
+    said: dict[str, dict[str, float]] = {}
     for label in labels:
+        if label.source == "feedback":
+            said[label.request] = label.ok
         if strong not in label.ok or not any(name in label.ok for name in targets if name != strong):
             continue
         known = best.get(label.request)
         if known is None or _RANK.index(label.source) < _RANK.index(known.source):
             best[label.request] = label
     rows: list[tuple[Label, Features]] = []
-    for label in sorted(best.values(), key=lambda label: label.at):
+    for label in sorted((heard(one, said.get(one.request)) for one in best.values()), key=lambda label: label.at):
         if (features := read(label)) is not None:
             rows.append((label, features))
     if not rows:
@@ -84,6 +91,19 @@ def history(labels: Sequence[Label], targets: Sequence[str], strong: str) -> His
         np.array([[label.tokens.get(name, np.nan) for name in targets] for label in chosen]),
         np.array([label.propensity for label in chosen]),
     )
+
+
+def heard(label: Label, said: Mapping[str, float] | None) -> Label:
+    """The label with what a person `said` of one of its answers, which counts more than what a checker or judge did.
+
+    A judge says only which answer is better: where that was a tie, what is said of one answer holds for the other.
+    """
+    known = {name: good for name, good in (said or {}).items() if name in label.ok}
+    if not known or label.source not in ("judge", "checker"):
+        return label
+    tie = label.source == "judge" and len(set(label.ok.values())) == 1
+    ok = dict.fromkeys(label.ok, next(iter(known.values()))) if tie else label.ok
+    return structs.replace(label, ok=ok | known)
 
 
 def fit(

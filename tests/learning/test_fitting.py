@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lumen.learning import fit as fitted
 from lumen.learning.asks import numbers_of, pack, read, text_of, unpack
 from lumen.learning.fitting import History, fit, history
-from lumen.ledger.labels import Label
+from lumen.ledger.labels import SOURCES, Label, Labels
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.features import features
 from lumen.routing.auto.model import Model
@@ -136,6 +138,49 @@ def test_of_several_words_on_a_request_the_weightiest_counts_and_half_words_do_n
     found = known(labels)
     assert found.requests == ("r1",) and found.ok.tolist() == [[1.0, 1.0]]
     assert history(labels[2:], TARGETS, "strong") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "judged", "said", "learnt"),
+    [
+        ("checker", (1.0, 1.0), {"strong": 0.0}, (1.0, 0.0)),
+        ("checker", (0.0, 1.0), {"cheap": 0.7}, (0.7, 1.0)),
+        # A judge says which is better, so a tie moves as a whole.
+        ("judge", (1.0, 1.0), {"strong": 0.0}, (0.0, 0.0)),
+        ("judge", (1.0, 1.0), {"strong": 1.0}, (1.0, 1.0)),
+        ("judge", (0.0, 1.0), {"strong": 0.0}, (0.0, 0.0)),
+        ("judge", (1.0, 0.0), {"strong": 1.0}, (1.0, 1.0)),
+        ("judge", (0.0, 1.0), {"strong": 1.0}, (0.0, 1.0)),
+        # A third target's answer was none of the two.
+        ("judge", (0.0, 1.0), {"other": 0.0}, (0.0, 1.0)),
+    ],
+)
+def test_what_a_person_says_of_an_answer_corrects_what_was_judged(
+    source: str, judged: tuple[float, float], said: dict[str, float], learnt: tuple[float, float]
+) -> None:
+    base = traffic(1)[0]
+    ok = dict(zip(TARGETS, judged, strict=True))
+    labels = [
+        Label("r1", source, "chat", 1, ok, form=base.form, ask=base.ask),
+        Label("r1", "feedback", "chat", 2, said, form=base.form, ask=base.ask),
+        Label("r2", source, "chat", 3, ok, form=base.form, ask=base.ask),
+    ]
+    assert known(labels).ok.tolist() == [list(learnt), list(judged)]
+    assert known(labels[::-1]).ok.tolist() == [list(learnt), list(judged)]
+
+
+def test_much_feedback_takes_no_place_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted, "MOST", 5)
+    store = Labels(tmp_path / "ledger.db")
+    for label in traffic(8):
+        store.add(label)
+    for label in traffic(8):
+        store.add(Label(label.request, "feedback", "chat", 100 + label.at, {"strong": 0.5}))
+    labels = fitted.gathered(store, "chat", SOURCES)
+    assert [label.source for label in labels] == ["judge"] * 5 + ["feedback"] * 8
+    assert known(labels).ok[:, 1].tolist() == [0.5] * 5
+    assert len(fitted.gathered(store, "chat", ["judge"])) == 5
+    store.close()
 
 
 def test_requests_drawn_more_often_do_not_bend_the_promise() -> None:
