@@ -20,7 +20,7 @@ from typing import Any
 # Codes and types of errors that targets tell, as their documentation has them.
 _WORDS = (
     "upstream_error upstream_timeout rate_limit_exceeded rate_limit_error context_length_exceeded "
-    "content_filter unsupported_by_target locked_out model_not_found model_not_ready "
+    "content_filter unsupported_by_target locked_out model_not_found model_not_ready queue_full "
     "invalid_request_error invalid_api_key insufficient_quota invalid_value invalid_type invalid_json "
     "missing_required_parameter unsupported_parameter unsupported_value unknown_parameter "
     "string_above_max_length array_above_max_length integer_above_max_value integer_below_min_value "

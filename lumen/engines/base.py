@@ -78,6 +78,8 @@ class Launch:
     `sleeping`: how this process sleeps and wakes; `None`: it does not.
     `health`: a path that answers 200 once the model is loaded; `None`: being connectable is the sign.
     `fixed_port`: it always listens on this one port, so a second one cannot run beside it.
+    `at_once`: answers it gives at a time, where others wait for their turn in a line of its own and are never refused;
+    `None`: nobody knows, or it refuses by itself what would wait too long (`X-Lumen-Patience`).
     `discreet`: nothing that it is asked, or answers, ever stands in what it writes to its log.
     """
 
@@ -91,6 +93,7 @@ class Launch:
     sleeping: Sleeping | None = None
     health: str | None = None
     fixed_port: int | None = None
+    at_once: int | None = None
     discreet: bool = False
     grace: float = 30.0  # seconds between SIGTERM and SIGKILL
 

@@ -88,6 +88,7 @@ class Command:
             env=_environment(options, place),
             health=options.get("health"),
             fixed_port=port,
+            at_once=model.slots,
             grace=float(options.get("grace", 30.0)),
         )
 

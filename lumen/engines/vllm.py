@@ -118,6 +118,7 @@ class VLLM:
             remedy=remedy,
             sleeping=_SLEEPING if sleeps else None,
             health="/health",
+            at_once=most if isinstance(most := options.get("max_num_seqs"), int) else None,
             grace=grace,
         )
 

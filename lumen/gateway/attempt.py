@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -225,20 +226,22 @@ class Attempt:
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
         encode = partial(target.dialect.encode, call, resume=resume)
         lines = errand.caller if target.can.local else b""
-        # What a client has begun to read is not refused any more: it waits for as long as its limits allow.
-        if may_refuse := target.can.local and leg.rung is None and not errand.outlet.opened:
-            # Where another target could answer, the last places in line are left to those that have nobody else.
-            lines += patience(self._limits.queue if leg.alone else self._limits.queue / 2)
+        limits, waits = self._limits, target.can.local and leg.rung is None and not errand.outlet.opened
+        if waits:
+            lines += patience(limits.queue)
+        elif target.can.local:
+            # What a client has begun to read is not refused any more: it waits for as long as its other limits allow.
+            limits = replace(limits, queue=math.inf)
         if errand.journey.context is not None:
             lines += errand.journey.context.header(len(errand.journey.attempts))
         if lines:
             encode = partial(_headed, encode, lines)
-        if may_refuse:
+        if waits:
             encode = partial(self._in_line, encode)
         line.sent = True
         prompt = partial(_blocks, call)
         try:
-            exchange = await target.upstream.open(encode, target.model, self._limits, call.stream, prompt)
+            exchange = await target.upstream.open(encode, target.model, limits, call.stream, prompt)
         finally:
             errand.journey.quiet_until = 0.0
         record = self.record

@@ -295,7 +295,7 @@ class Local:
     async def open(
         self, encode: Encode, model: str, limits: Limits, stream: bool, prompt: Prompt | None = None
     ) -> Exchange:
-        lease = await self._supervisor.acquire(self._model, limits.ready, prompt)
+        lease = await self._supervisor.acquire(self._model, limits.ready, prompt, limits.queue)
         try:
             call = encode(lease.served + self._adapter)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from lumen.core.errors import UnavailableError, WakingError
 from lumen.workers.affinity import Affinity, Block, Busy
 from lumen.workers.habits import Rate
 from lumen.workers.lifecycle import State
-from lumen.workers.load import Lease, parts, retry_after
+from lumen.workers.load import LONGEST_WAIT, Lease, Line, parts
 from lumen.workers.replica import Replica
 from lumen.workers.rolling import Seen, moves
 from lumen.workers.spec import Home, Spec
@@ -59,6 +60,7 @@ class Group:
         self._waiters: deque[_Waiter] = deque()
         self._denied: str | None = None
         self._affinity = Affinity()
+        self._line = Line()
 
     # -- what is wanted ----------------------------------------------------------------------------------
 
@@ -158,12 +160,12 @@ class Group:
         """Requests on its replicas."""
         return sum(replica.load.in_flight for replica in self.replicas)
 
-    async def acquire(self, timeout: float, prompt: Prompt | None = None) -> Lease:
+    async def acquire(self, timeout: float, prompt: Prompt | None = None, patience: float = math.inf) -> Lease:
         """See `Supervisor.acquire`."""
         self._rate.add(self._clock())
         there = [replica for replica in self.replicas if replica.open]
         if there and not self._waiters:
-            self._check_load(there)
+            self._check_load(there, patience)
             return self._choose(there, prompt).lease()
         if self._hopeless():
             raise self._unready(self._reason())
@@ -228,20 +230,23 @@ class Group:
         while self._waiters:
             self._waiters.popleft().lease.set_exception(self._unready(reason))
 
-    def _check_load(self, there: list[Replica]) -> None:
+    def _check_load(self, there: list[Replica], patience: float) -> None:
         """A replica keeps what it cannot answer yet in a queue of its own; here that queue is given its bound."""
         in_flight = sum(replica.load.in_flight for replica in there)
         if in_flight >= self.crowd:
             self._watcher.asked(self)
         slots = sum(replica.slots for replica in there)
-        if in_flight < slots + self._queue:
+        known = [replica.run.at_once for replica in there]
+        at_once = slots if None in known else sum(one or 0 for one in known)
+        wait = self._line.wait(in_flight, at_once, self.releases, self._clock())
+        if in_flight < slots + self._queue and (None in known or wait <= patience):
             return
         raise UnavailableError(
             f"The model '{self.name}' has too many requests waiting.",
             status=429,
             type="rate_limit_error",
             code="queue_full",
-            retry_after=retry_after(self.releases(), max(in_flight - slots, 1)),
+            retry_after=min(max(wait, 1.0), LONGEST_WAIT),
         )
 
     def releases(self) -> list[float]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from lumen.workers.probe import Address
 
 _REMEMBERED = 32
+LONGEST_WAIT = 60.0
+"""Seconds: nobody is told to come back later than this."""
 
 
 class Load:
@@ -85,9 +87,32 @@ def parts(asked: float, begun: float, loaded: float, now: float) -> tuple[float,
     return max(now - asked - woke, 0.0), woke
 
 
-def retry_after(releases: Sequence[float], waiting: int) -> float:
-    """Seconds until `waiting` requests are likely served, from the times of recent releases; 1 to 60. Pure."""
-    if len(releases) < 2 or releases[-1] <= releases[0]:
-        return 1.0
-    pace = (len(releases) - 1) / (releases[-1] - releases[0])
-    return min(max(waiting / pace, 1.0), 60.0)
+class Line:
+    """How fast the line behind slots that are all taken moves, by what has ended since they were. Pure."""
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def wait(self, in_flight: int, at_once: int, releases: Callable[[], Sequence[float]], now: float) -> float:
+        """Seconds after which a request that comes at `now` likely has its turn.
+
+        Ask whenever one comes: that tells since when there is a line. What ended before says nothing, for who knows how
+        long nobody asked.
+
+        Args:
+            in_flight: requests there are. at_once: of these, how many are answered at a time.
+            releases: tells when the last requests ended, in order.
+        """
+        ahead = in_flight - at_once
+        if ahead < 0:
+            self._since = None
+            return 0.0
+        if self._since is None:
+            self._since = now
+        lately = releases()
+        ended = [time for time in lately if time >= self._since]
+        # Those before the first that is remembered are forgotten.
+        begun, many = (ended[0], len(ended)) if ended and len(ended) == len(lately) else (self._since, len(ended) + 1)
+        return (ahead + 1) * (now - begun) / many

@@ -57,6 +57,11 @@ class Run:
         self._over = False
 
     @property
+    def at_once(self) -> int | None:
+        """Answers that it gives at a time, where it is worth to reckon how long others wait; see `Launch`."""
+        return self.launch.at_once if self.launch is not None else None
+
+    @property
     def served(self) -> str:
         """The name by which the engine knows the model."""
         return str(self._question["model"])

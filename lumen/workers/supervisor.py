@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -135,19 +136,23 @@ class Supervisor:
         """Where a replica's engine writes what it says; there or not."""
         return log_path(self._home.log_dir, model, index)
 
-    async def acquire(self, model: str, timeout: float, prompt: Prompt | None = None) -> Lease:
+    async def acquire(
+        self, model: str, timeout: float, prompt: Prompt | None = None, patience: float = math.inf
+    ) -> Lease:
         """A ready replica, the least busy first; waits up to `timeout` seconds while the model starts or wakes.
 
         Args:
             prompt: the blocks of the prompt, asked for only where several replicas could answer it: it goes where
                 its beginning was computed before.
+            patience: seconds that it may wait for its turn; where that would likely be longer, it is refused at once.
+                Engines that see to that themselves are asked all the same.
 
         Raises:
             WakingError: none got ready in time; the model goes on starting.
             UnavailableError: 503 where the model cannot be started, 429 where too many requests are on it already;
                 `retry_after` says when to come back.
         """
-        return await self._group(model).acquire(timeout, prompt)
+        return await self._group(model).acquire(timeout, prompt, patience)
 
     def spare(self, model: str) -> bool:
         """Whether a request that one replica fails could go to another, about which nothing is wrong."""

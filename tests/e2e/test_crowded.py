@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-crowded")]
 CONFIG = """
 server: {keepalive: 200ms}
 models:
-  tiny: {source: builtin:tiny, slots: 1, context: 8192, threads: 1}
+  tiny: {source: builtin:tiny, slots: 1, context: 8192, threads: 1, options: {speculate: "off"}}
 providers:
   emu: {base_url: "http://127.0.0.1:PORT/v1", dialect: openai}
 routes:
@@ -46,8 +46,9 @@ def asked(box: Box, **body: Any) -> Any:
 
 @pytest.fixture
 def crowded(box: Box) -> Iterator[Box]:
-    """Somebody holds the only slot, and does not read what it says."""
-    with closing(asked(box, model="tiny", stream=True, max_tokens=8000, logit_bias=NEVER_ENDING)):
+    """Somebody holds the only slot, and does not read what it says: more than all buffers on the way can take."""
+    endless = {"max_tokens": 8000, "logit_bias": NEVER_ENDING, "logprobs": True, "top_logprobs": 20}
+    with closing(asked(box, model="tiny", stream=True, **endless)):
         yield box
     until(lambda: not any(one["in_flight"] for one in box.status()["models"][0]["replicas"]), "the slot")
 
@@ -64,8 +65,9 @@ def test_a_wait_that_is_too_long_is_refused_before_the_answer_begins(crowded: Bo
 
 def test_another_target_answers_what_would_wait_too_long(crowded: Box) -> None:
     with closing(asked(crowded, model="covered", max_tokens=5, stream=True)) as answer:
-        assert answer.headers["x-lumen-target"] == "emu/words-5"
         assert answer.read().endswith(b"data: [DONE]\n\n")
+        told = crowded.lumen("logs", "--request", answer.headers["x-request-id"]).stdout
+    assert "queue_full" in told and "emu/words-5" in told
     # Having much to do is no fault.
     (tiny,) = [one for one in crowded.status()["targets"] if one["name"] == "tiny"]
     assert tiny["state"] == "closed" and tiny["error_rate"] == 0

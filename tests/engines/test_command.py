@@ -44,7 +44,9 @@ def test_a_value_with_braces_is_not_filled_again() -> None:
 def test_a_server_with_a_port_of_its_own() -> None:
     made = launch(command="serve {model}", port=8080, health="/health", env={"A": 1}, grace=5)
     assert (made.base_url, made.fixed_port, made.health, made.grace) == ("http://127.0.0.1:8080", 8080, "/health", 5)
-    assert made.env["A"] == "1"
+    assert made.env["A"] == "1" and made.at_once is None
+    model = Model(source="x", engine="command", slots=4, options={"command": "serve {port} -np {slots}"})
+    assert launch(model).at_once == 4
     assert launch(command="serve --port {port}", port=8080).argv[-1] == "8080"
 
 

@@ -89,6 +89,13 @@ def test_fp8_only_where_every_card_it_may_use_has_it(files: ModelFiles) -> None:
     assert "kv_cache_dtype" not in ENGINE.settle(latent, asked(), with_cards(H100)).options
 
 
+def test_how_many_it_answers_at_once_is_known_where_it_was_told(files: ModelFiles, kind: str) -> None:
+    place = Place(Path("/run/r.sock"), 4321)
+    for options, at_once in ((dict[str, Any](), None), ({"max_num_seqs": 9}, 9)):
+        model = ENGINE.settle(files, asked(slots=2, options=options), CPU)
+        assert ENGINE.launch(files, model, place).at_once == at_once
+
+
 def test_kv_memory_is_what_its_answers_take(files: ModelFiles, kind: str) -> None:
     made = ENGINE.settle(files, asked(context=1024, slots=3), CPU)
     tokens = 3 * (1024 + 128) + 128

@@ -32,7 +32,7 @@ _SLEEPING = Sleeping(Request("POST", "/sleep"), Request("POST", "/wake"), Reques
 
 
 class Fake:
-    """The fake worker as an engine. Options: `modes`, `listen` (socket or port), `phases`, `sleeps`, `grace`."""
+    """The fake worker as an engine. Options: `modes`, `listen` (socket or port), `phases`, `sleeps`, `grace` …"""
 
     name = "fake"
     absent: str | None = None
@@ -54,6 +54,7 @@ class Fake:
             phases=options.get("phases", True),
             health=options.get("health"),
             fixed_port=fixed,
+            at_once=options.get("at_once"),
             sleeping=_SLEEPING if options.get("sleeps") else None,
             grace=options.get("grace", 5.0),
         )

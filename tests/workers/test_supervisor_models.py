@@ -11,9 +11,8 @@ from lumen.config.schema import Model
 from lumen.core.errors import ConfigError, UnavailableError
 from lumen.engines.base import ModelFiles
 from lumen.engines.command import Command
-from lumen.workers.load import Lease, Load, retry_after
+from lumen.workers.load import Lease, Line
 from lumen.workers.ports import free_port, is_free
-from lumen.workers.probe import Address
 from lumen.workers.supervisor import Supervisor
 from tests.workers.supervision import PROGRAM, QUICK, ask, fake_model, run, sockets, supervising, until, wanted
 
@@ -286,29 +285,35 @@ def test_a_command_line_engine_is_supervised_the_same_way(run_dir: Path) -> None
     run(work())
 
 
-def test_retry_after_follows_the_pace_of_the_releases() -> None:
-    assert retry_after([], 9) == 1
-    assert retry_after([5.0, 5.0], 9) == 1
-    assert retry_after([0.0, 1.0, 2.0], 5) == 5  # one a second
-    assert retry_after([0.0, 10.0], 5) == 50
-    assert retry_after([0.0, 100.0], 5) == 60
+def test_a_line_moves_as_fast_as_answers_have_ended_since_all_slots_were_taken() -> None:
+    line, ended = Line(), [0.0, 1.0, 2.0]
+
+    def wait(in_flight: int, now: float) -> float:
+        return line.wait(in_flight, 4, lambda: ended, now)
+
+    assert wait(3, 3600.0) == 0.0
+    assert wait(4, 3600.0) == wait(9, 3600.0) == 0.0, "it has only begun, and who knows how long these answers are"
+    assert wait(4, 3630.0) == 30.0 and wait(6, 3630.0) == 90.0, "nothing has ended for half a minute"
+    ended += [3631.0, 3632.0, 3633.0]
+    assert wait(5, 3640.0) == 2 * 40.0 / 4
+    ended[:3] = []
+    assert wait(5, 3640.0) == 2 * 9.0 / 3, "what ended before is forgotten"
+    assert wait(3, 3650.0) == 0.0
+    assert wait(4, 3700.0) == 0.0, "another line"
 
 
-def test_a_lease_counts_once_and_judges_once() -> None:
-    now = [1.0]
-
+def test_a_request_that_would_wait_too_long_for_its_turn_is_refused_at_once(run_dir: Path) -> None:
     async def work() -> None:
-        freed: list[int] = []
-        load = Load(lambda: freed.append(load.in_flight), lambda: now[0])
-        first, second = (Lease(load, Address(None, ""), "m", 0, "m") for _ in range(2))
-        now[0] = 2.0
-        first.release(ok=False)
-        first.release(ok=True)
-        assert (load.in_flight, load.suspect, load.good, freed) == (1, True, 1.0, [1])
-        second.touch()
-        assert (load.suspect, load.good) == (False, 2.0)
-        second.release()
-        second.touch()
-        assert (load.in_flight, load.suspect, list(load.releases)) == (0, False, [2.0, 2.0])
+        async with supervising(run_dir) as supervisor:
+            await supervisor.apply(wanted(m=fake_model(at_once=1)))
+            leases = [await supervisor.acquire("m", 15, patience=0.01) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            with pytest.raises(UnavailableError) as late:
+                await supervisor.acquire("m", 15, patience=0.01)
+            assert (late.value.status, late.value.code, late.value.retry_after) == (429, "queue_full", 1.0)
+            leases.append(await supervisor.acquire("m", 15))
+            for lease in leases:
+                lease.release()
+            (await supervisor.acquire("m", 0, patience=0.01)).release()
 
     run(work())
