@@ -263,8 +263,8 @@ def _text(own: list[Compared], real: list[Compared]) -> str:
         "| --- | --- | --- | --- | --- |",
         *(one.row() for one in largest),
         "",
-        f"**The worker's resident memory** at its most: off by at most {_worst(real):.1f} %. Each answer fills its own cells, "
-        "or one fills those that all share, in full batches up to the last.",
+        f"**The worker's resident memory** at its most: off by at most {_worst(real):.1f} %. Each answer fills its "
+        "own cells, or one fills those that all share, in full batches up to the last.",
         "",
         "| model | settings | estimated | resident | off |",
         "| --- | --- | --- | --- | --- |",
