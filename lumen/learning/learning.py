@@ -137,8 +137,8 @@ class Learning:
             for trial in list(self._routes.values()):
                 try:
                     await self._look_at(trial)
-                except RequestError as error:
-                    self._outside.say(f"{trial.route}: {error}")
+                except Exception as error:  # noqa: BLE001 - what fails for one route must not end it for all
+                    self._outside.say(f"{trial.route}: {str(error) or type(error).__name__}")
             await self._night()
             try:
                 async with asyncio.timeout(_LOOK):
@@ -163,8 +163,8 @@ class Learning:
             self._kept.soon()
             try:
                 told = await self.learn(route, "learn", "{}", "lumen")
-            except (RequestError, UnavailableError, OSError) as error:
-                self._outside.say(f"{route} could not learn tonight: {error}")
+            except Exception as error:  # noqa: BLE001 - the other routes, and the nights to come, go on
+                self._outside.say(f"{route} could not learn tonight: {str(error) or type(error).__name__}")
                 continue
             self._outside.say(f"{route} has learnt: {summary(told)}")
 

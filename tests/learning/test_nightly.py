@@ -15,7 +15,7 @@ from lumen.config.schema import Route, Target
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import Key
 from lumen.learning.learning import Learning, Outside
-from lumen.learning.shelf import Shelf
+from lumen.learning.shelf import Shelf, ShelfError
 from lumen.ledger.labels import Labels
 from tests.gateway.conftest import Up, fake
 from tests.learning.test_fitting import traffic
@@ -105,6 +105,27 @@ async def test_with_too_few_labels_the_night_passes_and_is_told(up: Up, tmp_path
     await one.close()
     assert night.said == ["chat has learnt: 0 labels, 300 are missing; nothing is changed"]
     assert night.learnt == 0 and night.notes == []
+
+
+async def test_a_night_that_fails_in_an_odd_way_is_told_and_the_next_one_comes(
+    up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Night(4)
+    one = learning(up, night, tmp_path)
+
+    async def fails(*given: Any, **more: Any) -> Any:
+        raise ShelfError("odd") if len(night.said) == 0 else RuntimeError
+
+    monkeypatch.setattr(one._learner, "learn", fails)
+    await one.start()
+    for told in ("chat could not learn tonight: odd", "chat could not learn tonight: RuntimeError"):
+        async with asyncio.timeout(60):
+            await night.heard.wait()
+        assert night.said[-1] == told
+        night.heard.clear()
+        night.now += 86_400
+        one.configured()
+    await one.close()
 
 
 async def test_before_three_and_where_it_was_not_asked_for_nothing_is_learnt(

@@ -36,7 +36,8 @@ class Truth:
 
 INCUMBENT = Truth()
 MARGINS = Margins(quality=0.1, errors=0.05, ttft=0.25, cost=0.25)
-STATED = 2_500
+# Answers within which docs/learning.md says that an equal candidate is promoted, at these and at the usual margins.
+STATED, STATED_USUAL = 500, 2_000
 
 
 def rollout(plan: Plan, truth: Truth, seed: int) -> Canary:
@@ -61,15 +62,19 @@ def rollout(plan: Plan, truth: Truth, seed: int) -> Canary:
 def test_a_candidate_worse_by_the_margin_is_promoted_in_at_most_one_of_twenty_rollouts(
     guard: str, truth: Truth
 ) -> None:
-    plan = Plan(guards=(guard,), margins=MARGINS, most=400)
+    plan = Plan(guards=(guard,), margins=MARGINS, most=STATED)
     promoted = sum(rollout(plan, truth, seed).status is Status.PROMOTED for seed in range(1_000))
     assert promoted <= 50
+    # It is the evidence that keeps it back, not the end of the rollout: an equal one passes the same plan.
+    assert sum(rollout(plan, INCUMBENT, seed).status is Status.PROMOTED for seed in range(50)) >= 45
 
 
 def test_an_equal_candidate_is_promoted_within_the_stated_answers() -> None:
-    plan = Plan(margins=MARGINS, most=STATED)
-    ended = [rollout(plan, INCUMBENT, seed) for seed in range(100)]
-    assert sum(canary.status is Status.PROMOTED for canary in ended) >= 90
+    """With every guard that there is."""
+    for plan in (Plan(margins=MARGINS, most=STATED), Plan(most=STATED_USUAL)):
+        ended = [rollout(plan, INCUMBENT, seed) for seed in range(100)]
+        assert sum(canary.status is Status.PROMOTED for canary in ended) >= 90
+        assert all(canary.answers >= 4 * 20 for canary in ended if canary.status is Status.PROMOTED)
 
 
 @pytest.mark.parametrize("truth", [replace(INCUMBENT, errors=1.0), replace(INCUMBENT, quality=0.0)])
