@@ -45,8 +45,9 @@ SUBJECT_NAMES: tuple[str, ...] = (*SUBJECTS, *(f"field of {name}" for name in FI
 _NEVER = (1 << 64) - 1
 _TO_16 = np.uint64(48)
 # An n-gram in `_sparse`: its bucket, its sign, and two bits for what it counts: whole, half or nothing.
-_TWO, _THREE, _SEVEN, _HALF, _NOTHING = (np.uint32(number) for number in (2, 3, 7, 1, 2))
-_WORTH = np.array([1.0, _BESIDE, 0.0, 0.0, -1.0, -_BESIDE, 0.0, 0.0])
+_TWO, _THREE, _SEVEN, _HALF = (np.array(number, np.uint32) for number in (2, 3, 7, 1))
+_NOTHING = 2
+_WORTH = np.array([1.0, _BESIDE, 0.0, 0.0, -1.0, -_BESIDE, 0.0, 0.0], np.float32)
 # From so many n-grams on it is quicker to look at all buckets.
 _MANY = 2500
 # Up to so many words they are quicker looked at one by one than as arrays.
@@ -119,11 +120,9 @@ def read(ask: Ask) -> Reading:
     words = hashing.words(data)
     plain = _plain(ask, text, data, words)
     places, values = _grams(ask, data, words)
-    if len(words.hashes) <= _FEW:
-        return Reading(places, values, np.array(plain + _few_subjects(words), np.float32))
     row = np.empty(len(PLAIN) + 2 * len(SUBJECT_NAMES), np.float32)
     row[: len(PLAIN)] = plain
-    _subjects(words, row[len(PLAIN) :])
+    (_few_subjects if len(words.hashes) <= _FEW else _subjects)(words, row[len(PLAIN) :])
     return Reading(places, values, row)
 
 
@@ -150,67 +149,72 @@ def _grams(ask: Ask, data: bytes, words: hashing.Words) -> tuple[Places, F32]:
         marks.append(system)
         beside.append(_systems.buckets(system, ask.system))
     if ask.context:
-        beside.append(_buckets(ask.context[-ASIDE:]))
+        beside.append(_beside(ask.context[-ASIDE:]))
     at = [mark >> (64 - BITS) for mark in marks]
     many = len(text) + sum(map(len, beside)) >= _MANY
     places, counts = (_dense if many else _sparse)(text, beside, at)
     grams = np.abs(counts)
     np.sqrt(grams, out=grams)
     np.copysign(grams, counts, out=grams)
-    _shorten(grams)
+    length = _length(grams)
     if marks:
         # What the operator says about a request weighs as much as all of its words.
         for mark, place in zip(marks, places.searchsorted(at), strict=True):
-            grams[place] += 1.0 - 2.0 * (mark >> (63 - BITS) & 1)
-        _shorten(grams)
-    return places, grams.astype(np.float32)
+            grams[place] += -length if mark >> (63 - BITS) & 1 else length
+        length = _length(grams)
+    grams /= length
+    return places, grams
 
 
-def _shorten(grams: F64) -> None:
-    norm = sqrt(grams @ grams)
-    if norm > 0:
-        grams /= norm
+def _length(grams: F32) -> float:
+    return sqrt(grams.dot(grams)) or 1.0
 
 
-def _buckets(text: str) -> hashing.U32:
+def _beside(text: str) -> hashing.U32:
+    """The n-grams of a text that stands beside the question, as `_sparse` counts them."""
     data = hashing.raw(text)
-    return hashing.buckets(data, hashing.words(data).hashes, BITS + 1)
+    found = hashing.buckets(data, hashing.words(data).hashes, BITS + 1)
+    found <<= _TWO
+    found |= _HALF
+    return found
 
 
-def _sparse(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F64]:
+def _sparse(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F32]:
     """The buckets that anything fell in, and `more`, in order; of each the n-grams with a plus less those with a minus.
 
     Those beside count less. Exact in any order, as sums of halves.
     """
-    found = np.concatenate(
-        (text << _TWO, *((part << _TWO) | _HALF for part in beside), np.array(more, np.uint32) << _THREE | _NOTHING)
-    )
+    parts = [text << _TWO, *beside]
+    if more:
+        parts.append(np.array([place << 3 | _NOTHING for place in more], np.uint32))
+    found = np.concatenate(parts)
     if not len(found):
-        return np.zeros(0, np.intp), np.zeros(0)
+        return np.zeros(0, np.intp), np.zeros(0, np.float32)
     found.sort()
-    buckets = (found >> _THREE).astype(np.intp)
+    buckets = found >> _THREE
     first = np.empty(len(found), np.bool_)
     first[0] = True
     np.not_equal(buckets[1:], buckets[:-1], out=first[1:])
     begins = first.nonzero()[0]
-    return buckets[begins], np.add.reduceat(_WORTH.take(found & _SEVEN), begins)
+    found &= _SEVEN
+    return buckets[begins].astype(np.intp), np.add.reduceat(_WORTH[found], begins)
 
 
-def _dense(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F64]:
+def _dense(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F32]:
     """The same, quicker where n-grams are many."""
     total = _counts(text)
     for part in beside:
-        total += _BESIDE * _counts(part)
+        total += _BESIDE * _counts(part >> _TWO)
     found = total != 0
     found[more] = True
     places = found.nonzero()[0]
     return places, total[places]
 
 
-def _counts(found: hashing.U32) -> F64:
+def _counts(found: hashing.U32) -> F32:
     # The lowest bit is the sign, so one count of whole numbers does for both.
     both = np.bincount(found, minlength=2 * BUCKETS)
-    return (both[::2] - both[1::2]).astype(np.float64)
+    return (both[::2] - both[1::2]).astype(np.float32)
 
 
 class _Systems:
@@ -229,7 +233,7 @@ class _Systems:
         known = self._known
         found = known.pop(token, None)
         if found is None:
-            found = _buckets(system[:ASIDE])
+            found = _beside(system[:ASIDE])
             while len(known) >= self._MOST:
                 known.pop(next(iter(known)), None)
         known[token] = found
@@ -327,27 +331,26 @@ def _lexicon() -> tuple[hashing.U64, NDArray[np.uint8], NDArray[np.bool_]]:
 
 
 @cache
-def _members() -> dict[int, tuple[int, ...]]:
-    """The lexicon again: hash → the subjects of that word."""
+def _members() -> dict[int, bytes]:
+    """The lexicon again: hash → the subjects of that word, a byte each."""
     hashes, member, _ = _lexicon()
-    return {word: tuple(row.nonzero()[0].tolist()) for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
+    return {word: bytes(row.nonzero()[0].tolist()) for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
 
 
-def _few_subjects(words: hashing.Words) -> list[float]:
+def _few_subjects(words: hashing.Words, out: F32) -> None:
     """As `_subjects`: of a few words one look each is less than what arrays cost."""
-    members, hashes = _members(), words.hashes.tolist()
-    counts = [0] * len(SUBJECT_NAMES)
-    for word in hashes:
-        for subject in members.get(word, ()):
-            counts[subject] += 1
-    logs, size = _logs(), 5 + len(hashes)
-    return [logs[count] for count in counts] + [count / size for count in counts]
+    found = b"".join(filter(None, map(_members().get, words.hashes.tolist())))
+    counts = np.bincount(np.frombuffer(found, np.uint8), minlength=len(SUBJECT_NAMES))
+    out[: len(counts)] = _logs()[counts]
+    shares = out[len(counts) :]
+    shares[:] = counts
+    shares /= 5 + len(words.hashes)
 
 
 @cache
-def _logs() -> list[float]:
-    logs: list[float] = np.log1p(np.arange(_FEW + 1, dtype=np.float32)).tolist()
-    return logs
+def _logs() -> F32:
+    """Of counts; a word is in a few subjects at most, and once in each."""
+    return np.log1p(np.arange(_FEW + 1, dtype=np.float32))
 
 
 def _subjects(words: hashing.Words, out: F32) -> None:

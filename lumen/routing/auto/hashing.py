@@ -7,7 +7,7 @@ Everything works on whole arrays: the hash of a word is the difference of two pr
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,19 @@ def _powers(base: int) -> U64:
     return out
 
 
-# Numbers of the arrays' own types, made once: each would else be made anew for every operation.
-_U16, _U13 = np.uint32(16), np.uint32(13)
-_U30, _U27, _U31 = np.uint64(30), np.uint64(27), np.uint64(31)
-_BASE32, _FOUR, _FIVE = np.uint32(0x01000193), np.uint32(0x5BD1E995), np.uint32(0xC2B2AE35)
-_MIX32 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
-_MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_ONE_WORD, _NEXT_WORD = np.uint64(3), np.uint64(0x100000001B3)
+def _of(kind: type[np.unsignedinteger], number: int) -> NDArray[Any]:
+    return np.array(number, kind)
+
+
+# Made once, as arrays of the type they are used with: any other number would be made one for every operation.
+_U16, _U13 = _of(np.uint32, 16), _of(np.uint32, 13)
+_U30, _U27, _U31 = _of(np.uint64, 30), _of(np.uint64, 27), _of(np.uint64, 31)
+_BASE32, _FOUR, _FIVE = _of(np.uint32, 0x01000193), _of(np.uint32, 0x5BD1E995), _of(np.uint32, 0xC2B2AE35)
+_MIX32 = _of(np.uint32, 0x85EBCA6B), _of(np.uint32, 0xC2B2AE35)
+_MIX = _of(np.uint64, 0xBF58476D1CE4E5B9), _of(np.uint64, 0x94D049BB133111EB)
+_ONE_WORD, _NEXT_WORD = _of(np.uint64, 3), _of(np.uint64, 0x100000001B3)
+_DOWN_32 = tuple(_of(np.uint32, 32 - bits) for bits in range(17))
+_DOWN_64 = tuple(_of(np.uint64, 64 - bits) for bits in range(17))
 _UP = _powers(_BASE)
 _DOWN = _powers(pow(_BASE, -1, 1 << 64))
 
@@ -73,12 +79,15 @@ def words(data: bytes) -> Words:
     inside = np.frombuffer(b"\0" + data.translate(IN_WORD) + b"\0", np.uint8)
     edges = (inside[1:] != inside[:-1]).nonzero()[0]
     begins = edges[::2]
-    sums = np.empty(len(data) + 1, np.uint64)
-    sums[0], rest = 0, sums[1:]
-    np.multiply(np.frombuffer(data.translate(FOLDED), np.uint8), _UP[: len(data)], out=rest)
+    sums = np.zeros(len(data) + 1, np.uint64)
+    rest = sums[1:]
+    rest[:] = np.frombuffer(data.translate(FOLDED), np.uint8)
+    rest *= _UP[: len(data)]
     np.add.accumulate(rest, out=rest)
     at = sums[edges]
-    return Words(mixed((at[1::2] - at[::2]) * _DOWN[begins]), edges[1::2] - begins)
+    hashes = at[1::2] - at[::2]
+    hashes *= _DOWN[begins]
+    return Words(mixed(hashes), edges[1::2] - begins)
 
 
 def buckets(data: bytes, hashes: U64, bits: int) -> U32:
@@ -88,10 +97,11 @@ def buckets(data: bytes, hashes: U64, bits: int) -> U32:
     runs = max(3 * len(letters) - 9, 0) if len(letters) >= 5 else 0
     found = np.empty(runs + max(2 * words - 1, 0), np.uint32)
     if runs:
-        _runs(letters, found[:runs])
-        np.right_shift(found[:runs], np.uint32(32 - bits), out=found[:runs])
+        hashed = found[:runs]
+        _runs(letters, hashed)
+        hashed >>= _DOWN_32[bits]
     if words:
-        shift = np.uint64(64 - bits)
+        shift = _DOWN_64[bits]
         found[runs : runs + words] = hashes >> shift
         found[runs + words :] = _stirred(hashes[:-1] * _ONE_WORD + hashes[1:] * _NEXT_WORD) >> shift
     return found
@@ -112,14 +122,15 @@ def _runs(letters: U32, out: U32) -> None:
     """Hashes of all runs of three, then of four, then of five, of which only the upper half is spread."""
     count = len(letters)
     three, four, five = out[: count - 2], out[count - 2 : 2 * count - 5], out[2 * count - 5 :]
+    third = letters[2:]
     np.multiply(letters[:-2], _BASE32, out=three)
     three += letters[1:-1]
     three *= _BASE32
-    three += letters[2:]
+    three += third
     np.multiply(three[:-1], _BASE32, out=four)
-    four += letters[3:]
+    four += third[1:]
     np.multiply(four[:-1], _BASE32, out=five)
-    five += letters[4:]
+    five += third[2:]
     four ^= _FOUR
     five ^= _FIVE
     # As `mixed`, in half the width; its last step changes the lower half alone.
@@ -134,15 +145,18 @@ def _runs(letters: U32, out: U32) -> None:
 def mixed(hashes: U64) -> U64:
     """Spread what differs over all bits (the finish of splitmix64, G. Steele et al., OOPSLA 2014)."""
     hashes = _stirred(hashes)
-    return hashes ^ (hashes >> _U31)
+    hashes ^= hashes >> _U31
+    return hashes
 
 
 def _stirred(hashes: U64) -> U64:
     """`mixed` without its last step, which changes the lower half alone."""
-    hashes = (hashes ^ (hashes >> _U30)) * _MIX[0]
-    hashes ^= hashes >> _U27
-    hashes *= _MIX[1]
-    return hashes
+    found: U64 = hashes >> _U30
+    found ^= hashes
+    found *= _MIX[0]
+    found ^= found >> _U27
+    found *= _MIX[1]
+    return found
 
 
 def token(text: str) -> int:

@@ -7,7 +7,7 @@ label says more than any model. A sketch of the n-grams keeps the search for it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,11 @@ F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 SKETCH = 256
+_FOLD = np.array((BUCKETS // SKETCH).bit_length() - 1)
 # Below this similarity a neighbour says nothing of its own; unrelated texts of one kind come to about 0.5.
 _FROM = 0.8
-_FROM_32 = float(np.float32(_FROM))
+_LEAST = np.array(_FROM, np.float32)
+_FROM_32 = float(_LEAST)
 # From this similarity on two requests are the same one, asked again in nearly the same words.
 _SAME = 0.95
 # What makes up so much of the labels comes again in new traffic, and its labels say what becomes of it there.
@@ -45,11 +47,12 @@ class Near:
         """The same of one request's sketch (SKETCH); `None`: nothing is added, because none is near."""
         if not len(self.sketches):
             return None, 0.0
-        alike = self.sketches @ sketch
+        alike = self.sketches.dot(sketch)
         nearest = float(np.maximum.reduce(alike))
-        if nearest <= _FROM_32:
+        if nearest <= _FROM_32 or self.doubt == inf:
             return None, nearest
-        return _shift(alike[None], self.residuals, self.known, self.doubt)[0], nearest
+        rows = (alike > _LEAST).nonzero()[0]
+        return _shift(alike[rows][None], self.residuals[rows], self.known[rows], self.doubt)[0], nearest
 
     def correct(self, sketches: F32) -> tuple[F64, F64]:
         """What to add to predictions (m × c), and the similarity of the nearest labelled request (m), for m
@@ -71,8 +74,8 @@ def sketch(grams: F32) -> F32:
 
 def sketch_one(places: NDArray[np.intp], values: F32) -> F32:
     """`sketch` of the one request that has `values` in the buckets at `places`."""
-    folded = np.bincount(places // (BUCKETS // SKETCH), values, SKETCH)
-    return (folded / max(sqrt(folded @ folded), 1e-9)).astype(np.float32)
+    folded = np.bincount(places >> _FOLD, values, SKETCH)
+    return (folded / max(sqrt(folded.dot(folded)), 1e-9)).astype(np.float32)
 
 
 def compared(sketches: F32) -> tuple[F32, Rows]:

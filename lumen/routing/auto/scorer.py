@@ -3,9 +3,12 @@ length."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from lumen.routing.auto import near, prior
@@ -21,8 +24,7 @@ from lumen.routing.auto.themes import Themes
 F64 = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True, gc=False):
     """What is expected of one target. `ok`: chance of a good answer. `loss`: quality lost against the strong target.
 
     `tokens`: expected length of its answer, `None` where no lengths were learnt.
@@ -34,8 +36,7 @@ class Estimate:
     tokens: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True, gc=False):
     """`targets`: an estimate each, in the model's order. `unseen`: what no labelled request had, such as images.
 
     `nearest`: how alike the nearest labelled request is, 0 to 1. `familiar`: whether requests like this were labelled;
@@ -108,7 +109,9 @@ class Scorer:
         """Score one request."""
         found = self._single(read(ask))
         most = ask.limit or LONGEST
-        tokens = [None] * len(found.ok) if found.tokens is None else [min(each, most) for each in found.tokens]
+        tokens: Iterable[float | None] = repeat(None)
+        if found.tokens is not None:
+            tokens = [min(each, most) for each in found.tokens]
         estimates = tuple(map(Estimate, self.model.targets, found.ok, found.loss, tokens))
         return Score(estimates, found.nearest, found.nearest >= self._near.familiar and not found.unseen, found.unseen)
 

@@ -18,11 +18,26 @@ from numpy.typing import NDArray
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Reading
-from lumen.routing.auto.precision import single
-from lumen.routing.auto.space import CLIP, FLAT, Scale, Space, Waves, within
+from lumen.routing.auto.space import CLIP, FLAT, Scale, Space, Waves
 from lumen.routing.auto.themes import Themes
 
 LONGEST = 200_000.0
+
+
+def _waves(turns: F32) -> F32:
+    """Cosines, then sines, of all `turns`."""
+    waves = np.empty((2, *turns.shape), np.float32)
+    np.cos(turns, out=waves[0])
+    np.sin(turns, out=waves[1])
+    return waves.ravel()
+
+
+def _in_turn(weights: F32, waves: tuple[Waves, Waves]) -> F32:
+    """Weights of the waves (4 · half × columns) in the order of `_waves`, times the waves' sizes."""
+    half, columns = len(weights) // 4, weights.shape[1]
+    sizes = np.array([each.size for each in waves], np.float32)[:, None, None, None]
+    blocks = weights.reshape(2, 2, half, columns) * sizes
+    return np.ascontiguousarray(blocks.swapaxes(0, 1)).reshape(4 * half, columns)
 
 
 class One(NamedTuple):
@@ -43,15 +58,25 @@ class _Lengths(NamedTuple):
     smear: list[float]
     middle: list[float]
     inverse: list[float]
-    root: float
-    waves: Waves
+    most: float
+    frequencies: F32
     weigh: F32
 
-    def scores(self, logs: list[float]) -> F32:
-        """As `Scale.apply`, in single precision."""
-        off = single(*(value - mean for value, mean in zip(single(*logs), self.middle, strict=True)))
-        off = single(*(value * inverse for value, inverse in zip(off, self.inverse, strict=True)))
-        return np.array([min(max(value, -CLIP), CLIP) / self.root for value in off], np.float32)
+    @staticmethod
+    def of(arrays: Mapping[str, NDArray[Any]], scale: Scale, waves: Waves) -> _Lengths:
+        """Of a model; what every request would be multiplied with is multiplied into its arrays."""
+        root = float(scale.root)
+        inverse = [each / root for each in scale.inverse.tolist()]
+        return _Lengths(
+            arrays["length_mean"].tolist(), arrays["length_smear"].tolist(), scale.mean.tolist(), inverse,
+            CLIP / root, waves.frequencies, arrays["wave_weights"] * waves.size,
+        )  # fmt: skip
+
+    def waving(self, logs: list[float]) -> F32:
+        """The waves (as `Waves` of `Scale.apply`, but for their size) of what lengths are expected."""
+        most, each = self.most, zip(logs, self.middle, self.inverse, strict=True)
+        scores = [min(max((value - middle) * inverse, -most), most) for value, middle, inverse in each]
+        return _waves(np.array(scores, np.float32).dot(self.frequencies)[None])
 
 
 class Single:
@@ -73,34 +98,32 @@ class Single:
         self._near, self._far, self._lines, self._best = neighbours, far, lines, best
         self._level, self._spread = far.level.tolist(), far.spread.tolist()
         self._middle = np.concatenate((space.plain.mean, space.subjects.mean))
-        self._inverse = np.concatenate((space.plain.inverse, space.subjects.inverse))
-        self._root = np.concatenate([np.full(len(s.mean), s.root, np.float32) for s in (space.plain, space.subjects)])
+        root = np.concatenate([np.full(len(s.mean), s.root, np.float32) for s in (space.plain, space.subjects)])
+        self._inverse = np.concatenate((space.plain.inverse, space.subjects.inverse)) / root
+        self._most = np.float32(CLIP) / root
+        self._least = -self._most
         self._plain, self._subjects = (waves.frequencies for waves in space.waves)
-        self._sizes = np.repeat(np.array([waves.size for waves in space.waves], np.float32), 2 * len(self._plain[0]))
         self._unseen = space.unseen()
         self._lengths = None
         if lengths is not None:
             weights.insert(1, arrays["length_weights"])
             self._of_themes = np.concatenate((self._of_themes, arrays["length_theme_weights"]), axis=1)
-            scale, waves = lengths
-            self._lengths = _Lengths(
-                arrays["length_mean"].tolist(), arrays["length_smear"].tolist(),
-                scale.mean.tolist(), scale.inverse.tolist(), float(scale.root), waves, arrays["wave_weights"],
-            )  # fmt: skip
+            self._lengths = _Lengths.of(arrays, *lengths)
         # Most buckets are empty: of the rows that belong to n-grams only those are read that are wanted.
         joined = np.ascontiguousarray(np.concatenate(weights, axis=1))
-        self._grams, self._waves = joined[:BUCKETS], joined[BUCKETS:]
+        self._grams, self._waves = joined[:BUCKETS], _in_turn(joined[BUCKETS:], space.waves)
         self._origin = -(space.centre.astype(np.float64) @ joined).astype(np.float32)
         self._of_themes = np.ascontiguousarray(self._of_themes.T)
 
     def __call__(self, one: Reading) -> One:
         """Score one request."""
-        read, columns = one.values @ self._grams.take(one.places, axis=0), len(self._of_themes)
-        read += self._waving(one.row) @ self._waves
+        read, columns = one.values.dot(self._grams.take(one.places, axis=0)), len(self._of_themes)
+        read += self._waving(one.row).dot(self._waves)
         read += self._origin
-        read[:columns] += self._of_themes @ self._themes.alike_one(read[columns:])
+        scores = read[:columns]
+        scores += self._of_themes.dot(self._themes.alike_one(read[columns:]))
         plain = one.row[: len(PLAIN)].tolist()
-        values = read[:columns].tolist()
+        values = scores.tolist()
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
         shift, nearest = self._near.correct_one(near.sketch_one(one.places, one.values))
@@ -114,30 +137,21 @@ class Single:
         return One(ok, loss, tokens, nearest, unseen)
 
     def _waving(self, row: F32) -> F32:
-        """Plain counts and subjects through the waves: the last part of a point in the space, not yet centred."""
+        """Plain counts and subjects through the waves: the last part of a point in the space, neither centred nor of
+        its size, the cosines first."""
         scores = row - self._middle
         scores *= self._inverse
-        within(scores)
-        scores /= self._root
-        half = len(self._plain[0])
-        waves, turns = np.empty(4 * half, np.float32), np.empty((2, half), np.float32)
-        np.matmul(scores[: len(PLAIN)], self._plain, out=turns[0])
-        np.matmul(scores[len(PLAIN) :], self._subjects, out=turns[1])
-        both = waves.reshape(2, 2, half)
-        np.cos(turns, out=both[:, 0])
-        np.sin(turns, out=both[:, 1])
-        waves *= self._sizes
-        return waves
+        np.maximum(scores, self._least, out=scores)
+        np.minimum(scores, self._most, out=scores)
+        turns = np.empty((2, len(self._plain[0])), np.float32)
+        scores[: len(PLAIN)].dot(self._plain, out=turns[0])
+        scores[len(PLAIN) :].dot(self._subjects, out=turns[1])
+        return _waves(turns)
 
     def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""
         logs = [value + mean for value, mean in zip(read, known.mean, strict=True)]
-        turns = known.scores(logs) @ known.waves.frequencies
-        waves = np.empty(2 * len(turns), np.float32)
-        np.cos(turns, out=waves[: len(turns)])
-        np.sin(turns, out=waves[len(turns) :])
-        waves *= known.waves.size
-        for i, more in enumerate((waves @ known.weigh).tolist()):
+        for i, more in enumerate(known.waving(logs).dot(known.weigh).tolist()):
             found[i] += more
         return [
             min(max(exp(min(max(value, 0.0), 20.0)) * smear - 1.0, 1.0), LONGEST)

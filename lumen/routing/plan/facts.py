@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from lumen.core.meter import estimate_input
 from lumen.routing.auto.ask import ASIDE, HEAD, TAIL, Ask
+from lumen.routing.plan.once import once
 from lumen.wire.call import Call
 from lumen.wire.prompt import parts
 from lumen.wire.requests import (
@@ -49,15 +49,12 @@ class Facts:
         self.size = size
         self.key = key
         self.headers = headers
+        request = call.request
+        self.chat: ChatRequest | None = request if isinstance(request, ChatRequest) else None
 
     def read(self, field: str) -> Any:
         """A field of `lumen.core.expression`, or the tags or headers."""
         return _READ[field](self)
-
-    @property
-    def chat(self) -> ChatRequest | None:
-        request = self.call.request
-        return request if isinstance(request, ChatRequest) else None
 
     @property
     def tools(self) -> int:
@@ -75,12 +72,12 @@ class Facts:
         """Pictures, files and audio in the request."""
         return len(self._attached)
 
-    @cached_property
+    @once
     def tokens(self) -> int:
         """Input tokens, estimated; pictures count as a thousand each."""
         return estimate_input(max(self.size - sum(self._attached), 0)) + 1000 * self.images
 
-    @property
+    @once
     def limit(self) -> int:
         """The most tokens of an answer that the client takes; 0 where it names none."""
         request = self.call.request
@@ -89,7 +86,7 @@ class Facts:
         most = request.max_completion_tokens if isinstance(request, ChatRequest) else None
         return most or request.max_tokens or 0
 
-    @cached_property
+    @once
     def tags(self) -> dict[str, str]:
         """What is known of the request beside its words."""
         given = dict(self.chat.metadata or ()) if self.chat is not None else {}
@@ -121,7 +118,7 @@ class Facts:
         """The system prompt."""
         return self._said.system
 
-    @cached_property
+    @once
     def conversation(self) -> bytes:
         """The same for all requests of one conversation: a hash of the key, the system prompt, the first user turn."""
         digest = blake2b(digest_size=16)
@@ -131,7 +128,7 @@ class Facts:
             digest.update(data)
         return digest.digest()
 
-    @cached_property
+    @once
     def ask(self) -> Ask:
         """The request as the scorer sees it. Of the tags it takes the header's: metadata may be new each time."""
         said, marks = self._said, self.marks
@@ -159,11 +156,11 @@ class Facts:
                 break
         return "\n".join(reversed(kept))
 
-    @cached_property
+    @once
     def _texts(self) -> list[tuple[str, str]]:
         return list(parts(self.call.request))
 
-    @cached_property
+    @once
     def _said(self) -> _Said:
         system: list[str] = []
         text, first, turns, last = "", "", 0, 0
@@ -174,7 +171,7 @@ class Facts:
                 system.append(said)
         return _Said("\n".join(system), first, text, max(turns, 1), last)
 
-    @cached_property
+    @once
     def _attached(self) -> list[int]:
         """Bytes of each picture, file and sound in the request."""
         found: list[int] = []

@@ -9,7 +9,6 @@ and by the second, less what its cache of this conversation's beginning saves. P
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -17,6 +16,7 @@ from msgspec import Struct
 from lumen.core.expression import Condition
 from lumen.core.money import Price
 from lumen.routing.plan.facts import Facts, asks_text
+from lumen.routing.plan.once import once
 from lumen.wire.call import Call
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class View:
         self.draw = draw
         self._given = given
 
-    @cached_property
+    @once
     def facts(self) -> Facts:
         """The request itself."""
         return Facts(*self._given)
@@ -192,7 +192,7 @@ class View:
 
     # -- of the route ----------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def past(self) -> Past | None:
         """Where this conversation was last."""
         return self._known.past(self.conversation)
@@ -202,7 +202,7 @@ class View:
         """The route's scorer with the number of its version, or why there is none."""
         return self._known.scorer(self.goal.route)
 
-    @cached_property
+    @once
     def scored(self) -> Score | None:
         """What the route's scorer makes of this request; `None`: see `unscored`."""
         scorer, _ = self.scorer
@@ -214,6 +214,6 @@ class View:
         scorer, why = self.scorer
         return why if scorer is None else "only chats and completions are scored"
 
-    @cached_property
+    @once
     def _out(self) -> Mapping[str, str]:
         return self._known.out(self.goal.names)

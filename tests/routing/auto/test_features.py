@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lumen.routing.auto import features as reading
 from lumen.routing.auto import hashing
 from lumen.routing.auto.ask import HEAD, TAIL, Ask
-from lumen.routing.auto.features import BUCKETS, PLAIN, SUBJECT_NAMES, features
+from lumen.routing.auto.features import BITS, BUCKETS, PLAIN, SUBJECT_NAMES, features
 from lumen.routing.auto.precision import single
 
 
@@ -90,7 +90,8 @@ def test_what_is_counted_of_bytes_and_words(text: str) -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.text("ab c1", max_size=200), st.text("ab c", max_size=40), st.lists(st.integers(0, BUCKETS - 1), max_size=2))
 def test_few_n_grams_are_counted_as_many_are(text: str, beside: str, more: list[int]) -> None:
-    parts = reading._buckets(text), [reading._buckets(beside)]
+    data = hashing.raw(text)
+    parts = hashing.buckets(data, hashing.words(data).hashes, BITS + 1), [reading._beside(beside)]
     few, many = reading._sparse(*parts, more), reading._dense(*parts, more)
     counts = np.zeros((2, BUCKETS))
     for row, (places, found) in zip(counts, (few, many), strict=True):
@@ -140,9 +141,10 @@ def test_what_stands_beside_counts() -> None:
 @given(st.lists(st.sampled_from(("acid", "torque", "the", "proof", "court", "zebra", "loop")), max_size=90))
 def test_few_words_have_the_subjects_that_many_have(words: list[str]) -> None:
     found = hashing.words(hashing.raw(" ".join(words)))
-    many = np.empty(2 * len(SUBJECT_NAMES), np.float32)
+    few, many = np.empty((2, 2 * len(SUBJECT_NAMES)), np.float32)
+    reading._few_subjects(found, few)
     reading._subjects(found, many)
-    assert np.array(reading._few_subjects(found), np.float32) == pytest.approx(many, abs=1e-6)
+    assert few == pytest.approx(many, abs=1e-6)
 
 
 @given(st.lists(st.floats(-1e30, 1e30), max_size=20))
