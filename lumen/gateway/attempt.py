@@ -85,7 +85,8 @@ class Journey(Struct):
 
 
 class Errand(Struct, frozen=True):
-    """What every attempt of a request shares. `size`: bytes of its body. `caller`: a header for local models.
+    """What every attempt of a request shares. `size`: bytes of its body. `caller`, `salt`: a header for local models,
+    and what keeps the prefixes apart that they compute for different callers.
 
     `loop`: the one that all of it runs on. Asking for it is a system call, so it is asked for once.
     """
@@ -100,6 +101,7 @@ class Errand(Struct, frozen=True):
     outlet: Outlet
     loop: asyncio.AbstractEventLoop
     caller: bytes = b""
+    salt: str = ""
 
 
 class Attempt:
@@ -224,6 +226,8 @@ class Attempt:
                     call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill)
                 )
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
+        if errand.salt and target.can.local:
+            call = structs.replace(call, salt=errand.salt)
         encode = partial(target.dialect.encode, call, resume=resume)
         lines = errand.caller if target.can.local else b""
         limits, waits = self._limits, target.can.local and leg.rung is None and not errand.outlet.opened

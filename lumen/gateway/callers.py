@@ -21,6 +21,11 @@ def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> by
     return _line(key.id, key.priority or priority, shared, keep)
 
 
+def salt(key: Key | None, *, shared: bool) -> str:
+    """What keeps the computed prefixes of one key apart from those of others, in a word that tells nothing of it."""
+    return "" if key is None or shared else _who(key.id)
+
+
 @lru_cache(maxsize=256)
 def patience(seconds: float) -> bytes:
     """The line of the header that says how long a request may wait for its turn."""
@@ -29,7 +34,12 @@ def patience(seconds: float) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _line(key: str, priority: Priority, shared: bool, keep: bool) -> bytes:
-    # Keys go by names of their own here: a local server need not be ours.
-    who = hashlib.sha256(f"caller {key}".encode()).hexdigest()[:24] if key else ""
+    who = _who(key) if key else ""
     salt = "" if shared else who
     return f"X-Lumen-Caller: id={who}; salt={salt}; priority={priority}; keep={keep:d}\r\n".encode()
+
+
+@lru_cache(maxsize=4096)
+def _who(key: str) -> str:
+    """Keys go by names of their own at local servers, which need not be ours."""
+    return hashlib.sha256(f"caller {key}".encode()).hexdigest()[:24]

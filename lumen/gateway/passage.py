@@ -13,7 +13,7 @@ from lumen.gateway import planning, timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
 from lumen.gateway.bytestream import ByteStream
-from lumen.gateway.callers import line
+from lumen.gateway.callers import line, salt
 from lumen.gateway.course import Course
 from lumen.gateway.live import Active
 from lumen.gateway.outlet import Outlet
@@ -132,8 +132,9 @@ class Passage:
         state, entry, key = self._state, self._entry, self._key
         who = line(key, entry.priority, shared=entry.shared, keep=state.retention.retains(entry.account, key))
         return Errand(
-            self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, state.loop, who
-        )
+            self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, state.loop, who,
+            salt(key, shared=entry.shared),
+        )  # fmt: skip
 
     def _course(self) -> Course:
         entry, state = self._entry, self._state

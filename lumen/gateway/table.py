@@ -255,4 +255,6 @@ def _limits(base: Timeouts, own: Timeouts) -> Limits:
         picked["ready"] = own.first_token
     if picked["ready"] is None:
         picked["ready"] = picked["first_token"]
+    if picked["queue"] is None:
+        picked["queue"] = picked["ready"]
     return Limits(**picked)

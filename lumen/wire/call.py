@@ -37,6 +37,7 @@ class Call(Struct, frozen=True, gc=False):
 
     `lent`: fields of it that are not the client's but the gateway's (a seed, a route's defaults): a target that does
     not know one answers without it, where it would refuse the client's own.
+    `salt`: computed prefixes are shared with requests of the same salt alone; empty: with all that have none.
     """
 
     operation: Operation
@@ -45,6 +46,7 @@ class Call(Struct, frozen=True, gc=False):
     include_usage: bool
     answers: int
     lent: tuple[str, ...] = ()
+    salt: str = ""
 
     @property
     def token_ids(self) -> bool:

@@ -11,6 +11,7 @@ from lumen.config.schema import Config
 from lumen.gateway.callers import line
 from lumen.gateway.retention import Retention
 from lumen.keys import mint
+from lumen.providers.base import module
 from lumen.workers.llamacpp.caller import HEADER, read
 from lumen.workers.llamacpp.fair import CLASSES
 from tests.gateway.conftest import Up
@@ -45,3 +46,11 @@ async def test_only_local_models_are_told_who_asks(up: Up, retention: Any) -> No
     await up.post("/v1/chat/completions", body)
     other = read(up.emulator.headers[-1][HEADER])
     assert (other.id, other.salt) == (told.id, "")
+    # vLLM takes no such header: its prefixes are kept apart by a field, which no client can set.
+    targets = tuple(replace(target, dialect=module("vllm").make(target.can)) for target in targets)
+    for shared in (False, True):
+        up.state.table._entries[entry.name] = replace(local, targets=targets, shared=shared)
+        await up.post("/v1/chat/completions", body)
+        assert up.emulator.requests[-1].get("cache_salt") == (None if shared else told.id)
+    await up.post("/v1/chat/completions", {**body, "cache_salt": "another's"})
+    assert "cache_salt" not in up.emulator.requests[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,13 @@ def test_going_on_is_a_completion_of_all_tokens_so_far() -> None:
     assert (body["temperature"], body["top_p"], body["seed"], body["logit_bias"]) == (0.5, 0.9, 3, {"5": 1})
     assert body["stream"] is True and body["return_token_ids"] is True
     assert "messages" not in body and body["model"] == "served"
+
+
+def test_prefixes_that_it_computes_are_kept_apart_by_a_salt() -> None:
+    salted = msgspec.structs.replace(call(), salt="3f2a")
+    assert sent(salted)[1] == {**sent(call())[1], "cache_salt": "3f2a"}
+    resume = Resume([7, 8], ("chatcmpl-1", 5), prompt_ids=PROMPT, context=2048)
+    assert sent(salted, resume)[1] == {**sent(call(), resume)[1], "cache_salt": "3f2a"}
 
 
 @pytest.mark.parametrize(

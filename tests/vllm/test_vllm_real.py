@@ -12,8 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
+from msgspec.structs import replace as replace_
 
 from lumen.config.schema import Model
 from lumen.engines.base import ModelFiles
@@ -21,7 +23,10 @@ from lumen.engines.registry import engine
 from lumen.engines.vllm import ENGINE
 from lumen.hardware import detect
 from lumen.providers.base import Capabilities
+from lumen.providers.vllm import make
 from lumen.tiny import MODEL
+from lumen.wire.call import chat_call
+from lumen.wire.requests import ChatRequest, Message
 from lumen.workers.supervisor import ReplicaState, Supervisor, Timing
 from tests.e2e.cut_box import box, every
 from tests.e2e.cuts import ASKED, STORY
@@ -36,6 +41,7 @@ pytestmark = [
 
 # In float32 two batch shapes nearly always agree on the most likely token. Eager: starts without compiling.
 OPTIONS: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
+JSON = {"Content-Type": "application/json"}
 CAN = Capabilities(local=True, reasoning_content=True)
 
 
@@ -195,6 +201,39 @@ def test_a_context_that_does_not_fit_is_shortened_once(files: ModelFiles, tmp_pa
             assert ready.restarts == 1
             log = (tmp_path / "logs" / "tiny-0.log").read_text("utf-8", "replace")
             assert "Using max model len 768" in log
+        finally:
+            await home.supervisor.stop(0.0)
+
+    run(work())
+
+
+def test_what_one_key_had_computed_serves_no_other(files: ModelFiles, tmp_path: Path) -> None:
+    model = settled(files)
+    dialect = make(able(model))
+    asked = Message(role="user", content="A fox and a hen went to sea. " * 20)
+    request = ChatRequest(model="x", messages=[asked], max_tokens=2)
+
+    async def work() -> None:
+        home = Home(tmp_path)
+        try:
+            await home.apply(model, files)
+            await home.until("ready")
+            lease = await home.supervisor.acquire("tiny", 10)
+
+            async def cached(salt: str) -> int:
+                made = dialect.encode(replace_(chat_call(request), salt=salt), lease.served, None)
+                async with (
+                    aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(lease.socket))) as session,
+                    session.post(f"http://x/v1/{made.path}", data=made.body, headers=JSON) as answer,
+                ):
+                    told = await answer.json(content_type=None)
+                    assert answer.status == 200, told
+                    return int((told["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0)
+
+            assert await cached("one") == 0
+            assert await cached("one") > 0
+            assert await cached("other") == 0
+            lease.release()
         finally:
             await home.supervisor.stop(0.0)
 
