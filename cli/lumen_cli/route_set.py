@@ -23,7 +23,7 @@ from lumen_cli.limits import (
     count,
     share,
 )
-from lumen_cli.output import say
+from lumen_cli.output import note, say
 from lumen_cli.settings import CONFIG, config_file, reload
 from lumen_cli.trail import changed
 
@@ -139,15 +139,18 @@ def set_(
 def _write(name: str, change: dict[str, Any], config: Path | None) -> None:
     """Have the file say so, and a running gateway take it over."""
     from lumen.config.edit import edit, set_route
+    from lumen_cli.vendors import unpriced, without_price
 
     if not change:
         raise CliError("nothing to set", f"write `lumen route set {name} --target MODEL`", code=USAGE)
     paths = find_paths()
     admin = Admin(paths.admin_socket)
     path = config_file(config, paths, admin)
-    edit(path, lambda text: set_route(text, name, change))
+    new = edit(path, lambda text: set_route(text, name, change))
     changed("route.set", name, **change)
     say(f"Route {name} is written to {path}: {reload(admin, path)}.")
+    for target in unpriced(new).get(name, ()):
+        note(f"{without_price(target)}.")
 
 
 def _pairs(default: list[str] | None, timeout: list[str] | None) -> dict[str, Any]:

@@ -32,6 +32,33 @@ def all_vendors(config: Config) -> dict[str, Vendor]:
     return {name: vendor(name, provider, found.get(name)) for name, provider in config.providers.items()}
 
 
+def unpriced(config: Config) -> dict[str, list[str]]:
+    """Routes whose money is limited, with those of their targets that are not asked there: nobody knows their price."""
+    from lumen.catalogue import Catalogue
+
+    limited = {
+        name: [target.model for target in route.targets if "/" in target.model]
+        for name, route in config.routes.items()
+        if any(asdict(route.budget).values()) or any(asdict(config.server.budget).values())
+    }
+    catalogue = Catalogue(all_vendors(config)) if any(limited.values()) else None
+    if catalogue is None:
+        return {}
+    catalogue.load()
+    found = {
+        name: [target for target in targets if catalogue.price(*target.split("/", 1)) is None]
+        for name, targets in limited.items()
+    }
+    return {name: targets for name, targets in found.items() if targets}
+
+
+def without_price(target: str) -> str:
+    """What that means for such a target, and how to mend it."""
+    provider, model = target.split("/", 1)
+    where = f"providers.{provider}.models.{model}.price"
+    return f"{target} has no known price and is not asked where money is limited; say {where}"
+
+
 def find_vendor(name: str, config: Config) -> Vendor:
     """One of them.
 

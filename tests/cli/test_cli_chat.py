@@ -43,7 +43,12 @@ def test_one_question(lumen: Callable[..., Ran], fake: Fake, home: Paths) -> Non
     [
         (["Hel", "cut"], "m", "Hel", "the answer ended in the middle; see `lumen logs`"),
         (["Hel", "error"], "m", "Hel", "The engine broke; see `lumen logs`"),
-        ([], "unknown", "", "The model 'unknown' does not exist"),
+        (
+            [],
+            "unknown",
+            "",
+            "The model 'unknown' does not exist; `lumen status` tells which models and routes there are",
+        ),
     ],
 )
 def test_what_goes_wrong_is_one_line(
@@ -67,7 +72,7 @@ def test_a_conversation_is_remembered_until_reset(
     ran = lumen("chat")
     assert ran.code == 0
     assert ran.out == "yes\nyes\nyes\n"
-    assert "The model 'unknown' does not exist" in ran.err
+    assert "The model 'unknown' does not exist; `lumen status` tells which models" in ran.err
     assert "/reset forgets the conversation" in ran.err
     asked = [[m["content"] for m in c["body"]["messages"]] for c in fake.calls("/v1/chat/completions")]
     assert asked == [["one"], ["one", "yes", "two"], ["three"], ["four"]]

@@ -384,6 +384,27 @@ def test_every_plain_setting_of_a_route_is_set_and_shown(lumen: Callable[..., Ra
     assert "besides" not in lumen("route", "show", "fast").out
 
 
+def test_only_a_route_that_goes_by_what_targets_are_worth_promises_something(
+    lumen: Callable[..., Ran], home: Paths
+) -> None:
+    home.config_file.write_text(CONFIG)
+    assert lumen("route", "set", "fast", "--target", "small", "--target", "acme/big").code == 0
+    for policy, promises in (("ordered", False), ("auto", True), ("cheapest", False), ("quality", True)):
+        assert lumen("route", "set", "fast", "--policy", policy).code == 0
+        assert ("quality   against small" in lumen("route", "show", "fast").out) is promises
+    assert lumen("route", "set", "fast", "--policy", "ordered", "--strong", "acme/big").code == 0
+    assert "quality   against acme/big" in lumen("route", "show", "fast").out
+
+
+def test_a_target_that_money_keeps_from_being_asked_is_told(lumen: Callable[..., Ran], home: Paths) -> None:
+    home.config_file.write_text(CONFIG)
+    assert lumen("route", "set", "fast", "--target", "small", "--target", "acme/big").err == ""
+    ran = lumen("route", "set", "fast", "--daily", "5usd")
+    why = "acme/big has no known price and is not asked where money is limited; say providers.acme.models.big.price"
+    assert (ran.code, ran.err) == (0, f"{why}.\n")
+    assert f"routes.fast: {why}" in lumen("config", "check", "--json").json["warnings"]
+
+
 def test_what_of_a_route_only_the_file_can_say() -> None:
     flags = set(inspect.signature(route_set.set_).parameters)
     # Under other names: a target is given by itself, a default and a limit one by one, a budget amount by amount.

@@ -30,6 +30,10 @@ def test_a_built_in_model_on_this_machine(lumen: Run) -> None:
         assert part in shown.out
 
 
+def test_the_built_in_model_by_the_name_it_is_served_under(lumen: Run) -> None:
+    assert lumen("fit", "lumen-tiny").out == lumen("fit", "builtin:tiny").out
+
+
 def test_for_programs(lumen: Run, cards: None) -> None:
     found = lumen("fit", "builtin:tiny", "--json").json
     assert found["reference"] == "builtin:tiny"

@@ -61,6 +61,8 @@ def test_up_twice_says_so_and_starts_nothing(lumen: Callable[..., Ran], fake: Fa
     assert before is not None
     assert f"Lumen is already running (process {before.pid})" in again.err
     assert gateway.record(home) == before
+    assert "as it was started" not in again.err
+    assert "as it was started: for --port 7000 run `lumen down` first.\n" in lumen("up", "--port", "7000").err
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,9 @@ class Conversation:
             )
             answer = connection.getresponse()
             if answer.status != 200:
-                raise CliError(_refusal(answer.status, answer.read(_BLOCK)))
+                unknown = answer.status == http.client.NOT_FOUND
+                hint = "`lumen status` tells which models and routes there are" if unknown else None
+                raise CliError(_refusal(answer.status, answer.read(_BLOCK)), hint)
             yield from _pieces(answer)
         except TimeoutError:
             raise CliError(f"no answer within {_SILENCE:g} s", "see `lumen status`") from None

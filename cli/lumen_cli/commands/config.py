@@ -83,6 +83,7 @@ def missing(config: Config, environment: os._Environ[str] | dict[str, str]) -> l
     from lumen.config.checks import STORED
     from lumen.hub.errors import HubError
     from lumen.hub.reference import LocalFile, parse
+    from lumen_cli.vendors import unpriced, without_price
 
     found = []
     secrets = [(f"providers.{name}.key", vendor(name, given).key) for name, given in config.providers.items()]
@@ -102,4 +103,6 @@ def missing(config: Config, environment: os._Environ[str] | dict[str, str]) -> l
                 continue
             if isinstance(source, LocalFile) and not Path(source.path).expanduser().exists():
                 found.append(f"models.{name}: there is no file {source.path}")
+    for name, targets in unpriced(config).items():
+        found += [f"routes.{name}: {without_price(target)}" for target in targets]
     return found

@@ -70,6 +70,7 @@ def fit(
 
 
 def _asked(text: str, paths: Paths, given: Path | None) -> _Asked:
+    from lumen.config.checks import BUILTIN_MODEL
     from lumen.config.load import load, locate
     from lumen.config.schema import Model
     from lumen.hub import Store, resolve
@@ -79,7 +80,8 @@ def _asked(text: str, paths: Paths, given: Path | None) -> _Asked:
     config = load(locate(given, path))
     configured = text in config.models
     kept = None if configured else Store(paths.models_dir).get(text)
-    source = config.models[text].source if configured else kept.reference if kept is not None else text
+    known = "builtin:tiny" if text == BUILTIN_MODEL else text
+    source = config.models[text].source if configured else kept.reference if kept is not None else known
     base = path.parent if configured else None
     files = resolve(source, paths, base=base)
     model = config.models[text] if configured else Model(source=source)

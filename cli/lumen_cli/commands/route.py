@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _BESIDES = ("max_splices", "hedge", "content_filter", "exact", "reserve", "priority", "share_prefixes", "retention",
             "learn")  # fmt: skip
 
+# Policies that ask nobody how good a target is.
+_PLAIN = ("weighted", "ordered", "cheapest", "fastest", "sticky")
+
 app = command("Set, list, show and remove routes.")
 app.command()(evaluate)
 app.command()(explain)
@@ -75,7 +78,7 @@ def show(
         return
     say(f"route     {found['name']}")
     say(f"policy    {found['policy']}")
-    if found.get("strong") or found["policy"] == "auto":
+    if _promises(found):
         say(f"quality   {_promise(found)}")
     for one in found.get("rules") or ():
         say(f"rule      {one['when']} -> {one['target']}")
@@ -127,6 +130,12 @@ def _targets(route: dict[str, Any]) -> str:
     if len(route["targets"]) == 1:
         return str(route["targets"][0]["model"])
     return ", ".join(f"{target['model']}={target['weight']:g}" for target in route["targets"])
+
+
+def _promises(found: dict[str, Any]) -> bool:
+    """Whether its policy goes by what targets are worth, or it says so itself."""
+    first = found["targets"][0]["model"]
+    return found["policy"] not in _PLAIN or found.get("strong") not in (None, first) or found.get("quality") is not None
 
 
 def _promise(found: dict[str, Any]) -> str:

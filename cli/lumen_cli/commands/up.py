@@ -65,7 +65,7 @@ def run(options: Options, *, detach: bool, yes: bool = False) -> None:
     key = ensure_local(paths)
     running = admin.status_or_none()
     if running is not None:
-        _already(running, key, paths, admin, yes=yes)
+        _already(running, key, paths, admin, options, yes=yes)
         return
     # Told here, before anything starts, with file and line.
     load(locate(options.config, paths.config_file))
@@ -84,9 +84,11 @@ def run(options: Options, *, detach: bool, yes: bool = False) -> None:
             raise
 
 
-def _already(running: dict[str, Any], key: str, paths: Paths, admin: Admin, *, yes: bool) -> None:
+def _already(running: dict[str, Any], key: str, paths: Paths, admin: Admin, options: Options, *, yes: bool) -> None:
     state = "" if running.get("ready") else " and still starting"
     note(f"Lumen is already running{state} (process {running['pid']}).")
+    if given := " ".join(options.arguments()):
+        note(f"It goes on as it was started: for {given} run `lumen down` first.")
     _present(running, key)
     if running.get("config"):
         offer.offer(running, paths, admin, yes=yes, config=Path(running["config"]))
