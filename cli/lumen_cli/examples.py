@@ -86,6 +86,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "route rm": (("route rm fast", "clients get 404 for it from then on"),),
     "route ls": (("route ls", "the routes in force"),),
     "route show": (("route show fast", "targets, defaults and limits"),),
+    "route saved": (("route saved chat --since 7d", "against asking its strong target always"),),
     "route explain": (("route explain chat --prompt 'Prove it.'", "which target would be asked, and why"),),
     "route evaluate": (
         ("route evaluate --data results.csv.gz --weak small --strong large --train 1500", "what a learner is worth"),

@@ -141,12 +141,10 @@ def offline(path: Path, name: str, request: str, headers: Mapping[str, str]) -> 
     from lumen.wire.parse import parse_chat
 
     settings = load(locate(None, path))
-    route, used = _route(settings, name)
+    route, used, learns = route_of(settings, name)
     if used.endswith(".py"):
         raise CliError(f"{name} is routed by {used}, which only a running gateway asks", "start it with `lumen up`")
-    # `lumen/auto` goes by what the first route has learnt.
-    learns = name if name in settings.routes else next(iter(settings.routes))
-    candidates, goal = _targets(settings, route, learns)
+    candidates, goal = targets_of(settings, route, learns)
     known = _Nothing(scorers.read(Shelf(find_paths().scorers_dir), [learns]))
     body = request.encode()
     try:
@@ -161,20 +159,25 @@ def offline(path: Path, name: str, request: str, headers: Mapping[str, str]) -> 
     return explained(candidates, view, ruled(policy(used)(able, view), view), used, dear) | {"route": name}
 
 
-def _route(config: Config, name: str) -> tuple[Route, str]:
-    """The route and its policy; `lumen/auto` is there although nobody configured it."""
+def route_of(config: Config, name: str) -> tuple[Route, str, str]:
+    """The route, its policy, and the route whose learning it goes by; `lumen/auto` is there although nobody wrote it.
+
+    Raises:
+        CliError: there is no such route.
+    """
     if name in config.routes:
-        return config.routes[name], config.routes[name].policy
-    first = next(iter(config.routes.values()), None)
+        return config.routes[name], config.routes[name].policy, name
+    first = next(iter(config.routes), None)
     if name == _AUTO and first is not None:
-        return first, "auto"
+        return config.routes[first], "auto", first
     from difflib import get_close_matches
 
     near = get_close_matches(name, [*config.routes], 1)
     raise CliError(f"there is no route {name!r}", f"did you mean {near[0]!r}?" if near else "see `lumen route ls`")
 
 
-def _targets(config: Config, route: Route, name: str) -> tuple[list[Candidate], Goal]:
+def targets_of(config: Config, route: Route, name: str) -> tuple[list[Candidate], Goal]:
+    """A route's targets as its policy sees them, and what it is to reach, from the files."""
     from lumen.catalogue import Catalogue
     from lumen.config.adapters import model_of
     from lumen.config.remotes import price_of

@@ -92,6 +92,21 @@ class Used(NamedTuple):
     sums: Sums
 
 
+class Tried(NamedTuple):
+    """What one try came to; as in `rows.AttemptRow`."""
+
+    request: str
+    target: str
+    operation: str
+    outcome: str
+    input: int | None
+    output: int | None
+    cached: int | None
+    cache_write: int | None
+    cost: int
+    flags: int
+
+
 class Item(NamedTuple):
     """One line of a statement."""
 
@@ -132,6 +147,14 @@ class Reader:
         columns = ", ".join(AttemptRow._fields)
         found = self._connection.execute(f"SELECT {columns} FROM attempts WHERE request = ? ORDER BY seq", (request,))
         return [AttemptRow(*row) for row in found]
+
+    def tries(self, route: str, since: int = 0) -> Iterator[Tried]:
+        """Every try of a route since a Unix second, in the dark too; of days that are summed up there is none."""
+        columns = ", ".join(Tried._fields)
+        for row in self._connection.execute(
+            f"SELECT {columns} FROM attempts WHERE route = ? AND booked >= ?", (route, since * _MICROS)
+        ):
+            yield Tried(*row)
 
     def total(self, since: int = 0, until: int | None = None) -> Sums:
         """Sums of everything in that time."""

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from lumen.core.money import DOLLAR
 from lumen.learning.shelf import Shelf
 from lumen.paths import Paths
 from tests.cli.harness import Fake, Ran
+from tests.cli.test_cli_money import NOVEMBER, book
+from tests.ledger.ledgers import attempt
 
 Lumen = Callable[..., Ran]
 CONFIG = """
@@ -156,3 +159,23 @@ def test_the_running_gateway_is_asked(lumen: Lumen, written: Path, fake: Fake) -
     assert call["body"]["route"] == "smart"
     assert json.loads(call["body"]["request"])["messages"] == [{"role": "user", "content": "hi"}]
     assert "no running gateway" not in ran.err
+
+
+def test_what_a_route_saved(lumen: Lumen, written: Path, home: Paths) -> None:
+    assert "nothing has been written down yet" in lumen("route", "saved", "smart").err
+    tokens = {"route": "smart", "input": 1_000_000, "output": 100_000, "booked": NOVEMBER}
+    book(
+        home.ledger_file,
+        attempt("a", target="acme/large", cost=7 * DOLLAR // 2, **tokens),
+        attempt("b", target="acme/small", cost=14 * DOLLAR // 100, **tokens),
+        attempt("s", target="acme/small", cost=DOLLAR // 100, operation="shadow", **tokens),
+        attempt("x", target="acme/small", cost=DOLLAR, **tokens | {"route": "own"}),
+    )
+    found = lumen("route", "saved", "smart", "--since", "2026-11-01", "--json").json
+    assert (found["strong"], found["requests"], found["away"], found["promise"]) == ("acme/large", 2, 1, None)
+    assert (found["always_strong_usd"], found["paid_usd"], found["dark_usd"]) == (7.0, 3.65, 0.01)
+    assert found["saved_usd"] == 3.35
+    told = lumen("route", "saved", "smart", "--since", "2026-11-01").out
+    assert "2 requests, 1 of them (50.0 %) answered by others" in told
+    assert "asking acme/large always" in told and "$3.350000" in told and "nothing is promised" in told
+    assert "did you mean 'smart'?" in lumen("route", "saved", "smrt").err

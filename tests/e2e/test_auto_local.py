@@ -152,4 +152,11 @@ def test_from_nothing_learnt_to_money_saved_by_a_local_model(box: Box) -> None:
     used = {row["model"]: row for row in json.loads(box.lumen("usage", "--by", "model", "--json").stdout)["rows"]}
     assert used[LOCAL]["cost_micro_usd"] == 0 and used[LOCAL]["requests"] == 360 + len(at_home)
     assert used[STRONG]["requests"] == 2 + 360 + 60 - len(at_home)
+    told = json.loads(box.lumen("route", "saved", "chat", "--json").stdout)
+    assert (told["away"], told["requests"], told["dark_usd"]) == (len(at_home), 422, 0.0)
+    assert told["paid_usd"] == pytest.approx(used[STRONG]["cost_micro_usd"] / 1e6)
+    # At its price, for the tokens that the local model counted.
+    assert told["saved_usd"] > len(at_home) * DEAR / 1e12 / 2
+    assert told["saved_usd"] == pytest.approx(told["always_strong_usd"] - told["paid_usd"])
+    assert told["promise"]["version"] == 1 and 0 < told["promise"]["targets"][LOCAL]["loss_at_most"] <= 0.03
     assert used[STRONG]["cost_micro_usd"] * 10**6 == used[STRONG]["requests"] * DEAR

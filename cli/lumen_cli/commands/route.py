@@ -16,6 +16,7 @@ from lumen_cli.output import JSON, command, print_json, say, table
 from lumen_cli.route_evaluate import evaluate
 from lumen_cli.route_explain import explain
 from lumen_cli.route_learn import learn
+from lumen_cli.route_saved import saved
 from lumen_cli.route_set import RATE, set_
 from lumen_cli.settings import CONFIG, config_file, reload
 from lumen_cli.trail import changed
@@ -34,6 +35,7 @@ app = command("Set, list, show and remove routes.")
 app.command()(evaluate)
 app.command()(explain)
 app.command()(learn)
+app.command()(saved)
 app.command(name="set")(set_)
 
 
