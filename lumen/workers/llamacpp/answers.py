@@ -126,10 +126,6 @@ class Stream:
         ids = b',"token_ids":' + _encode(event.tokens) if self._head.token_ids else b""
         return self._frames[event.choice] + _encode(text) + self._tail + ids + self._close
 
-    def opening(self) -> bytes | None:
-        """The first event of an answer of one choice, whoever writes it, to be asked for once; None: there is none."""
-        return next(iter(self._role(0)), None)
-
     def _role(self, choice: int) -> list[bytes]:
         if not self._head.chat or self._head.resumed:
             return []

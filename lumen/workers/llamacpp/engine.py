@@ -94,8 +94,7 @@ class Engine:
         """Nobody waits for these any more: their slots are free at the next step."""
         for sequence in sequences:
             sequence.cancelled = True
-        if sequences:
-            self.wake()
+        self.wake()
 
     def wake(self) -> None:
         """Look around again: an outbox has room, or there are embeddings to make."""
@@ -189,16 +188,10 @@ class Engine:
 
     def _hear(self, block: bool) -> None:
         if block:
-            self._tidy_up()
             self._orders.obey()
         while self._orders:
             self._round = []
             self._orders.obey()
-
-    def _tidy_up(self) -> None:
-        """Do now, while nobody waits, what the next sequence would have to wait for."""
-        if self._context is not None and not self._asleep and not self._orders:
-            self._cache.ahead()
 
     # One step
 
@@ -286,8 +279,7 @@ class Engine:
             sequence.arrival = self._arrivals
             self._counters.prompt_tokens += sequence.prompt_len
             self._counters.cached_tokens += sequence.cached
-            if not sequence.outbox.whole:
-                self._talk.emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
+            self._talk.emit(sequence, Event(sequence.choice, started=True, cached=sequence.cached))
         self._round = []
         self._running.append(sequence)
         self._running.sort(key=attrgetter("arrival"))

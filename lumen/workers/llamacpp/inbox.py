@@ -43,7 +43,7 @@ class Events:
     def __init__(self, inbox: Inbox, prepared: Prepared, usage: Usage, per_prompt: int) -> None:
         self._inbox = inbox
         self.outbox = inbox.outbox
-        self.choices = self._left = prepared.choices
+        self._left = prepared.choices
         self._per_prompt = per_prompt
         self._sequences: dict[int, Sequence] = {sequence.choice: sequence for sequence in prepared.sequences}
         self.usage = usage

@@ -8,12 +8,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from lumen.workers.llamacpp import caller, metrics, slumber
 from lumen.workers.llamacpp.adapters import Adapter
@@ -49,6 +48,12 @@ OUTBOX_LIMIT = 64
 
 _INLINE = 16 * 1024
 """Bodies up to this size are prepared on the loop (well under a millisecond); larger ones on a thread."""
+
+_SSE_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
 
 
 class Server:
@@ -150,16 +155,11 @@ class Server:
             for event in prepared.done:
                 outbox.sent += 1
                 inbox.put(event)
-<<<<<<< ours
             engine.submit(prepared.sequences)
             usage = Usage(sum(len(prompt) for prompt in prepared.prompts))
             events = Events(inbox, prepared, usage, wanted.common.n)
             first = await self._begun(events, turn, who)
             return await self._answer(request, wanted, prepared, events, first, adapter.name)
-=======
-            submit = partial(engine.submit, prepared.sequences)
-            return await self._answer(request, wanted, prepared, inbox, adapter.name, submit)
->>>>>>> theirs
         finally:
             self.in_flight -= 1
             self._turns.leave(turn, time.monotonic())
@@ -212,15 +212,9 @@ class Server:
         request: web.Request,
         wanted: ChatRequest | CompletionRequest,
         prepared: Prepared,
-<<<<<<< ours
         events: Events,
         event: Event | None,
         name: str,
-=======
-        inbox: Inbox,
-        name: str,
-        submit: Callable[[], None],
->>>>>>> theirs
     ) -> web.StreamResponse:
         """`event`: the first one."""
         common, chat = wanted.common, isinstance(wanted, ChatRequest)
@@ -235,12 +229,7 @@ class Server:
             prompts=prepared.prompts,
         )
         if common.stream:
-<<<<<<< ours
             return await self._stream(request, Stream(head, self._worker.model.vocab), events, event)
-=======
-            return await self._stream(request, Stream(head, self._worker.model.vocab), events, submit)
-        submit()
->>>>>>> theirs
         whole = Whole(head, self._worker.model.vocab, prepared.choices)
         while event is not None:
             if event.error is not None:
@@ -250,7 +239,6 @@ class Server:
         return web.Response(body=whole.body(events.usage), content_type="application/json")
 
     async def _stream(
-<<<<<<< ours
         self, request: web.Request, stream: Stream, events: Events, event: Event | None
     ) -> web.StreamResponse:
         if event is not None and event.error is not None:  # nothing was sent yet: an error can still be an error
@@ -260,33 +248,16 @@ class Server:
             response.enable_chunked_encoding()
         await response.prepare(request)
         with shortcut(request, events.outbox, stream.piece) as debt:
-=======
-        self, request: web.Request, stream: Stream, events: Events, submit: Callable[[], None]
-    ) -> web.StreamResponse:
-        with shortcut(request, events.outbox, stream.piece) as way:
-            role = stream.opening() if events.choices == 1 else None
-            if role is not None:
-                way.let(role)
-            submit()
-            event = await events.next()
-            begun = way.begun()
-            if event is not None and event.error is not None and not begun:
-                raise ApiError(*event.error)  # nothing was sent yet: an error can still be an error
-            response = await way.begin(begun)
-            if role is not None and not begun:
-                await response.write(role)
->>>>>>> theirs
             while event is not None:
                 if event.error is not None:
                     await response.write(stream.error(error_body(*event.error)))
                     response.force_close()
                     return response
-                opened = event.started and role is not None
-                chunks = [] if event.rest or opened else stream.chunks(event)
+                chunks = [] if event.rest else stream.chunks(event)
                 for chunk in chunks:
                     await response.write(chunk)
-                if chunks or event.rest or opened:
-                    way.wrote(event.rest)
+                if chunks or event.rest:
+                    debt.wrote(event.rest)
                 event = await events.next()
         for chunk in stream.end(events.usage):
             await response.write(chunk)

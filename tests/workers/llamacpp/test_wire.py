@@ -29,12 +29,12 @@ def unchunked(data: bytes) -> bytes:
 class Pair:
     """A connection with small buffers, an outbox, and a loop that is driven by hand."""
 
-    def __init__(self, opening: bytes = b"") -> None:
+    def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
         for one in (self.near, self.far):
             one.setblocking(False)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        self.wire = Wire(self.near.fileno(), text, opening)
+        self.wire = Wire(self.near.fileno(), text)
         self.outbox = Outbox(lambda _event: None, lambda: None, 1000)
         self.outbox.line = self.wire
         self.posted: list[Event] = []
@@ -132,49 +132,4 @@ def test_a_client_that_has_left_is_the_loops_to_find() -> None:
     pair.far.close()
     assert not pair.emit(0, True)
     assert pair.posted[0].rest == b""
-    pair.close()
-
-
-def test_the_opening_goes_first_and_once() -> None:
-    pair = Pair(opening=b"head")
-    assert pair.wire.send(Event(0, started=True))
-    pair.read()
-    assert pair.got == b"head"
-    assert pair.emit(0, True)
-    assert not pair.wire.take_back()
-    pair.read()
-    assert unchunked(pair.got.removeprefix(b"head")) == b"<0>" * 400
-    pair.close()
-
-
-def test_an_opening_that_was_taken_back_is_not_written() -> None:
-    pair = Pair(opening=b"head")
-    assert pair.wire.take_back()
-    assert not pair.wire.send(Event(0, started=True))
-    assert pair.emit(0, True)
-    pair.read()
-    assert unchunked(pair.got) == b"<0>" * 400
-    pair.close()
-
-
-def test_what_a_full_connection_does_not_take_of_the_opening_is_the_loops() -> None:
-    pair = Pair()
-    while pair.emit(0, True):
-        continue
-    wire = Wire(pair.near.fileno(), text, b"head")
-    event = Event(0, tokens=[1])
-    assert not wire.send(event)
-    assert event.rest == b"head" + b"%x\r\n%b\r\n" % (1200, b"<1>" * 400)
-    assert not wire.take_back()
-    wire.close()
-    pair.close()
-
-
-def test_an_opening_for_a_client_that_has_left_is_the_loops_to_write() -> None:
-    pair = Pair(opening=b"head")
-    pair.far.close()
-    event = Event(0, started=True)
-    assert not pair.wire.send(event)
-    assert event.rest == b""
-    assert pair.wire.take_back()
     pair.close()
