@@ -45,6 +45,7 @@ _LORAS = 4
 # Tokens that vLLM's KV cache gives out at a time; on a GPU it is fewer.
 _BLOCK = 128
 _MIB = 1024 * 1024
+_POOLING = ("mean", "cls", "last")
 # Told how much its KV cache may take, vLLM looks at this share of the card for one thing only: it refuses to start
 # where less is free.
 _LEAST_FREE = 0.02
@@ -84,6 +85,8 @@ class VLLM:
             raise ConfigError("engine 'vllm' samples wrongly with a draft model on the CPU; remove 'draft'")
         options = defaults(self.name, _facts(config, model, machine, on_cpu=on_cpu))
         options |= {} if on_cpu else _speculation(config, files)
+        if model.embedding:
+            options = {name: value for name, value in options.items() if name != "speculative_config"} | _pooling(model)
         known = _flags(found)
         options = {name: value for name, value in options.items() if name.replace("_", "-") in known}
         options |= {str(name).replace("-", "_"): value for name, value in model.options.items()}
@@ -97,6 +100,7 @@ class VLLM:
     def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
         if files.path.suffix.lower() == ".gguf":
             raise ConfigError("engine 'vllm' serves folders with safetensors, not GGUF files; use engine 'llamacpp'")
+        _check(model)
         own = {name: value for name, value in model.options.items() if name in _OWN_OPTIONS}
         check_options(self.name, own, _OWN_OPTIONS)
         grace = float(own.get("grace", _GRACE))
@@ -126,6 +130,20 @@ class VLLM:
         if model.embedding:
             return "/v1/embeddings", {"model": files.name, "input": "ready?"}
         return "/v1/completions", {"model": files.name, "prompt": "ready?", "max_tokens": 1, "temperature": 0}
+
+
+def _check(model: Model) -> None:
+    """Refuse what is llama.cpp's own, rather than do without it."""
+    if model.kv_type != "f16":
+        raise ConfigError("'kv_type' is for llama.cpp; of engine 'vllm' it is the option 'kv_cache_dtype', such as fp8")
+    if model.embedding and model.pooling not in (None, *_POOLING):
+        raise ConfigError(f"engine 'vllm' pools by {', '.join(_POOLING)}, not {model.pooling!r}")
+
+
+def _pooling(model: Model) -> dict[str, Any]:
+    """What makes embeddings of a model that could also write."""
+    pooler = {"pooler_config": {"pooling_type": model.pooling.upper()}} if model.pooling is not None else {}
+    return {"runner": "pooling", **pooler}
 
 
 def _adapting(files: ModelFiles) -> dict[str, Any]:

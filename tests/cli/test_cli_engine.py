@@ -14,7 +14,7 @@ import pytest
 from lumen.engines.install.environment import Environment, write
 from lumen.files import locked
 from lumen.paths import Paths
-from tests.cli.harness import Ran
+from tests.cli.harness import Fake, Ran
 from tests.engines.vllm_home import environment_at
 
 FAKE_UV = Path(__file__).resolve().parents[1] / "engines" / "install" / "fake_uv.py"
@@ -117,3 +117,15 @@ def test_rm_frees_whole_and_half_made_ones(lumen: Callable[..., Ran], root: Path
     assert [path.name for path in root.iterdir() if path.is_dir()] == ["other-1.0"]
     ran = lumen("engine", "rm", "vllm")
     assert ran.code == 1 and "nothing called vllm is installed" in ran.err
+
+
+@pytest.mark.parametrize(("engine", "pid", "kept"), [("vllm", 7, True), ("vllm", None, False), ("llamacpp", 7, False)])
+def test_rm_takes_nothing_away_from_under_models_that_run(
+    lumen: Callable[..., Ran], root: Path, fake: Fake, engine: str, pid: int | None, kept: bool
+) -> None:
+    installed(root)
+    replica = {"model": "large", "index": 0, "engine": engine, "state": "ready", "pid": pid}
+    fake.start(statuses=[{"models": [{"name": "large", "ready": True, "replicas": [replica]}]}])
+    ran = lumen("engine", "rm", NAME)
+    assert (ran.code == 1, (root / NAME).exists()) == (kept, kept)
+    assert ("vllm runs large at this moment" in ran.err) is kept

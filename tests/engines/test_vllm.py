@@ -89,6 +89,31 @@ def test_fp8_only_where_every_card_it_may_use_has_it(files: ModelFiles) -> None:
     assert "kv_cache_dtype" not in ENGINE.settle(latent, asked(), with_cards(H100)).options
 
 
+def test_embeddings_are_pooled_and_guess_nothing(files: ModelFiles, kind: str) -> None:
+    machine = with_cards(H100) if kind == "gpu" else CPU
+    made = ENGINE.settle(files, asked(embedding=True, pooling="mean"), machine)
+    assert made.options["runner"] == "pooling" and "speculative_config" not in made.options
+    words = ENGINE.launch(files, made, Place(Path("/run/r.sock"), 4321)).argv
+    assert "--runner=pooling" in words
+    assert json.loads(next(w for w in words if w.startswith("--pooler-config=")).partition("=")[2]) == {
+        "pooling_type": "MEAN"
+    }
+    assert "pooler_config" not in ENGINE.settle(files, asked(embedding=True), machine).options
+    own = {"runner": "auto", "pooler_config": {"pooling_type": "CLS"}}
+    assert (
+        own.items() <= ENGINE.settle(files, asked(embedding=True, pooling="mean", options=own), machine).options.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [({"kv_type": "q8_0"}, "kv_cache_dtype"), ({"embedding": True, "pooling": "rank"}, "pools by mean, cls, last")],
+)
+def test_what_only_llama_cpp_understands_is_refused(files: ModelFiles, kind: str, fields: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ENGINE.launch(files, asked(**fields), Place(Path("/run/r.sock"), 4321))
+
+
 def test_how_many_it_answers_at_once_is_known_where_it_was_told(files: ModelFiles, kind: str) -> None:
     place = Place(Path("/run/r.sock"), 4321)
     for options, at_once in ((dict[str, Any](), None), ({"max_num_seqs": 9}, 9)):

@@ -238,3 +238,22 @@ def test_what_one_key_had_computed_serves_no_other(files: ModelFiles, tmp_path: 
             await home.supervisor.stop(0.0)
 
     run(work())
+
+
+def test_a_model_that_could_write_makes_embeddings(files: ModelFiles, tmp_path: Path) -> None:
+    asked = Model(
+        source="x", engine="vllm", context=512, slots=4, threads=1, embedding=True, pooling="mean", options=OPTIONS
+    )
+    model = ENGINE.settle(files, asked, detect())
+
+    async def work() -> None:
+        home = Home(tmp_path)
+        try:
+            await home.apply(model, files)
+            await home.until("ready")
+            log = (tmp_path / "logs" / "tiny-0.log").read_text("utf-8", "replace")
+            assert "MEAN" in log
+        finally:
+            await home.supervisor.stop(0.0)
+
+    run(work())

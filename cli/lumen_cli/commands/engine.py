@@ -9,6 +9,7 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli.bar import steps
+from lumen_cli.client import Admin
 from lumen_cli.errors import CliError
 from lumen_cli.output import JSON, ago, command, note, print_json, say, size, table
 
@@ -88,7 +89,7 @@ def rm(
     json_output: bool = JSON,
 ) -> None:
     """Remove an engine's environments, half-made ones too."""
-    from lumen.engines.install.environment import remove
+    from lumen.engines.install.environment import environments, remove
 
     root = find_paths().engines_dir
     folders = sorted(root.iterdir()) if root.is_dir() else []
@@ -96,6 +97,7 @@ def rm(
     doomed = [f for f in folders if f.is_dir() and (f.name == name or f.name.startswith(f"{name}-"))]
     if not doomed:
         raise CliError(f"nothing called {name} is installed", "`lumen engine ls` lists what is")
+    _check_unused({one.engine for one in environments(root) if one.folder in doomed})
     try:
         freed = sum(remove(folder) for folder in doomed)
     except TimeoutError:
@@ -104,6 +106,19 @@ def rm(
         print_json({"removed": [folder.name for folder in doomed], "freed": freed})
     else:
         say(f"{', '.join(folder.name for folder in doomed)} removed: {size(freed)} freed.")
+
+
+def _check_unused(engines: set[str]) -> None:
+    """Refuse to take an engine away from under models that a gateway runs with it: they could not be started again."""
+    status = Admin(find_paths().admin_socket, timeout=3.0).status_or_none() or {}
+    using = [
+        model["name"]
+        for model in status.get("models", [])
+        if any(one["engine"] in engines and one["pid"] for one in model["replicas"])
+    ]
+    if using:
+        told = "take them out of the configuration, or run `lumen down`, first"
+        raise CliError(f"{', '.join(sorted(engines))} runs {', '.join(sorted(using))} at this moment", told)
 
 
 def described(one: Environment) -> dict[str, Any]:
