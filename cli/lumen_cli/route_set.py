@@ -136,6 +136,9 @@ def set_(
     _write(name, change, config)
 
 
+_PROMISED = ("quality", "max_loss", "confidence")
+
+
 def _write(name: str, change: dict[str, Any], config: Path | None) -> None:
     """Have the file say so, and a running gateway take it over."""
     from lumen.config.edit import edit, set_route
@@ -149,6 +152,9 @@ def _write(name: str, change: dict[str, Any], config: Path | None) -> None:
     new = edit(path, lambda text: set_route(text, name, change))
     changed("route.set", name, **change)
     say(f"Route {name} is written to {path}: {reload(admin, path)}.")
+    policy = new.routes[name].policy
+    if not (policy == "auto" or policy.endswith(".py")) and (promised := [one for one in _PROMISED if one in change]):
+        note(f"{', '.join(promised)}: only the policy auto goes by that, and {name} has {policy}; see --policy.")
     for target in unpriced(new).get(name, ()):
         note(f"{without_price(target)}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from lumen.core.budget import unsatisfiable
 from lumen.gateway.health import Health
@@ -33,6 +34,15 @@ def punctual(health: Health, entry: Entry, plan: Plan, now: float, *, stream: bo
         raise _too_slow(entry, [usual for name in names if (usual := health.usual(name)) is not None])
     left_out = [step for place, step in enumerate(plan) if place not in places]
     return [plan[place] for place in places] + left_out, len(places)
+
+
+def covered(entry: Entry, plan: Plan, wakes: Callable[[str], float]) -> bool:
+    """Whether the others answer while a local model of the plan wakes: where the route says so, and where its first
+    token is wanted before the model would be there. `wakes`: seconds until it would, 0 where it is or nobody knows.
+    """
+    if entry.ttft is None or entry.cover:
+        return entry.cover
+    return any(target.can.local and wakes(target.name) > entry.ttft for target, _ in plan)
 
 
 def _too_slow(entry: Entry, usual: list[float]) -> Exception:

@@ -16,6 +16,7 @@ from lumen.gateway.bytestream import ByteStream
 from lumen.gateway.callers import line, salt
 from lumen.gateway.course import Course
 from lumen.gateway.live import Active
+from lumen.gateway.objective import covered
 from lumen.gateway.outlet import Outlet
 from lumen.gateway.reply import EventStream, Fold, stream_reply
 from lumen.gateway.settled import Settled
@@ -148,7 +149,7 @@ class Passage:
             draw=state.draw.random,
             fresh=self._fresh,
             most=entry.max_splices,
-            cover=entry.cover,
+            cover=covered(entry, self._plan, state.planner.wakes),
         )
 
     def told(self) -> dict[str, str]:

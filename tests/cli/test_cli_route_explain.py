@@ -63,6 +63,15 @@ def test_what_a_learning_route_promises_is_set_and_shown(lumen: Lumen, written: 
     assert (route["quality"], route["rules"]) == (None, [])
 
 
+def test_a_promise_that_the_policy_does_not_go_by_is_told(lumen: Lumen, written: Path) -> None:
+    wanted = ("--quality", "0.98", "--max-loss", "1%", "--confidence", "95%")
+    ran = lumen("route", "set", "plain", "--target", "acme/small", "--target", "acme/large", *wanted)
+    assert ran.code == 0 and "only the policy auto goes by that, and plain has weighted" in ran.err
+    for route, more in (("plain", ("--policy", "auto")), ("smart", wanted), ("own", wanted)):
+        ran = lumen("route", "set", route, *more)
+        assert ran.code == 0 and "goes by that" not in ran.err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lumen.config.schema import Budget, Route, Target
+from lumen.core.errors import WakingError
 from lumen.core.money import Price
 from lumen.core.pace import ENOUGH, IN_A_ROW
 from lumen.gateway import planning
+from lumen.gateway.objective import covered
 from lumen.gateway.table import Origin, Origins, Table
+from lumen.gateway.upstream import Limits
 from lumen.wire.call import chat_call
 from lumen.wire.parse import parse_chat
 from tests.gateway.conftest import Up, fake
@@ -59,6 +63,43 @@ async def test_a_target_that_is_too_slow_is_left_out(up: Up) -> None:
         assert (await up.stream(ask()))[2]["x-lumen-target"] == QUICK
     # Of a whole answer too.
     assert (await up.post("/v1/chat/completions", ask()))[2]["x-lumen-target"] == QUICK
+
+
+@pytest.mark.parametrize(
+    ("cover", "ttft", "wakes", "covers"),
+    [(False, 0.3, 2.0, True), (False, 0.3, 0.2, False), (False, 0.3, 0.0, False), (False, None, 9.0, False),
+     (True, None, 0.0, True), (True, 5.0, 0.0, True)],
+)  # fmt: skip
+def test_a_model_that_would_wake_too_late_is_covered_for(
+    cover: bool, ttft: float | None, wakes: float, covers: bool
+) -> None:
+    entry: Any = SimpleNamespace(cover=cover, ttft=ttft)
+    plan: Any = [(SimpleNamespace(name=name, can=SimpleNamespace(local=name == "m")), "told") for name in ("p/a", "m")]
+    assert covered(entry, plan, lambda name: wakes if name == "m" else 99.0) is covers
+
+
+class Sleeping:
+    """A model that is woken by whoever asks, and there in eight seconds."""
+
+    async def open(self, encode: Any, model: str, limits: Limits, *more: Any) -> Any:
+        assert limits.ready == 0.0, "it was waited for"
+        raise WakingError("The model is waking.")
+
+    def spare(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+async def test_while_the_cheapest_wakes_too_late_another_one_answers(up: Up) -> None:
+    """As a request sees it: nothing was asked of the sleeping model but to wake."""
+    routed(up, QUICK, SLOW)
+    entry = up.state.table.find("fast")
+    first, other = entry.targets
+    asleep = replace(first, can=replace(first.can, local=True), upstream=Sleeping())  # type: ignore[arg-type]
+    up.state.table._entries["fast"] = replace(entry, targets=(asleep, other))
+    up.state.planner.wakes = lambda name: 8.0 if name == QUICK else 0.0
+    assert (await up.stream(ask()))[2]["x-lumen-target"] == SLOW
 
 
 async def test_what_is_too_slow_is_not_what_an_explanation_says_is_asked(up: Up) -> None:
