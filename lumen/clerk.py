@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from lumen.audit import AuditLog
 from lumen.config.schema import Priority
@@ -29,6 +29,7 @@ _MOST_PATTERNS = 256
 _LATEST = 1 << 40
 
 _Patterns = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=_MOST_PATTERNS)]
+_Lasts = Annotated[float, Meta(gt=0, le=1e10)]
 _Amount = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None
 
 
@@ -37,7 +38,7 @@ class NewKey(Struct, forbid_unknown_fields=True):
 
     models: _Patterns = []
     routes: _Patterns = []
-    lasts: Annotated[float, Meta(gt=0, le=1e10)] | None = None
+    lasts: _Lasts | None = None
     role: Role | None = None
     retains: bool = True
     priority: Priority | None = None
@@ -46,13 +47,19 @@ class NewKey(Struct, forbid_unknown_fields=True):
 
 
 class Change(Struct, forbid_unknown_fields=True):
-    """What is changed of a key; `null` lifts a limit or a priority, what is not named stays."""
+    """What is changed of a key; `null` lifts a limit, a priority or its end, what is not named stays."""
 
     limits: dict[str, _Amount] = {}
+    models: _Patterns | UnsetType = UNSET
+    routes: _Patterns | UnsetType = UNSET
+    lasts: _Lasts | UnsetType | None = UNSET
+    retains: bool | UnsetType = UNSET
     priority: Priority | UnsetType | None = UNSET
     reserve: bool | UnsetType = UNSET
 
 
+# What is told of a key that was changed.
+_CHANGED = ("limits", "models", "routes", "expires", "retains", "priority", "reserve")
 _T = TypeVar("_T")
 _change = msgspec.json.Decoder(Change)
 _new = msgspec.json.Decoder(NewKey)
@@ -72,15 +79,16 @@ def used(paths: Paths, by: str, since: int) -> dict[str, Any]:
 
 
 def changed_key(ring: KeyRing, name: str, change: Mapping[str, Any]) -> KeyRing:
-    """The ring with some of a key's `limits` set, and its `priority` and `reserve` where these are named.
+    """The ring with what a `Change` names of a key set, some of its `limits` and other fields; `lasts`: from now on.
 
     Raises:
-        ConfigError: there is no such key in use.
+        ConfigError: there is no such key in use, or it may not be so.
     """
-    changed = ring.limit(name, change["limits"])
-    if "priority" in change:
-        changed = changed.prefer(name, change["priority"])
-    return changed.keep(name, change["reserve"]) if "reserve" in change else changed
+    fields = {key: value for key, value in change.items() if key not in ("limits", "lasts")}
+    fields |= {key: tuple(fields[key]) for key in ("models", "routes") if key in fields}
+    if "lasts" in change:
+        fields["expires"] = None if change["lasts"] is None else time.time() + change["lasts"]
+    return ring.limit(name, change.get("limits", {})).change(name, **fields)
 
 
 def listed(paths: Paths) -> list[dict[str, Any]]:
@@ -158,14 +166,9 @@ class Clerk:
         """
         asked = _read(_change, options)
         _named(asked.limits)
-        change: dict[str, Any] = {"limits": asked.limits}
-        if not isinstance(asked.priority, UnsetType):
-            change["priority"] = asked.priority
-        if not isinstance(asked.reserve, UnsetType):
-            change["reserve"] = asked.reserve
-        found = (await self._change(lambda ring: changed_key(ring, name, change))).in_use(name)
-        told = {"limits": asdict(found.limits), "priority": found.priority, "reserve": found.reserve}
-        return {"id": found.id, "name": name, **told}
+        change = {key: value for key, value in structs.asdict(asked).items() if value is not UNSET}
+        found = asdict((await self._change(lambda ring: changed_key(ring, name, change))).in_use(name))
+        return {"id": found["id"], "name": name} | {key: found[key] for key in _CHANGED}
 
     async def revoke_key(self, name: str) -> dict[str, Any]:
         """Raises:

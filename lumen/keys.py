@@ -146,20 +146,20 @@ class KeyRing:
         changed = replace(found, limits=replace(found.limits, **limits))
         return KeyRing(changed if key is found else key for key in self.keys)
 
-    def prefer(self, name_or_id: str, priority: Priority | None) -> KeyRing:
-        """This ring with that key going by `priority`; raises as `limit` does."""
-        found = self.in_use(name_or_id)
-        changed = replace(found, priority=priority)
-        return KeyRing(changed if key is found else key for key in self.keys)
+    def change(self, name_or_id: str, **fields: Any) -> KeyRing:
+        """This ring with some of that key's fields set: models, routes, expires, retains, priority, reserve.
 
-    def keep(self, name_or_id: str, reserve: bool) -> KeyRing:
-        """This ring with memory kept free for that key's models, or no longer; raises as `limit` does, and where the
-        key is limited to none.
+        Raises:
+            ConfigError: there is no such key, or it is revoked; it has a role and would ask models; it would reserve
+                memory and is limited to no models.
         """
         found = self.in_use(name_or_id)
-        if reserve and not (found.models or found.routes):
+        changed = replace(found, **fields)
+        named = bool(changed.models or changed.routes)
+        if changed.role is not None and named:
+            raise ConfigError(f"key {name_or_id!r} has a role and asks no model")
+        if changed.reserve and not named:
             raise ConfigError(f"key {name_or_id!r} may use everything; memory is reserved for keys limited to models")
-        changed = replace(found, reserve=reserve)
         return KeyRing(changed if key is found else key for key in self.keys)
 
     def in_use(self, name_or_id: str) -> Key:

@@ -54,18 +54,22 @@ async def test_a_key_is_made_limited_and_revoked_and_its_secret_told_once(place:
     assert (told["limits"]["daily"], told["limits"]["credit"], told["limits"]["rpm"]) == (None, 9, 60)
     assert told["priority"] is None and told["reserve"] is False
     assert (await place.clerk.set_key("app", json.dumps({"reserve": True})))["reserve"] is True
+    told = await place.clerk.set_key("app", json.dumps({"models": ["a", "b*"], "lasts": 60, "retains": False}))
+    assert (told["models"], told["retains"], told["reserve"]) == (("a", "b*"), False, True)
+    assert told["expires"] is not None
+    assert (await place.clerk.set_key("app", json.dumps({"lasts": None})))["expires"] is None
     listed = await place.clerk.keys()
     assert [key["name"] for key in listed] == ["app"]
     for text in (json.dumps(listed), json.dumps(told)):
         assert made["key"] not in text and found.hash not in text
     await place.clerk.revoke_key("app")
     assert load(place.paths.keys_file).find(made["key"], found.created) is None
-    assert place.reloads == 4
+    assert place.reloads == 6
     for work in (place.clerk.revoke_key("app"), place.clerk.set_key("app", "{}"), place.clerk.revoke_key("other")):
         with pytest.raises(RequestError) as refused:
             await work
         assert refused.value.status == 409
-    assert place.reloads == 4
+    assert place.reloads == 6
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("key add ann --routes fast --reserve", "memory of the route's local models is kept free for it"),
         ("key add dashboard --role viewer", "for the admin API from afar; it asks no model"),
     ),
-    "key set": (("key set app --daily 5usd --rpm none", "another limit, and one less"),),
+    "key set": (
+        ("key set app --daily 5usd --rpm none", "another limit, and one less"),
+        ("key set app --routes fast --routes chat --expires 30d", "which routes it may ask, and for how long"),
+    ),
     "key ls": (("key ls", "names, limits and states; never the keys themselves"),),
     "key revoke": (("key revoke app", "refused from the next request on"),),
     "usage": (

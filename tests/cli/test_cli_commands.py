@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from lumen_cli import gateway, output, route_set
 from lumen_cli.client import Admin
+from lumen_cli.commands import key as key_command
 from lumen_cli.commands.logs import written
 from lumen_cli.errors import CliError, NotRunning
 
 from lumen.config.load import load as load_config
 from lumen.config.schema import Route, Target, Timeouts
 from lumen.core.errors import ConfigError
-from lumen.keys import load
+from lumen.keys import Key, Limits, load
 from lumen.paths import Paths
 from tests.cli.harness import Fake, Ran, environment
 
@@ -257,6 +258,37 @@ def test_a_key_has_a_turn_of_its_own(lumen: Callable[..., Ran], home: Paths) -> 
     home.keys_file.write_text(home.keys_file.read_text().replace('"priority": null', '"priority": "first"'))
     with pytest.raises(ConfigError, match="not a file of keys"):
         load(home.keys_file)
+
+
+def test_what_a_key_may_ask_and_for_how_long_is_changed(lumen: Callable[..., Ran], home: Paths) -> None:
+    secret = lumen("key", "add", "app", "--routes", "fast", "--rpm", "60").out.strip()
+    ran = lumen("key", "set", "app", "--routes", "fast", "--routes", "slow", "--models", "qwen*", "--expires", "30d",
+                "--no-retention")  # fmt: skip
+    assert ran.code == 0, ran.err
+    key = load(home.keys_file).find(secret, time.time())
+    assert key is not None and key.expires is not None
+    assert (key.routes, key.models, key.retains, key.limits.rpm) == (("fast", "slow"), ("qwen*",), False, 60)
+    assert 29 * 86400 < key.expires - time.time() <= 30 * 86400
+    assert "is limited to 60 rpm, asks only qwen*, fast, slow, ends " in ran.out
+    assert ", nothing of its requests kept: " in ran.out
+    assert lumen("key", "set", "app", "--models", "none", "--expires", "none", "--retention").code == 0
+    key = load(home.keys_file).find(secret, time.time())
+    assert key is not None
+    assert (key.routes, key.models, key.retains, key.expires) == (("fast", "slow"), (), True, None)
+    assert lumen("key", "set", "app", "--reserve").code == 0
+    ran = lumen("key", "set", "app", "--routes", "none")
+    assert (ran.code, "may use everything" in ran.err) == (1, True)
+    lumen("key", "add", "viewer", "--role", "viewer")
+    ran = lumen("key", "set", "viewer", "--models", "m")
+    assert (ran.code, ran.err) == (1, "lumen: key 'viewer' has a role and asks no model\n")
+
+
+def test_all_that_is_kept_of_a_key_is_changed_but_who_it_is() -> None:
+    flags = set(inspect.signature(key_command.set_).parameters)
+    named = {"retains": "retention"}
+    fixed = {field.name for field in fields(Key) if named.get(field.name, field.name) not in flags}
+    assert fixed == {"id", "hash", "created", "revoked", "role", "limits"}
+    assert set(Limits.__dataclass_fields__) <= flags
 
 
 def test_a_running_gateway_learns_of_keys(lumen: Callable[..., Ran], fake: Fake) -> None:

@@ -43,6 +43,8 @@ app = command("Add, change, list and revoke keys. At a gateway elsewhere (`--url
 _PRIORITY = typer.Option(
     None, metavar="CLASS", help="Whose turn it is at a local model: low, normal or high; `none`: as the route says."
 )
+_MODELS: list[str] | None = typer.Option(None, help="Only models of this name; * and ? as in file names; repeat.")
+_ROUTES: list[str] | None = typer.Option(None, help="Only routes of this name; repeat.")
 _RESERVE = typer.Option(
     None, "--reserve/--no-reserve", help="Keep the memory of the local models it is limited to free for them."
 )
@@ -53,8 +55,8 @@ _THERE = "in force now"
 @app.command()
 def add(
     name: str = typer.Argument(help="What the key is for; your own words."),
-    models: list[str] | None = typer.Option(None, help="Only models of this name; * and ? as in file names; repeat."),
-    routes: list[str] | None = typer.Option(None, help="Only routes of this name; repeat."),
+    models: list[str] | None = _MODELS,
+    routes: list[str] | None = _ROUTES,
     expires: str | None = typer.Option(None, metavar="DURATION", help="Ends after this long, such as 30d or 12h."),
     role: str | None = typer.Option(
         None, help="For operating Lumen from afar, not for inference: viewer, operator or admin."
@@ -149,6 +151,9 @@ def _check(name: str, role: str | None, *, asks: bool) -> Role | None:
 @app.command(name="set")
 def set_(
     name: str = typer.Argument(help="The key's name or id."),
+    models: list[str] | None = _MODELS,
+    routes: list[str] | None = _ROUTES,
+    expires: str | None = typer.Option(None, metavar="DURATION", help="Ends so long from now, such as 30d or 12h."),
     credit: str | None = CREDIT,
     daily: str | None = DAILY,
     monthly: str | None = MONTHLY,
@@ -159,22 +164,43 @@ def set_(
     concurrency: str | None = CONCURRENCY,
     priority: str | None = _PRIORITY,
     reserve: bool | None = _RESERVE,
+    retention: bool | None = typer.Option(
+        None, "--retention/--no-retention", help="Whether anything of what its requests say may be kept."
+    ),
 ) -> None:
-    """Change a key's limits; those not given stay, `none` lifts one. What was spent still counts."""
+    """Change a key; what is not given stays, `none` lifts a limit. What was spent still counts."""
     change = given({"credit": credit, "daily": daily, "monthly": monthly, "per_minute": per_minute,
                     "max_request": max_request, "rpm": rpm, "tpm": tpm, "concurrency": concurrency})  # fmt: skip
-    if not change and priority is None and reserve is None:
+    asked: dict[str, Any] = {"limits": change} if change else {}
+    asked |= {word: [] if _lifted(patterns) else patterns
+              for word, patterns in (("models", models), ("routes", routes)) if patterns}  # fmt: skip
+    if expires is not None:
+        asked["lasts"] = None if _lifted([expires]) else _lasts(expires)
+    if priority is not None:
+        asked["priority"] = _priority(priority)
+    asked |= {word: flag for word, flag in (("reserve", reserve), ("retains", retention)) if flag is not None}
+    if not asked:
         raise CliError("nothing to set", f"write `lumen key set {name} --credit 5usd`", code=USAGE)
-    asked: dict[str, Any] = {"limits": change, **({} if priority is None else {"priority": _priority(priority)}),
-                             **({} if reserve is None else {"reserve": reserve})}  # fmt: skip
     if choice.chosen() is None:
         key, force = _set_here(name, asked)
     else:
         key, force = _afar("/admin/keys/set", name=name, options=json.dumps(asked)), _THERE
-    now = shown(key["limits"])
-    also = f" and goes by {key['priority']} priority" if key["priority"] else ""
-    also += ", the memory of its models kept free" if key["reserve"] else ""
-    say(f"Key {name!r} {f'is limited to {now}' if now else 'has no limits'}{also}: {force}.")
+    say(f"Key {name!r} {_told(key)}: {force}.")
+
+
+def _lifted(texts: list[str]) -> bool:
+    return [text.strip().lower() for text in texts] == [NONE]
+
+
+def _told(key: dict[str, Any]) -> str:
+    """What a key is held to, in words."""
+    limits, until = shown(key["limits"]), moment(key["expires"])
+    told = f"is limited to {limits}" if limits else "has no limits"
+    told += f", asks only {', '.join((*key['models'], *key['routes']))}" if key["models"] or key["routes"] else ""
+    told += f", ends {until}" if until else ""
+    told += f" and goes by {key['priority']} priority" if key["priority"] else ""
+    told += ", the memory of its models kept free" if key["reserve"] else ""
+    return told if key["retains"] else f"{told}, nothing of its requests kept"
 
 
 def _set_here(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -184,7 +210,7 @@ def _set_here(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     paths = find_paths()
     key = update(paths.keys_file, lambda ring: changed_key(ring, name, asked)).in_use(name)
-    changed("key.set", name, **asked["limits"], **{key: asked[key] for key in asked if key != "limits"})
+    changed("key.set", name, **asked.get("limits", {}), **{word: asked[word] for word in asked if word != "limits"})
     return asdict(key), _tell_gateway(paths)
 
 
