@@ -279,9 +279,9 @@ class Timeouts:
     """Limits of one request, each on its own. `None`: the server's default for that limit.
 
     `ready`: how long a request may wait for a local model that starts or wakes; a route that sets `first_token` alone
-    means this wait as well. `queue`: how long it may wait for its turn at a local model that is busy (half of it where
-    another target could answer); where it would likely be longer, it is refused at once. `min_rate`: tokens per second
-    a stream must keep over its last ten or more seconds.
+    means this wait as well, and with half of it `queue`. `queue`: how long it may wait for its turn at a local model
+    that is busy (half of it where another target could answer); where it would likely be longer, it is refused at once.
+    `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
     """
 
     ready: Duration | None = None

@@ -258,7 +258,8 @@ class Attempt:
             kind = exchange.headers.get("content-type", "").lower()
             # Waiting for a replica to be ready is not the target's time, nor for the first token is that for a turn.
             self._sent = exchange.sent
-            self._due_first = (record.answered if target.can.local else exchange.sent) + self._limits.first_token
+            queued = target.can.local and errand.entry.own.first_token is None
+            self._due_first = (record.answered if queued else exchange.sent) + self._limits.first_token
             return exchange, target.dialect.decoder(call, kind, resume)
         except BaseException:
             # Not read from any more, but `close` must find it.

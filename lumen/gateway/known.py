@@ -66,7 +66,7 @@ class Known:
         # Many targets send their headers with the first token.
         longer = own.headers is None and first > base.first_token
         headers = first if longer else min(base.headers, first) if own.headers is None else base.headers
-        if alone and local and own.headers is None:
+        if alone and local and own.headers is None and own.first_token is None:
             headers += base.queue
         queue = base.queue / 2 if local and not alone else base.queue
         made = replace(base, headers=headers, first_token=first, gap=gap, queue=queue)

@@ -174,7 +174,7 @@ class Table:
             remembers=not stateless(order),
             least_context=min(contexts, default=None),
             unable=not all(c.tools and c.images and c.structured for c in candidates),
-            limits=_limits(self._config.timeouts, route.timeouts),
+            limits=resolved(self._config.timeouts, route.timeouts),
             own=route.timeouts,
             defaults=(*route.defaults.items(), *_EXACT) if route.exact else tuple(route.defaults.items()),
             declared=declared,
@@ -245,7 +245,7 @@ def not_found(name: str) -> RequestError:
     )
 
 
-def _limits(base: Timeouts, own: Timeouts) -> Limits:
+def resolved(base: Timeouts, own: Timeouts) -> Limits:
     """The route's own limits over the server's; a configuration always carries the latter."""
     picked: dict[str, float] = {}
     for field in fields(Timeouts):
@@ -257,4 +257,7 @@ def _limits(base: Timeouts, own: Timeouts) -> Limits:
         picked["ready"] = picked["first_token"]
     if picked["queue"] is None:
         picked["queue"] = picked["ready"]
+    if own.queue is None and own.first_token is not None:
+        # What is left of it is for the answer itself to begin.
+        picked["queue"] = min(picked["queue"], own.first_token / 2)
     return Limits(**picked)

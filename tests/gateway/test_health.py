@@ -227,8 +227,8 @@ def test_a_target_that_is_alone_has_all_the_time_there_is_to_its_first_token(hea
     assert limits(given, BASE, UNSET, alone=True) is alone
     # A local model answers once it is a request's turn: the wait for that is no silence.
     assert limits(taken(health, "b", clock()), BASE, UNSET, alone=True, local=True).headers == 60.0 + BASE.queue
-    own = Timeouts(headers=60.0)
-    assert limits(taken(health, "b", clock()), BASE, own, alone=True, local=True).headers == 60.0
+    for own in (Timeouts(headers=60.0), Timeouts(first_token=60.0)):
+        assert limits(taken(health, "b", clock()), BASE, own, alone=True, local=True).headers == 60.0
     assert limits(given, BASE, UNSET) == short
 
 
