@@ -47,6 +47,7 @@ def explain(
     if config is None and admin.status_or_none() is not None:
         found = admin.post("/admin/explain", {"route": name, "request": request, "headers": json.dumps(headers)})
         _gathered(admin, name, found)
+        _steered(admin, name, found)
     else:
         note("no running gateway is asked: what the files say")
         found = offline(config_file(config, find_paths(), admin), name, request, headers)
@@ -63,6 +64,19 @@ def _gathered(admin: Admin, name: str, found: dict[str, Any]) -> None:
         # Of a model that is no route of the configuration nothing is gathered.
         with suppress(CliError):
             learnt["gathered"] = admin.get(f"/admin/learn/{quote(name, safe='/')}")["labels"]
+
+
+def _steered(admin: Admin, name: str, found: dict[str, Any]) -> None:
+    """A canary that has a part of the route's conversations, whatever the policy says of them."""
+    moving = admin.get("/admin/trials").get("canaries", ())
+    found["canary"] = next(
+        (
+            {"candidate": one["candidate"], "percent": one["percent"]}
+            for one in moving
+            if one["route"] == name and one["phase"] in ("running", "waiting", "promoting")
+        ),
+        None,
+    )
 
 
 def _request(route: str, prompt: str | None, file: Path | None) -> str:
@@ -225,6 +239,9 @@ def _show(found: dict[str, Any]) -> None:
         say(f"learnt    {learnt['labels']} labels, version {learnt['version']}; strong target: {found['strong']}")
         for name, one in learnt["certified"].items():
             say(f"          {name}: {one['why']}; loss at most {one['bound']:.2%} at {one['confidence']:.0%}")
+    if found.get("canary"):
+        part = found["canary"]
+        say(f"canary    {part['candidate']} gets {part['percent']:g} % of the conversations, whatever stands here")
     say()
     rows = [
         (

@@ -71,6 +71,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {**base, **status})
         elif self.path == "/admin/routes":
             self.answer(200, PLAY.get("routes", []))
+        elif self.path == "/admin/trials":
+            self.answer(200, {})
         elif self.path == "/admin/memory" and "memory" in PLAY:
             self.answer(200, PLAY["memory"])
         else:

@@ -86,9 +86,12 @@ def test_a_conversation_keeps_its_side_and_the_share_is_as_told(box: Box) -> Non
     box.do("canary", "start", candidate="p/right-too", guard="errors", steps="30,100", dwell=20_000)
     once = box.ask(200)
     assert box.ask(200) == once
+    told = box.lumen("route", "explain", "chat", "--prompt", "hi")
+    assert "p/right-too gets 30 % of the conversations" in told
     assert 0.15 < once.count("p/right-too") / 200 < 0.45
     assert box.do("canary", "stop")["phase"] == "stopped"
     assert set(box.ask(20)) == {"p/right"}
+    assert "of the conversations" not in box.lumen("route", "explain", "chat", "--prompt", "hi")
 
 
 def test_a_kill_in_the_middle_loses_no_evidence_to_speak_of_and_no_share(box: Box) -> None:
