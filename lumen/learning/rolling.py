@@ -29,6 +29,9 @@ from lumen.routing.rollout.canary import Canary, Change, Status
 
 # Canaries that have ended and can still be looked at.
 _PAST = 20
+# Policies that share the traffic out by the targets' weights, and those that ask the first of them first.
+_SHARED = ("weighted", "sticky")
+_FIRST = (*_SHARED, "ordered")
 # Who a change is noted for that nobody asked for.
 ITSELF = "lumen"
 
@@ -79,7 +82,11 @@ class Rolling:
     # -- what operators ask ----------------------------------------------------------------------------------
 
     async def start(self, route: str, options: Options) -> dict[str, Any]:
-        """Raises RequestError: one is in motion already, or it cannot be run as asked for."""
+        """The new canary; `decides`: the route's `policy` goes on deciding who is asked once it is promoted.
+
+        Raises:
+            RequestError: one is in motion already, or it cannot be run as asked for.
+        """
         running = self.of.get(route)
         if running is not None and running.live:
             raise RequestError(f"'{route}' has a canary already; end it with: lumen canary stop {route}", status=409)
@@ -105,7 +112,7 @@ class Rolling:
         self.of[route] = found
         self._changed()
         await self._ground.kept.now()
-        return found.status()
+        return {**found.status(), "policy": config.policy, "decides": config.policy not in _FIRST}
 
     def status(self) -> list[dict[str, Any]]:
         """The newest of each route, then earlier ones."""
@@ -270,6 +277,6 @@ def written(route: Route) -> list[Any]:
 def promoted(route: Route, candidate: str) -> list[Any]:
     """The targets with the candidate in front; the others stay as fallbacks."""
     others: Sequence[str] = [target.model for target in route.targets if target.model != candidate]
-    if route.policy == "weighted":
+    if route.policy in _SHARED:
         return [candidate, *({"model": name, "weight": 0} for name in others)]
     return [candidate, *(entry for entry, t in zip(written(route), route.targets, strict=True) if t.model != candidate)]

@@ -31,6 +31,8 @@ def test_anchors_are_read_from_a_file(box: Box) -> None:
     assert "chat has 1 anchors" in box.lumen("shadow", "anchors", "chat", str(file))
     noted = [entry for entry in AuditLog(box.paths.audit_file).entries() if entry.action == "shadow.anchors"]
     assert len(noted) == 1 and noted[0].details == {"given": 1, "now": 1}
+    with pytest.raises(AssertionError, match=r"gone\.jsonl: No such file"):
+        box.lumen("shadow", "anchors", "chat", str(file.with_name("gone.jsonl")))
     file.write_text('{"prompt": "p", "first": "a", "second": "b", "verdict": "neither"}\n')
     with pytest.raises(AssertionError, match="line 1: the verdict must be"):
         box.lumen("shadow", "anchors", "chat", str(file))
@@ -39,6 +41,7 @@ def test_anchors_are_read_from_a_file(box: Box) -> None:
 def test_a_canary_by_hand(box: Box) -> None:
     said = box.lumen("canary", "start", "chat", "--candidate", "p/right-too", "--steps", "50,100", "--guard", "errors")
     assert "p/right-too gets 50 % of the conversations of chat, guarded by errors" in said
+    assert "chooses" not in said
     box.ask(4)
     assert "running, step 1 of 2" in box.lumen("canary", "status")
     assert "promoted" in box.lumen("canary", "approve", "chat")
@@ -48,6 +51,13 @@ def test_a_canary_by_hand(box: Box) -> None:
     assert box.ask(3) == ["p/right"] * 3
     asked = [e.subject.split()[:2] for e in AuditLog(box.paths.audit_file).entries() if e.action == "gateway.canary"]
     assert asked == [["chat", "start"], ["chat", "approve"], ["chat", "rollback"]]
+
+
+def test_where_the_policy_goes_on_choosing_that_is_told(box: Box) -> None:
+    box.config.write_text(box.config.read_text().replace("ordered", "cheapest"))
+    box.admin.post("/admin/reload")
+    said = box.lumen("canary", "start", "chat", "--candidate", "p/right-too", "--guard", "errors")
+    assert "of which the policy of chat, cheapest, chooses" in said
 
 
 def test_feedback_by_hand(box: Box) -> None:

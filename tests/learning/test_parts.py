@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_a_promotion_puts_the_candidate_in_front_and_keeps_the_others() -> None:
     weighted = Route((Target("a", 3.0), Target("b")))
     assert written(weighted) == [{"model": "a", "weight": 3.0}, "b"]
     assert promoted(weighted, "c") == ["c", {"model": "a", "weight": 0}, {"model": "b", "weight": 0}]
+    sticky = replace(weighted, policy="sticky")
+    assert promoted(sticky, "c") == promoted(weighted, "c")
     assert promoted(weighted, "b") == ["b", {"model": "a", "weight": 0}]
     ordered = Route((Target("a"), Target("b", 2.0)), policy="ordered")
     assert promoted(ordered, "b") == ["b", "a"]

@@ -41,6 +41,8 @@ def start(
     )  # fmt: skip
     guards = ", ".join(told["guards"])
     say(f"{candidate} gets {told['percent']:g} % of the conversations of {route}, guarded by {guards}.")
+    if told["decides"]:
+        say(f"Once promoted it is the first of the targets, of which the policy of {route}, {told['policy']}, chooses.")
 
 
 @app.command()
