@@ -4,7 +4,8 @@
 and the upstream to another. Figures are medians over rounds; ratios are taken within a round. `lumen` has everything
 on that a paid request passes: key, limits, breaker, latency history, a budget whose hold and whose end are each
 committed to the ledger before anything goes on. `lumen, free` is the same without prices, so without holds;
-`lumen, auto` the same as `lumen` with two targets and a learnt scorer that chooses between them for each request.
+`lumen, auto` the same as `lumen` with two targets and a learnt scorer that chooses between them for each request, which
+is like those that were labelled; `lumen, auto, strange`: which is like none of them.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from bench import learnt, report
 from bench.load import Sample, closed_loop, open_loop
 
 CHUNKS = 64
-PAID, FREE, AUTO = "lumen", "lumen, free", "lumen, auto"
-PROMPT = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Say sixty-four words. " * 8}]
+PAID, FREE, AUTO, STRANGE = "lumen", "lumen, free", "lumen, auto", "lumen, auto, strange"
+PROMPT = "Say sixty-four words. " * 8
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Subject:
     process: psutil.Process
     key: str = "none"
     model: str = "m"
+    prompt: str = PROMPT
 
     def cpu(self) -> float:
         """Seconds so far, to the nanosecond, of every thread that lives."""
@@ -53,7 +55,8 @@ class Subject:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def request(self, stream: bool) -> bytes:
-        body = json.dumps({"model": self.model, "messages": PROMPT, "stream": stream}, separators=(",", ":")).encode()
+        said = [{"role": "system", "content": learnt.SYSTEM}, {"role": "user", "content": self.prompt}]
+        body = json.dumps({"model": self.model, "messages": said, "stream": stream}, separators=(",", ":")).encode()
         return (
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             + f"Authorization: Bearer {self.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -107,14 +110,14 @@ def lumen(home: Path, upstream: int, name: str = PAID) -> Iterator[Subject]:
         prices = {"m": ("0.40/1M", "1.60/1M"), "cheap": ("0.04/1M", "0.16/1M")}
         provider["models"] = {m: {"price": {"input": i, "output": o}} for m, (i, o) in prices.items()}
         route["budget"] = {"daily": "1000000usd"}
-    if name == AUTO:
+    if name in (AUTO, STRANGE):
         route |= {"targets": ["up/m", "up/cheap"], "policy": "auto", "strong": "up/m", "max_loss": "5%"}
         learnt.put(home / "state" / "scorers", "m", "up/cheap", "up/m")
     # JSON is YAML.
     config.write_text(json.dumps({"providers": {"up": provider}, "routes": {"m": route}}))
     argv = [sys.executable, "-m", "lumen", "--config", str(config), "--port", str(port)]
     with started(argv, 0, port, {"LUMEN_HOME": str(home)}, home / "log") as process:
-        yield Subject(name, port, process, key=secret)
+        yield Subject(name, port, process, key=secret, prompt=learnt.like() if name == AUTO else PROMPT)
 
 
 @contextlib.contextmanager
@@ -200,7 +203,17 @@ def table(rounds: dict[str, list[dict[str, float]]], direct: list[tuple[float, f
             added = [r[figure] - d[i] for r, d in zip(rounds[name], direct, strict=True)]
             cells.append(f"{statistics.median(added):.2f}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |" + " |" * len(ours))
+    for figure in ("p50 whole, 1 client (ms)", "first token p50 (ms)"):
+        cells = [_chosen(rounds, name, figure) for name in names]
+        lines.append(f"| choosing adds to {figure} | " + " | ".join(cells) + " |" + " |" * len(ours))
     return "\n".join(lines)
+
+
+def _chosen(rounds: dict[str, list[dict[str, float]]], name: str, figure: str) -> str:
+    """By how much a route with a choice is behind one without, within a round; nothing for what has no choice."""
+    if name not in (AUTO, STRANGE):
+        return ""
+    return f"{statistics.median(a[figure] - b[figure] for a, b in zip(rounds[name], rounds[PAID], strict=True)):.2f}"
 
 
 async def run(rounds: int, scale: float, subjects: list[Subject], upstream: Subject) -> str:
@@ -230,7 +243,7 @@ def main() -> None:
         )
         upstream = Subject("direct", port, stack.enter_context(started(argv, -1, port, {}, home / "upstream.log")))
         makers: list[Callable[[Path, int], contextlib.AbstractContextManager[Subject]]]
-        makers = [relay, lumen, partial(lumen, name=AUTO), partial(lumen, name=FREE)]
+        makers = [relay, lumen, *(partial(lumen, name=name) for name in (AUTO, STRANGE, FREE))]
         if importlib.util.find_spec("litellm"):
             makers.append(litellm)
         subjects = [stack.enter_context(make(home, port)) for make in makers]
