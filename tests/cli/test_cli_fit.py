@@ -26,6 +26,11 @@ def test_a_built_in_model_on_this_machine(lumen: Run) -> None:
     shown = lumen("fit", "builtin:tiny", "--context", "1024", "--slots", "3")
     assert shown.code == 0 and "tiny: 3 conversations of 1,024 tokens at once" in shown.out
     assert "→" in shown.out and "source: builtin:tiny, context: 1024, slots: 3" in shown.out
+    told = "source: builtin:tiny, context: 1024, slots: 3, kv_type: q8_0 in"
+    assert told in lumen("fit", "builtin:tiny", "--context", "1024", "--slots", "3", "--kv-type", "q8_0").out
+    # More cells than the worker makes by itself: without them the conversations had no room for their full length.
+    told = "context: 4096, slots: 16, options: {kv: 65536} in"
+    assert told in lumen("fit", "builtin:tiny", "--context", "4096", "--slots", "16").out
     for part in ("weights", "KV cache", "compute", "engine"):
         assert part in shown.out
 

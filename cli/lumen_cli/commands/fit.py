@@ -185,11 +185,26 @@ def _draw(asked: _Asked, found: list[Verdict], take: Verdict | None, room: Room)
         say(_advice(asked, take))
 
 
+def _settings(asked: _Asked, take: Verdict) -> list[str]:
+    """What it takes in the configuration to have it as it was reckoned."""
+    from lumen.hub.estimate import CELLS
+
+    settings, model = [f"context: {take.context}", f"slots: {take.slots}"], take.model
+    if model.engine != "llamacpp":
+        return settings
+    if model.kv_type != "f16":
+        settings.append(f"kv_type: {model.kv_type}")
+    if take.cards:
+        settings.append(f"gpu_layers: {take.layers if take.layers is not None else -1}")
+    cells = take.context * take.slots
+    if cells > max(take.context, CELLS) and not model.embedding and asked.model.options.get("kv") != cells:
+        settings.append(f"options: {{kv: {cells}}}")
+    return settings
+
+
 def _advice(asked: _Asked, take: Verdict) -> str:
     numbers = ",".join(card.partition(":")[2] for card in take.cards)
-    settings = [f"context: {take.context}", f"slots: {take.slots}"]
-    if take.model.engine == "llamacpp" and take.cards:
-        settings.append(f"gpu_layers: {take.layers if take.layers is not None else -1}")
+    settings = _settings(asked, take)
     if asked.configured:
         gpus = f"`lumen gpu assign {asked.name} --gpus {numbers}`, and " if numbers else ""
         return f"To have it so: {gpus}{', '.join(settings)} in the configuration."
