@@ -45,6 +45,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("models", "what is configured and kept here"),
         ("models --provider openai --search mini", "what a provider offers, with prices"),
     ),
+    "models set": (
+        ("models set assistant --keep-alive 5m --idle-after 1h", "it sleeps, and goes, when nobody asks"),
+        ("models set assistant --context 8192 --slots 4 --max-replicas 2", "larger, for more at once"),
+    ),
+    "models rm": (("models rm assistant", "not served any more; its file stays"),),
     "pull": (
         ("pull hf://Qwen/Qwen3-0.6B-GGUF:Q8_0 --name small --add", "fetch a model and serve it as `small`"),
         ("pull ./mine.gguf --name mine", "register a file of your own"),

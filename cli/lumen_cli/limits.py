@@ -1,7 +1,8 @@
-"""Limits of money and rate as they are written on the command line, and read back."""
+"""Limits and settings as they are written on the command line, and read back."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,6 +71,28 @@ def share(name: str, text: str) -> str | float:
     except ValueError as error:
         raise CliError(f"--{name.replace('_', '-')} {text}: {error}", "write for example 1%", code=USAGE) from None
     return text.strip() if "%" in text else value
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` in its two parts.
+
+    Raises:
+        CliError: it is none.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise CliError(f"{text!r} is not NAME=VALUE", "write for example temperature=0.7", code=USAGE)
+    return key.strip(), value.strip()
+
+
+def value(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, lists), text otherwise; nothing at all means: remove it."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def count(text: str) -> int:

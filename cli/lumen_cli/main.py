@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sleep": ("sleep", "Send a local model to sleep: its device memory is free, the next request wakes it."),
     "wake": ("wake", "Load a local model before it is asked for."),
     "chat": ("chat", "Talk to a model in the terminal."),
-    "models": ("models", "The models that are configured or kept on this disk."),
+    "models": ("models", "The models that are configured or kept on this disk, and how they are served."),
     "pull": ("pull", "Fetch a model from the hub, a URL or a path."),
     "ls": ("ls", "The model files on this disk."),
     "show": ("show", "What a model file is: size, architecture, template."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from lumen_cli.limits import (
     PER_MINUTE,
     checked,
     count,
+    pair,
     share,
+    value,
 )
 from lumen_cli.output import note, say
 from lumen_cli.settings import CONFIG, config_file, reload
@@ -163,9 +164,9 @@ def _pairs(default: list[str] | None, timeout: list[str] | None) -> dict[str, An
     """What of these was given, as the configuration has it; `None` removes."""
     change: dict[str, Any] = {}
     if default:
-        change["defaults"] = {key: _value(text) for key, text in map(_pair, default)}
+        change["defaults"] = {key: value(text) for key, text in map(pair, default)}
     if timeout:
-        limits = {key: _value(text) if key == RATE else text for key, text in map(_pair, timeout)}
+        limits = {key: value(text) if key == RATE else text for key, text in map(pair, timeout)}
         change["timeouts"] = {key: value or None for key, value in limits.items()}
     return change
 
@@ -181,23 +182,6 @@ def _target(text: str) -> str | dict[str, Any]:
     if not math.isfinite(share):
         raise CliError(f"--target {text}: the weight must be a number", "write MODEL=3", code=USAGE)
     return {"model": model, "weight": int(share) if share.is_integer() else share}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise CliError(f"{text!r} is not NAME=VALUE", "write for example temperature=0.7", code=USAGE)
-    return key.strip(), value.strip()
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON (numbers, true, lists), text otherwise; nothing at all means: remove it."""
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _money(budget: dict[str, str | None], ttft: str | None, max_output: str | None) -> dict[str, Any]:

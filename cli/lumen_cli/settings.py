@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +11,9 @@ from lumen.paths import Paths
 from lumen_cli import choice
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
+
+if TYPE_CHECKING:
+    from lumen.config.schema import Model
 
 CONFIG: Path | None = typer.Option(
     None, "--config", metavar="PATH", help="The configuration file; default: the one in force."
@@ -29,6 +33,24 @@ def config_file(given: Path | None, paths: Paths, admin: Admin | None = None) ->
     status = (admin or Admin(paths.admin_socket)).status_or_none()
     used = status.get("config") if status else None
     return Path(used) if used else paths.config_file
+
+
+def declared_model(name: str, path: Path) -> Model:
+    """A local model of the configuration in that file, the defaults where there is none.
+
+    Raises:
+        CliError: it declares no such model.
+    """
+    from difflib import get_close_matches
+
+    from lumen.config.load import load, locate
+
+    models = load(locate(None, path)).models
+    if name in models:
+        return models[name]
+    near = get_close_matches(name, models, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "see `lumen models`; `lumen pull … --add` adds one"
+    raise CliError(f"the configuration has no model {name!r}", hint)
 
 
 def reload(admin: Admin, path: Path | None) -> str:

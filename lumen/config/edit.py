@@ -40,12 +40,16 @@ def set_route(text: str, name: str, route: Mapping[str, Any]) -> str:
         ConfigError: the result would not be a valid configuration.
     """
     for key, value in route.items():
-        if not isinstance(value, Mapping):
-            text = put(text, ("routes", name, key), value)
-            continue
-        for inner, item in value.items():
-            keys = ("routes", name, key, inner)
-            text = put(text, keys, item) if item is not None else cut(text, keys)
+        text = _laid_over(text, ("routes", name, key), value)
+    return text
+
+
+def _laid_over(text: str, keys: Keys, value: Any) -> str:
+    """A section over what is there, `None` in it removing that key; anything else in its place."""
+    if not isinstance(value, Mapping):
+        return put(text, keys, value)
+    for inner, item in value.items():
+        text = put(text, (*keys, inner), item) if item is not None else cut(text, (*keys, inner))
     return text
 
 
@@ -59,10 +63,29 @@ def remove_route(text: str, name: str) -> str:
 
 
 def set_model(text: str, name: str, model: Mapping[str, Any]) -> str:
-    """`text` with the keys in `model` set for that local model. Pure."""
+    """`text` with the keys in `model` set for that local model; those it had besides them stay. Pure.
+
+    `None` removes a key, where it is there. `adapters` and `options` are laid over what is there.
+
+    Raises:
+        ConfigError: the file is laid out so that it cannot be changed safely; what a section loses is not in it.
+    """
+    there = _below(_plain(_root(text)), ("models", name)) or {}
     for key, value in model.items():
-        text = put(text, ("models", name, key), value)
+        if value is not None:
+            text = _laid_over(text, ("models", name, key), value)
+        elif key in there:
+            text = cut(text, ("models", name, key))
     return text
+
+
+def remove_model(text: str, name: str) -> str:
+    """`text` without that local model. Pure.
+
+    Raises:
+        ConfigError: it declares no such model.
+    """
+    return cut(text, ("models", name))
 
 
 def set_provider(text: str, name: str, provider: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, note, print_json, say, size, table
-from lumen_cli.settings import CONFIG, config_file, reload
+from lumen_cli.settings import CONFIG, config_file, declared_model, reload
 from lumen_cli.trail import changed
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def assign(
 
     admin = Admin(find_paths().admin_socket)
     path = config_file(config, find_paths(), admin)
-    found = _declared(model, path)
+    found = declared_model(model, path)
     numbers = _numbers(gpus)
     change: dict[str, Any] = {"gpus": numbers or None, "replicas": replicas, "reserve": reserve}
     if numbers and found.engine == "llamacpp" and not _layers(found, path):
@@ -160,19 +160,6 @@ def _who(holders: list[dict[str, Any]] | None) -> str | None:
         named = one["replica"] or f"{one['name']} ({one['pid']})"
         lines.append(named if one["bytes"] is None else f"{named} {size(one['bytes'])}")
     return "\n".join(lines)
-
-
-def _declared(name: str, path: Path) -> Model:
-    from difflib import get_close_matches
-
-    from lumen.config.load import load, locate
-
-    models = load(locate(None, path)).models
-    if name in models:
-        return models[name]
-    near = get_close_matches(name, models, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "see `lumen models`; `lumen pull … --add` adds one"
-    raise CliError(f"the configuration has no model {name!r}", hint)
 
 
 def _numbers(text: str) -> list[int]:

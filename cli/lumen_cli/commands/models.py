@@ -12,6 +12,7 @@ from lumen.core.money import format_amount, format_rate
 from lumen.paths import Paths
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
+from lumen_cli.model_set import rm, set_
 from lumen_cli.output import JSON, command, note, print_json, size, table
 from lumen_cli.settings import CONFIG, config_file
 
@@ -20,20 +21,25 @@ if TYPE_CHECKING:
     from lumen.config.schema import Config
     from lumen.hub.store import Manifest, Store
 
-app = command()
+app = command("""List the models that are configured, whether they are served, and those kept on this disk.
+
+With --provider or --search: what providers offer, with prices in dollars a million tokens.
+""")
+app.command(name="set")(set_)
+app.command()(rm)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def models(
+    ctx: typer.Context,
     provider: str | None = typer.Option(None, help="Models of this provider, or of a vendor that is known."),
     search: str | None = typer.Option(None, help="Models of providers whose name holds these words."),
     config: Path | None = CONFIG,
     json_output: bool = JSON,
 ) -> None:
-    """List the models that are configured, whether they are served, and those kept on this disk.
-
-    With --provider or --search: what providers offer, with prices in dollars a million tokens.
-    """
+    """What there is, or what providers offer."""
+    if ctx.invoked_subcommand is not None:
+        return
     if provider is not None or search is not None:
         _offered(provider, search or "", config, json_output)
         return
