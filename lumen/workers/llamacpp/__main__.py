@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -100,6 +101,7 @@ async def serve(worker: Worker) -> int:
     await runner.setup()
     where = await _listen(runner, settings)
     props = worker.props()
+    gc.freeze()  # what lives from here on is the program itself: looking through it takes some tens of milliseconds
     phase("ready", n_ctx=worker.n_ctx, slots=settings.slots, capabilities=props["capabilities"], **where)
     await stop.asked.wait()
     server.draining = True

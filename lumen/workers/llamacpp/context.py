@@ -390,6 +390,10 @@ class Context:
         oldest: int = lib.llama_memory_seq_pos_min(self.memory, slot)
         return 0 <= oldest <= max(0, end - self.model.n_swa)
 
+    def size(self, slot: int) -> int:
+        """Bytes of what `save` gives, about."""
+        return int(lib.llama_state_seq_get_size(self.pointer, slot))
+
     def save(self, slot: int) -> State | None:
         """A copy of the cells of `slot`, in host memory; None where there is nothing to save."""
         if self.memory is None:

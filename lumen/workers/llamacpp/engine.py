@@ -94,7 +94,8 @@ class Engine:
         """Nobody waits for these any more: their slots are free at the next step."""
         for sequence in sequences:
             sequence.cancelled = True
-        self.wake()
+        if sequences:
+            self.wake()
 
     def wake(self) -> None:
         """Look around again: an outbox has room, or there are embeddings to make."""
@@ -188,10 +189,16 @@ class Engine:
 
     def _hear(self, block: bool) -> None:
         if block:
+            self._tidy_up()
             self._orders.obey()
         while self._orders:
             self._round = []
             self._orders.obey()
+
+    def _tidy_up(self) -> None:
+        """Do now, while nobody waits, what the next sequence would have to wait for."""
+        if self._context is not None and not self._asleep and not self._orders:
+            self._cache.ahead()
 
     # One step
 

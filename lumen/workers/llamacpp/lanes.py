@@ -7,6 +7,8 @@ rows of neighbouring lanes in one go but starts anew at every gap, so live lanes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lumen.workers.llamacpp.context import Context
 from lumen.workers.llamacpp.prefix import CLAIM_TAIL, PrefixCache, Shelf
 
@@ -44,6 +46,9 @@ class LaneCache(PrefixCache):
 
     def _tidy(self) -> None:
         """Nobody attends over parked cells."""
+
+    def _in_the_way(self) -> Iterable[int]:
+        return self._parked.keys() & {self._lowest()}
 
     def _lowest(self) -> int:
         """The lowest lane that is not live."""

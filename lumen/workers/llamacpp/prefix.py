@@ -4,13 +4,13 @@ A slot is a sequence id of the context: free (empty), live (a running answer) or
 cells are still there). Here all slots share the cells (`lanes.py`: where each has its own). Attention walks over every
 used cell, whoever it belongs to, so as soon as somebody runs, parked sequences move to a shelf in host memory (a copy
 of their cells: about a millisecond a megabyte) and come back when a prompt matches. Between live slots cells are shared
-by `copy`, so a prefix costs nothing to branch. Decides over a `Memory` seam of seven calls.
+by `copy`, so a prefix costs nothing to branch. Decides over a `Memory` seam of eight calls.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -29,6 +29,9 @@ CLAIM_TAIL = 64
 
 _SHELF_ENTRIES = 256
 
+_AHEAD = 2 << 20
+"""Bytes: what is larger is not copied before it has to be, for whoever comes meanwhile would wait for it."""
+
 State = NDArray[np.uint8]
 Fetch = Callable[[], State | None]
 """The cells of a sequence; None where they cannot be had (any more)."""
@@ -44,6 +47,7 @@ class Memory(Protocol):
     def drop(self, slot: int) -> None: ...
     def copy(self, source: int, target: int, end: int) -> bool: ...
     def holds(self, slot: int, end: int) -> bool: ...
+    def size(self, slot: int) -> int: ...
     def save(self, slot: int) -> State | None: ...
     def restore(self, slot: int, state: State) -> bool: ...
     def clear(self) -> None: ...
@@ -98,6 +102,13 @@ class Shelf:
         self._entries.move_to_end(key, last=False)
         return key
 
+    def used(self, key: int) -> bool:
+        """Make the entry the most recently used; False: there is none."""
+        if key not in self._entries:
+            return False
+        self._entries.move_to_end(key)
+        return True
+
     def tokens(self, key: int) -> list[int] | None:
         """Of the entry; None: there is none."""
         entry = self._entries.get(key)
@@ -111,10 +122,11 @@ class Shelf:
             self._drop(key)
         return state
 
-    def entries(self) -> Iterator[Stored]:
-        """All, the most recently used first."""
-        for entry in reversed(self._entries.values()):
-            yield entry.tokens, entry.salt, entry.fetch
+    def entries(self, but: Container[int]) -> Iterator[Stored]:
+        """All but those of these keys, the most recently used first."""
+        for key, entry in reversed(self._entries.items()):
+            if key not in but:
+                yield entry.tokens, entry.salt, entry.fetch
 
     def _drop(self, key: int) -> None:
         self.size -= self._entries.pop(key).nbytes
@@ -138,6 +150,7 @@ class PrefixCache:
         self._free = list(range(slots - 1, -1, -1))
         self._live: dict[int, tuple[str, list[int]]] = {}  # salt, published tokens
         self._parked: OrderedDict[int, tuple[list[int], str]] = OrderedDict()
+        self._copies: dict[int, int] = {}  # of parked slots: under which key the shelf has, or had, the same
 
     @property
     def parked_cells(self) -> int:
@@ -266,6 +279,21 @@ class PrefixCache:
         self._shelve(next(iter(self._parked)))
         return True
 
+    def ahead(self) -> bool:
+        """While nobody waits for it: copy something to the shelf that the next `take` may have to put there.
+
+        False: there is nothing of that kind, or none that is copied quickly.
+        """
+        limit = min(_AHEAD, self._shelf.limit)
+        for slot in self._in_the_way():
+            if self._shelf.tokens(self._copies.get(slot, -1)) is None and self._memory.size(slot) <= limit:
+                return self._keep(slot)
+        return False
+
+    def _in_the_way(self) -> Iterable[int]:
+        """Parked slots that may have to go for the next sequence."""
+        return reversed(self._parked)
+
     def adopt(self, tokens: list[int], salt: str, fetch: Fetch) -> None:
         """A sequence that is kept elsewhere may be reused; `fetch` is asked when it is."""
         key = self._shelf.adopt(tokens, salt, fetch)
@@ -276,7 +304,7 @@ class PrefixCache:
         """All that is parked and then all that is on the shelf, the most recently used first."""
         for slot in reversed(self._parked):
             yield *self._parked[slot], partial(self._memory.save, slot)
-        yield from self._shelf.entries()
+        yield from self._shelf.entries(set(self._copies.values()))
 
     def _tidy(self) -> None:
         """While somebody runs, parked sequences beyond their share go to the shelf."""
@@ -288,19 +316,26 @@ class PrefixCache:
         self._unpark(slot)
         self._empty(slot)
 
-    def _keep(self, slot: int) -> None:
-        """Put a copy of a parked sequence on the shelf, if there is room."""
+    def _keep(self, slot: int) -> bool:
+        """Have a copy of a parked sequence on the shelf, if there is room; whether there is one."""
+        if self._shelf.used(self._copies.get(slot, -1)):
+            return True
         tokens, salt = self._parked[slot]
         state = self._memory.save(slot) if self._shelf.limit else None
-        if state is not None:
-            key, gone = self._shelf.add(tokens, salt, state)
-            for old in gone:
-                self._tree.remove(old)
-            if key is not None:
-                self._tree.insert(key, tokens, salt)
+        if state is None:
+            return False
+        key, gone = self._shelf.add(tokens, salt, state)
+        for old in gone:
+            self._tree.remove(old)
+        if key is None:
+            return False
+        self._tree.insert(key, tokens, salt)
+        self._copies[slot] = key
+        return True
 
     def _unpark(self, slot: int) -> None:
         del self._parked[slot]
+        self._copies.pop(slot, None)
         self._tree.remove(slot)
 
     def _empty(self, slot: int) -> None:

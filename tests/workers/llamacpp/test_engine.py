@@ -40,6 +40,7 @@ class Context:
         self.failures = 0
         self.batches: list[list[tuple[int, int]]] = []
         self.slots: list[int] = []  # of the last batch
+        self.saved = 0
 
     def decode(self, chunks: list[Chunk]) -> list[int]:
         if self.failures:
@@ -78,7 +79,11 @@ class Context:
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
 
+    def size(self, slot: int) -> int:
+        return 8 * len(self.held[slot])
+
     def save(self, slot: int) -> State | None:
+        self.saved += 1
         return np.array(self.held[slot], np.int64).view(np.uint8)
 
     def restore(self, slot: int, state: State) -> bool:
@@ -150,6 +155,25 @@ class Bench:
 
 def prompt(block: int, n: int = 20) -> list[int]:
     return [block * 1000 + i for i in range(n)]
+
+
+def test_when_nobody_was_left_behind_the_engine_is_not_woken() -> None:
+    bench = Bench(Context(100, 100))
+    bench.engine.cancel([])
+    assert len(bench.engine._orders) == 0
+
+
+def test_what_the_next_one_would_wait_for_is_copied_once_nobody_runs() -> None:
+    context = Context(1000, 1000)
+    bench = Bench(context)
+    bench.sequence(0, prompt(0), 3)
+    bench.steps(8)
+    bench.engine._tidy_up()
+    assert context.saved == 1
+    bench.sequence(1, prompt(1), 3)
+    bench.steps(8)
+    assert context.saved == 1
+    assert bench.finished() == dict.fromkeys(range(2), "length")
 
 
 def test_admission_counts_the_worst_case() -> None:

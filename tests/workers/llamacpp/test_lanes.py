@@ -112,3 +112,18 @@ def test_a_gap_is_closed_by_the_last_one() -> None:
     assert not lanes.ragged
     assert lanes.match(prompt(3, 4), "") == 20
     assert lanes.match(prompt(1, 4), "") == 20  # on the shelf now
+
+
+def test_only_the_lane_that_the_next_one_gets_is_copied_beforehand() -> None:
+    tape, lanes = cache()
+    run(tape, lanes, prompt(1))
+    run(tape, lanes, prompt(2))
+    lanes.park(1, prompt(2))
+    lanes.park(0, prompt(1))
+    saved = tape.saved
+    assert lanes.ahead()
+    assert not lanes.ahead()
+    assert tape.saved == saved + 1
+    assert run(tape, lanes, prompt(3)) == (0, 0)
+    assert tape.saved == saved + 1
+    assert run(tape, lanes, prompt(1, 3)) == (1, 20)  # from the shelf

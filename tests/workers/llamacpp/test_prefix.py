@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lumen.workers.llamacpp.prefix import CLAIM_TAIL, MIN_REUSE, PrefixCache, Shelf, State
+from lumen.workers.llamacpp.prefix import _AHEAD, CLAIM_TAIL, MIN_REUSE, PrefixCache, Shelf, State
 
 SLOTS = 4
 
@@ -18,6 +18,7 @@ class Tape:
     def __init__(self, divisible: bool = True) -> None:
         self.held: dict[int, list[int]] = {slot: [] for slot in range(64)}
         self.divisible = divisible
+        self.saved = 0
 
     def cut(self, slot: int, start: int) -> bool:
         if not self.divisible:
@@ -37,7 +38,11 @@ class Tape:
     def holds(self, slot: int, end: int) -> bool:
         return len(self.held[slot]) >= end
 
+    def size(self, slot: int) -> int:
+        return 8 * len(self.held[slot])
+
     def save(self, slot: int) -> State | None:
+        self.saved += 1
         return np.array(self.held[slot], np.int64).view(np.uint8)
 
     def clear(self) -> None:
@@ -107,6 +112,12 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def evict(self) -> None:
         self.cache.evict()
+
+    @rule()
+    def ahead(self) -> None:
+        held = {slot: list(tokens) for slot, tokens in self.tape.held.items()}
+        self.cache.ahead()
+        assert self.tape.held == held
 
     @invariant()
     def live_slots_keep_their_tokens(self) -> None:
@@ -212,3 +223,34 @@ def test_the_shelf_is_bounded_and_keeps_what_was_used_last() -> None:
     _longer, gone = shelf.add([1, 5], "", state)
     assert gone == [a]
     assert shelf.size == 80
+
+
+def test_what_was_copied_while_nobody_waited_is_not_copied_again() -> None:
+    tape, cache = parked(prompt(1, 2))
+    assert cache.ahead()
+    assert not cache.ahead()
+    assert tape.saved == 1
+    assert [tokens for tokens, _salt, _fetch in cache.kept()] == [prompt(1, 2)]
+    slot, reused = cache.take(prompt(5), "")
+    assert (reused, tape.saved) == (0, 1)
+    cache.release(slot)
+    slot, reused = cache.take(prompt(1, 2, 3), "")
+    assert (reused, tape.held[slot]) == (40, prompt(1, 2))
+
+
+def test_what_has_changed_since_it_was_copied_is_copied_again() -> None:
+    tape, cache = parked(prompt(1, 2))
+    assert cache.ahead()
+    slot, reused = cache.take(prompt(1, 2, 3), "")
+    assert reused == 40
+    tape.held[slot] = prompt(1, 2, 3)
+    cache.park(slot, prompt(1, 2, 3))
+    assert cache.ahead()
+    assert tape.saved == 2
+    assert [tokens for tokens, _salt, _fetch in cache.kept()] == [prompt(1, 2, 3)]
+
+
+def test_what_is_long_to_copy_waits_until_it_must_be() -> None:
+    tape, cache = parked(list(range(_AHEAD // 8 + 1)))
+    assert not cache.ahead()
+    assert tape.saved == 0

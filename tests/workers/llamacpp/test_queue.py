@@ -101,7 +101,7 @@ def test_classes_and_callers_take_turns() -> None:
         order: list[str] = []
 
         def ask(who: str, priority: str) -> None:
-            with asking(worker, who, 2, priority) as response:
+            with asking(worker, who, 300, priority) as response:  # long enough for a thread to be late
                 assert response.status == 200
                 order.append(priority)
 
