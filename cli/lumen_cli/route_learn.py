@@ -53,6 +53,8 @@ def _list(told: dict[str, Any]) -> None:
 
 
 def _show(told: dict[str, Any]) -> None:
+    for name in told["strangers"]:
+        say(f"Labels of {name} do not count: it is no target of {told['route']}; see `lumen route set --target`.")
     if told["missing"]:
         say(f"{told['labels']} labels: {told['missing']} more are needed. Nothing is changed.")
         return

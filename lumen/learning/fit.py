@@ -35,13 +35,14 @@ class Task(Struct):
 
 
 class Report(Struct):
-    """What came of it; see `fitting.Fitted`."""
+    """What came of it; see `fitting.Fitted`. `strangers`: targets with labels that the route does not have."""
 
     labels: int
     missing: int
     refused: str
     made: bool
     figures: dict[str, object]
+    strangers: list[str] = []
 
 
 def gathered(store: Labels, route: str, sources: Sequence[str]) -> list[Label]:
@@ -60,11 +61,12 @@ def main(given: str) -> int:
     labels = gathered(store, task.route, task.sources)
     store.close()
     live = Path(task.live).read_bytes() if task.live else None
+    strangers = {name for label in labels for name in label.ok} - set(task.targets)
     known = fitting.history(labels, task.targets, task.strong)
     found = fitting.fit(known, task.targets, task.strong, task.limit, task.confidence, live)
     if found.data is not None:
         write_atomic(Path(task.out), found.data, mode=0o600)
-    report = Report(found.labels, found.missing, found.refused, found.data is not None, found.report)
+    report = Report(found.labels, found.missing, found.refused, found.data is not None, found.report, sorted(strangers))
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     return 0
 

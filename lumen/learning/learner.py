@@ -54,6 +54,7 @@ class Learner:
                 )
                 report = await self._run(task)
                 told: dict[str, Any] = {"route": route, "labels": report.labels, "missing": report.missing}
+                told["strangers"] = report.strangers
                 told |= {"refused": report.refused, "figures": report.figures, "version": None, "dry": dry}
                 if report.made and not report.refused and not dry:
                     note = f"{report.labels} labels, against {strong}, at most {limit:.1%} loss at {confidence:.0%}"

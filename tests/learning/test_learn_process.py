@@ -79,6 +79,13 @@ def test_what_is_learnt_is_in_force_at_once_versioned_and_taken_back(learning: B
     assert actions.count("route.learn") == 2 and actions.count("route.unlearn") == 2
 
 
+def test_labels_of_what_is_no_target_of_the_route_do_not_count_and_that_is_told(box: Box) -> None:
+    teach(box, 20)
+    said = box.lumen("route", "learn", "chat")
+    assert "Labels of p/wrong do not count: it is no target of chat" in said
+    assert "0 labels: 300 more are needed" in said
+
+
 def test_a_restart_keeps_what_was_learnt_and_a_shadow_draws_by_it(learning: Box) -> None:
     box = learning
     teach(box, 600)
