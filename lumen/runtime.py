@@ -174,8 +174,10 @@ class Runtime:
         try:
             made = socket.create_server((server.host, server.port), family=family, backlog=1024)
         except OSError as error:
+            # Python says behind it what it was about.
+            why = (error.strerror or str(error)).partition(" (while")[0]
             raise ConfigError(
-                f"cannot listen on {server.host}:{server.port} ({error.strerror or error}); choose another with --port"
+                f"cannot listen on {server.host}:{server.port} ({why}); choose another with --port"
             ) from None
         return self._named(made, scheme)
 

@@ -65,6 +65,18 @@ def test_up_twice_says_so_and_starts_nothing(lumen: Callable[..., Ran], fake: Fa
     assert "as it was started: for --port 7000 run `lumen down` first.\n" in lumen("up", "--port", "7000").err
 
 
+def test_an_endpoint_that_others_reach_says_how(lumen: Callable[..., Ran], fake: Fake) -> None:
+    fake.start(statuses=[{**READY, "url": "http://0.0.0.0:8080/v1"}])
+    ran = lumen("up", "--detach")
+    assert "  Base URL  http://127.0.0.1:8080/v1\n" in ran.out
+    said = "Other machines reach it by this machine's name or address"
+    assert f"{said}; without TLS their keys go in the clear (docs/security.md).\n" in ran.err
+    fake.running[-1].terminate()
+    fake.running[-1].wait()
+    fake.start(statuses=[{**READY, "url": "https://0.0.0.0:8080/v1", "tls": {"cert": "c.pem", "mutual": False}}])
+    assert f"{said}.\n" in lumen("up", "--detach").err
+
+
 @pytest.mark.parametrize(
     ("says", "told"),
     [

@@ -83,7 +83,8 @@ def test_port_in_use_is_one_clear_line(fresh: Box) -> None:
         port = taken.getsockname()[1]
         done = fresh.lumen("up", "--detach", "--port", str(port), check=False)
     assert done.returncode == 1
-    assert str(port) in done.stderr and "--port" in done.stderr
+    why = f"cannot listen on 127.0.0.1:{port} (Address already in use); choose another with --port\n"
+    assert done.stderr.endswith(why)
     assert "Traceback" not in done.stderr
 
 

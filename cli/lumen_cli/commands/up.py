@@ -149,6 +149,9 @@ def _present(status: dict[str, Any], key: str) -> None:
     say()
     for missing in (model for model in status.get("models", []) if model.get("missing")):
         note(f"Model {missing['name']} is not served: {missing['missing']}")
+    if url != status["url"]:
+        plain = "" if status.get("tls") else "; without TLS their keys go in the clear (docs/security.md)"
+        note(f"Other machines reach it by this machine's name or address{plain}.")
     if status.get("notice"):
         note(str(status["notice"]))
 
