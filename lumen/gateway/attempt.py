@@ -85,8 +85,8 @@ class Journey(Struct):
 
 
 class Errand(Struct, frozen=True):
-    """What every attempt of a request shares. `size`: bytes of its body. `caller`, `salt`: a header for local models,
-    and what keeps the prefixes apart that they compute for different callers.
+    """What every attempt of a request shares. `size`: bytes of its body. `caller`, `salt`, `rank`: a header for local
+    models; what keeps the prefixes apart that they compute for different callers; see `Call`.
 
     `loop`: the one that all of it runs on. Asking for it is a system call, so it is asked for once.
     """
@@ -102,6 +102,7 @@ class Errand(Struct, frozen=True):
     loop: asyncio.AbstractEventLoop
     caller: bytes = b""
     salt: str = ""
+    rank: int = 0
 
 
 class Attempt:
@@ -226,8 +227,8 @@ class Attempt:
                     call, request=continued(request, leg.rung, trace.text, trace.tokens, target.can.prefill)
                 )
             self._seam = Seam(leg.rung, trace, echoes=target.can.prefill_echo)
-        if errand.salt and target.can.local:
-            call = structs.replace(call, salt=errand.salt)
+        if target.can.local and (errand.salt or errand.rank):
+            call = structs.replace(call, salt=errand.salt, rank=errand.rank)
         encode = partial(target.dialect.encode, call, resume=resume)
         lines = errand.caller if target.can.local else b""
         limits, waits = self._limits, target.can.local and leg.rung is None and not errand.outlet.opened

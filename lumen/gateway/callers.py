@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 
 from lumen.config.schema import Priority
 from lumen.keys import Key
+
+_RANKS: Mapping[Priority, int] = {"low": -1, "normal": 0, "high": 1}
 
 
 def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> bytes:
@@ -24,6 +27,11 @@ def line(key: Key | None, priority: Priority, *, shared: bool, keep: bool) -> by
 def salt(key: Key | None, *, shared: bool) -> str:
     """What keeps the computed prefixes of one key apart from those of others, in a word that tells nothing of it."""
     return "" if key is None or shared else _who(key.id)
+
+
+def rank(key: Key | None, priority: Priority) -> int:
+    """Its class as a number; `priority`: the route's, and a key's own goes before it."""
+    return _RANKS[(key and key.priority) or priority]
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from lumen.gateway import planning, timing
 from lumen.gateway.attempt import Errand, Journey
 from lumen.gateway.attempts import run
 from lumen.gateway.bytestream import ByteStream
-from lumen.gateway.callers import line, salt
+from lumen.gateway.callers import line, rank, salt
 from lumen.gateway.course import Course
 from lumen.gateway.live import Active
 from lumen.gateway.objective import covered
@@ -134,7 +134,7 @@ class Passage:
         who = line(key, entry.priority, shared=entry.shared, keep=state.retention.retains(entry.account, key))
         return Errand(
             self._id, self._call, entry, self._size, state.health, tab, self._journey, outlet, state.loop, who,
-            salt(key, shared=entry.shared),
+            salt(key, shared=entry.shared), rank(key, entry.priority),
         )  # fmt: skip
 
     def _course(self) -> Course:

@@ -49,7 +49,7 @@ class VLLM(OpenAI):
             return super().encode(call, model, None)
         request = _understood(call.request)
         if resume is None:
-            return _salted(super().encode(msgspec.structs.replace(call, request=request), model, None), call.salt)
+            return _marked(super().encode(msgspec.structs.replace(call, request=request), model, None), call)
         told = {name: getattr(request, name) for name in _SHARED}
         going_on = CompletionRequest(
             **{**told, "return_token_ids": True, "max_tokens": self._left(request, resume)},
@@ -58,7 +58,7 @@ class VLLM(OpenAI):
             stream_options=StreamOptions(include_usage=True),
             prompt=[*resume.prompt_ids, *resume.token_ids],
         )
-        return _salted(HttpCall(Operation.COMPLETION.value, _encode(going_on), "text/event-stream"), call.salt)
+        return _marked(HttpCall(Operation.COMPLETION.value, _encode(going_on), "text/event-stream"), call)
 
     def _left(self, request: Any, resume: Resume) -> int:
         """What is left of the answer's limit. Without one: the whole window, which vLLM cuts to what is free of it."""
@@ -88,11 +88,13 @@ def _understood(request: Any) -> Any:
     return made
 
 
-def _salted(made: HttpCall, salt: str) -> HttpCall:
-    """The request with what its computed prefixes are kept apart by, which no client can set."""
-    if not salt:
-        return made
-    return msgspec.structs.replace(made, body=b'%b,"cache_salt":"%b"}' % (made.body[:-1], salt.encode()))
+def _marked(made: HttpCall, call: Call) -> HttpCall:
+    """The request with what its computed prefixes are kept apart by, and whose turn it is: no client can set these."""
+    more = f',"cache_salt":"{call.salt}"' if call.salt else ""
+    if call.rank:
+        # There the lower number goes first.
+        more += f',"priority":{-call.rank}'
+    return msgspec.structs.replace(made, body=b"%b%b}" % (made.body[:-1], more.encode())) if more else made
 
 
 class _Known:

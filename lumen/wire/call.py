@@ -38,6 +38,7 @@ class Call(Struct, frozen=True, gc=False):
     `lent`: fields of it that are not the client's but the gateway's (a seed, a route's defaults): a target that does
     not know one answers without it, where it would refuse the client's own.
     `salt`: computed prefixes are shared with requests of the same salt alone; empty: with all that have none.
+    `rank`: whose turn it is at a local model: above 0 before others, below 0 after them.
     """
 
     operation: Operation
@@ -47,6 +48,7 @@ class Call(Struct, frozen=True, gc=False):
     answers: int
     lent: tuple[str, ...] = ()
     salt: str = ""
+    rank: int = 0
 
     @property
     def token_ids(self) -> bool:

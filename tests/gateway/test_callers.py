@@ -52,5 +52,6 @@ async def test_only_local_models_are_told_who_asks(up: Up, retention: Any) -> No
         up.state.table._entries[entry.name] = replace(local, targets=targets, shared=shared)
         await up.post("/v1/chat/completions", body)
         assert up.emulator.requests[-1].get("cache_salt") == (None if shared else told.id)
-    await up.post("/v1/chat/completions", {**body, "cache_salt": "another's"})
+    await up.post("/v1/chat/completions", {**body, "cache_salt": "another's", "priority": -9})
     assert "cache_salt" not in up.emulator.requests[-1]
+    assert up.emulator.requests[-1]["priority"] == -1

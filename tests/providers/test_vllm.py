@@ -130,6 +130,12 @@ def test_prefixes_that_it_computes_are_kept_apart_by_a_salt() -> None:
     assert sent(salted, resume)[1] == {**sent(call(), resume)[1], "cache_salt": "3f2a"}
 
 
+@pytest.mark.parametrize("rank", [-1, 1])
+def test_whose_turn_it_is_is_told_by_a_number_of_which_the_lower_goes_first(rank: int) -> None:
+    ranked = msgspec.structs.replace(call(), salt="3f2a", rank=rank)
+    assert sent(ranked)[1] == {**sent(call())[1], "cache_salt": "3f2a", "priority": -rank}
+
+
 @pytest.mark.parametrize(
     ("fields", "most"),
     [

@@ -42,6 +42,8 @@ pytestmark = [
 # In float32 two batch shapes nearly always agree on the most likely token. Eager: starts without compiling.
 OPTIONS: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
 JSON = {"Content-Type": "application/json"}
+# The tiny model's two ends of an answer.
+NEVER_ENDING = {"0": -100, "2": -100}
 CAN = Capabilities(local=True, reasoning_content=True)
 
 
@@ -253,6 +255,43 @@ def test_a_model_that_could_write_makes_embeddings(files: ModelFiles, tmp_path: 
             await home.until("ready")
             log = (tmp_path / "logs" / "tiny-0.log").read_text("utf-8", "replace")
             assert "MEAN" in log
+        finally:
+            await home.supervisor.stop(0.0)
+
+    run(work())
+
+
+def test_of_those_that_wait_the_higher_class_goes_first(files: ModelFiles, tmp_path: Path) -> None:
+    model = settled(files, max_num_seqs=1)
+    dialect = make(able(model))
+    told = [Message(role="user", content="A story.")]
+
+    async def work() -> None:
+        home, order = Home(tmp_path), list[int]()
+        try:
+            await home.apply(model, files)
+            await home.until("ready")
+            lease = await home.supervisor.acquire("tiny", 10)
+            async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(lease.socket))) as session:
+
+                async def ask(rank: int, tokens: int = 4) -> None:
+                    request = ChatRequest(model="x", messages=told, max_tokens=tokens, logit_bias=NEVER_ENDING)
+                    made = dialect.encode(replace_(chat_call(request), rank=rank), lease.served, None)
+                    async with session.post(f"http://x/v1/{made.path}", data=made.body, headers=JSON) as answer:
+                        assert answer.status == 200, await answer.read()
+                        order.append(rank)
+
+                tasks = [asyncio.create_task(ask(0, 900))]
+                for rank in (-1, 1):
+                    # The engine takes requests in as they come, between two steps.
+                    await asyncio.sleep(0.5)
+                    tasks.append(asyncio.create_task(ask(rank)))
+                await asyncio.sleep(0.5)
+                assert not tasks[0].done(), "it was to take longer than the others take to get in line"
+                await asyncio.gather(*tasks)
+            # One that goes before all may even take the turn of the one that has it.
+            assert order.index(1) < order.index(-1)
+            lease.release()
         finally:
             await home.supervisor.stop(0.0)
 
