@@ -1,5 +1,5 @@
-"""Reads a table of prompts and of how each model did on them: `prompt`, `ok:<model>`, maybe `outchars:<model>` and
-groups."""
+"""Reads a table of prompts and of how each model did on them: `prompt`, `ok:<model>`, maybe `outchars:<model>`,
+`cost:<model>` and groups."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from typing import TextIO
 
 from lumen_cli.errors import USAGE, CliError
 
-OK, CHARS = "ok:", "outchars:"
+OK, CHARS, COST = "ok:", "outchars:", "cost:"
 # Longer cells than any prompt that a router reads; the csv module's own limit is shorter.
 _LONGEST = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The rows that have a result of both models. `ok`: (weak, strong). `chars`: the same for answers' lengths, NaN
-    where unknown. `group`: the value of the column that was asked for, empty without one."""
+    """The rows that have a result of both models. `ok`: (weak, strong). `chars`, `costs`: the same for lengths and
+    costs of answers, NaN where unknown. `group`: the value of the column that was asked for, empty without one."""
 
     prompts: list[str]
     ok: list[tuple[float, float]]
     chars: list[tuple[float, float]]
+    costs: list[tuple[float, float]]
     group: list[str]
     left_out: int
 
@@ -73,12 +74,12 @@ def _rows(path: Path, reader: csv.DictReader[str], weak: str, strong: str, group
     names = [_column(path, columns, model) for model in (weak, strong)]
     for needed in ("prompt", *([group] if group else ())):
         if needed not in columns:
-            others = ", ".join(name for name in columns if not name.startswith((OK, CHARS, "cost:")))
+            others = ", ".join(name for name in columns if not name.startswith((OK, CHARS, COST)))
             raise CliError(f"{path} has no column '{needed}'", f"it has: {others or 'none'}", code=USAGE)
     for needed in ("prompt", *names, *([group] if group else ())):
         if columns.count(needed) > 1:
             raise CliError(f"{path} has the column '{needed}' twice", "remove one of them", code=USAGE)
-    found = Matrix([], [], [], [], 0)
+    found = Matrix([], [], [], [], [], 0)
     missing = 0
     for row in reader:
         results = [_result(path, reader.line_num, name, row[name]) for name in names]
@@ -87,10 +88,11 @@ def _rows(path: Path, reader: csv.DictReader[str], weak: str, strong: str, group
             continue
         found.prompts.append(row["prompt"] or "")
         found.ok.append((results[0], results[1]))
-        lengths = [_length(row.get(CHARS + name[len(OK) :])) for name in names]
-        found.chars.append((lengths[0], lengths[1]))
+        for kind, into in ((CHARS, found.chars), (COST, found.costs)):
+            weak_one, strong_one = (_amount(row.get(kind + name[len(OK) :])) for name in names)
+            into.append((weak_one, strong_one))
         found.group.append((row[group] or "") if group else "")
-    return Matrix(found.prompts, found.ok, found.chars, found.group, missing)
+    return Matrix(found.prompts, found.ok, found.chars, found.costs, found.group, missing)
 
 
 def _column(path: Path, columns: Sequence[str], model: str) -> str:
@@ -115,7 +117,7 @@ def _result(path: Path, line: int, name: str, cell: str | None) -> float:
     return value
 
 
-def _length(cell: str | None) -> float:
+def _amount(cell: str | None) -> float:
     try:
         value = float(cell) if cell else math.nan
     except ValueError:

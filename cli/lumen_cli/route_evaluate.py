@@ -122,7 +122,8 @@ def _measured(matrix: Matrix, asked: _Asked) -> dict[str, Any]:
             features = features.multiplied()
         rng = np.random.default_rng(asked.seed)
         bound: dict[str, Any] = {
-            "groups": groups, "limit": asked.limit, "confidence": asked.confidence, "rng": rng,
+            "costs": np.array(matrix.costs), "groups": groups, "limit": asked.limit, "confidence": asked.confidence,
+            "rng": rng,
         }  # fmt: skip
         outcomes: list[judge.Outcome] = []
         least = len(ok)
@@ -208,6 +209,9 @@ def _show(found: dict[str, Any]) -> None:
             for name, key in ((f"certified ({found['confidence']:.0%})", "certified"), ("not certified", "uncertified"))
         ],
     )
+    if money := found.get("cost"):
+        say(f"Cost of a request: {money['always_strong']:.6g} always strong, {money['certified']:.6g} certified "
+            f"({money['certified_saved']:.1%} saved)")  # fmt: skip
     say(
         f"Broken on all rows, labelled or not: {off['certified_broken_everywhere']:.1%} of draws; on the others by "
         f"more than their noise: {off['certified_broken_surely']:.1%}"

@@ -20,9 +20,10 @@ def written(path: Path, count: int = 420) -> Path:
     asks, ok, _ = traffic(count, 7)
     with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
-        out.writerow(["category", "prompt", "ok:small", "ok:large", "outchars:small", "outchars:large"])
+        out.writerow([*HEAD, "outchars:small", "outchars:large", "cost:small", "cost:large"])
         for i, (ask, good) in enumerate(zip(asks, ok, strict=True)):
-            out.writerow(["ab"[i % 2], ask.text, int(good[0]), "" if i == 5 else int(good[1]), 300, 500])
+            row = ["ab"[i % 2], ask.text, int(good[0]), "" if i == 5 else int(good[1]), 300, 500]
+            out.writerow([*row, 0.25, "" if i % 7 == 0 else 1.0])
     return path
 
 
@@ -36,6 +37,11 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["rows"] == 419 and found["rows_left_out"] == 1 and found["group"] == "category"
     assert found["apgr"] > 0.6 and found["off_strong"]["limit"] == 0.05
+    away, cost = found["off_strong"], found["cost"]
+    assert cost["always_strong"] == 1.0
+    for name in ("certified", "uncertified"):
+        assert cost[name] == pytest.approx(1.0 - 0.75 * away[name], abs=0.04)
+    assert cost["certified_saved"] == pytest.approx(1.0 - cost["certified"])
     assert set(found["latency_us"]) == {"400", "4000", "32000"}
     assert call(path, "--train", "150", "--draws", "2", "--split", "leave-out:category") == 0
     assert "certified (95%)" in capsys.readouterr().out
@@ -147,3 +153,4 @@ def test_two_models_that_never_differ_are_told(tmp_path: Path, capsys: pytest.Ca
     assert "no row on which they differ" in told.err
     found = json.loads(told.out)
     assert found["apgr"] == 0.5 and found["off_strong"]["certified_loss"] == 0.0
+    assert "cost" not in found

@@ -164,9 +164,10 @@ def test_a_gateway_starts_with_whatever_it_finds(box: Box, trouble: str) -> None
     assert box.trials()["shadows"] == [] and box.ask(1) == ["p/right"]
 
 
-def test_nothing_is_tried_where_nothing_may_be_kept(box: Box) -> None:
+@pytest.mark.parametrize("where", ["policy: ordered\n    ", "auth: {required: false}\n"])
+def test_nothing_is_tried_where_nothing_may_be_kept(box: Box, where: str) -> None:
     text = box.config.read_text()
-    box.config.write_text(text.replace("policy: ordered", "policy: ordered\n    retention: none"))
+    box.config.write_text(text.replace(where.strip(), f"{where}retention: none"))
     box.admin.post("/admin/reload")
     box.do("shadow", "start", **ALL, judge="p/judge", texts=True)
     box.ask(4)

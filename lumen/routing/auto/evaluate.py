@@ -44,6 +44,7 @@ class Outcome:
     `off_uncertified` and `off_certified`: shares sent to the weak target; `loss_…`: what that lost on the test rows.
     `loss_everywhere`: on all rows, the labelled ones by the scores of models that did not see them. `loss_at_least`:
     the lower end of what the test rows say of the loss certified, which 95 in 100 are above where it is the truth.
+    `spent`: mean cost of a test row where all go to the strong target, and under both thresholds; NaN where unknown.
     """
 
     areas: dict[str, float]
@@ -61,6 +62,7 @@ class Outcome:
     calibration: float
     apgr_low: float
     apgr_high: float
+    spent: tuple[float, ...] = (np.nan, np.nan, np.nan)
 
 
 def area(scores: F64, gains: F64) -> float:
@@ -123,8 +125,9 @@ def run(
     limit: float,
     confidence: float,
     rng: np.random.Generator,
+    costs: F64 | None = None,
 ) -> Outcome:
-    """Learn on one split and judge it. `ok`, `tokens`: n × 2, the weak target's column first."""
+    """Learn on one split and judge it. `ok`, `tokens`, `costs`: n × 2, the weak target's column first."""
     learnt = fit_table(
         table.draw(draw.train),
         Labels(ok, tokens, np.ones(len(ok))).take(draw.train),
@@ -158,7 +161,18 @@ def run(
         calibration=(error(found.ok[:, 0], ok[draw.test, 0]) + error(found.ok[:, 1], ok[draw.test, 1])) / 2,
         apgr_low=low,
         apgr_high=high,
+        spent=_spent(costs, draw.test, away, wished),
     )
+
+
+def _spent(costs: F64 | None, test: Rows, away: NDArray[np.bool_], wished: NDArray[np.bool_]) -> tuple[float, ...]:
+    """See `Outcome.spent`; of the rows whose costs are known at both."""
+    known = np.zeros(len(test), bool) if costs is None else ~np.isnan(costs[test]).any(axis=1)
+    if costs is None or not known.any():
+        return np.nan, np.nan, np.nan
+    weak, strong = costs[test][known].T
+    sent = (np.zeros(len(test), bool), away, wished)
+    return tuple(float(np.where(gone[known], weak, strong).mean()) for gone in sent)
 
 
 def _baselines(test: Table, ok: F64, draw: Draw, groups: NDArray[np.object_] | None, gains: F64) -> dict[str, float]:
@@ -237,4 +251,17 @@ def summary(outcomes: list[Outcome], limit: float) -> dict[str, object]:
             "uncertified_broken": broken("loss_uncertified"),
         },
         "calibration_error": mean("calibration"),
+        **_money(outcomes),
+    }
+
+
+def _money(outcomes: list[Outcome]) -> dict[str, object]:
+    """What a request costs in the mean, and the share that is saved; nothing where costs are not known."""
+    known = [one.spent for one in outcomes if not np.isnan(one.spent[0])]
+    if not known:
+        return {}
+    strong, certified, uncertified = (float(value) for value in np.mean(known, axis=0))
+    saved = 1.0 - certified / strong if strong > 0 else 0.0
+    return {
+        "cost": {"always_strong": strong, "certified": certified, "uncertified": uncertified, "certified_saved": saved}
     }
