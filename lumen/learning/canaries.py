@@ -204,6 +204,8 @@ class Rollout:
             self.why = "answers are not judged while the gateway has better things to do"
 
     async def _compare(self, pairing: Pairing) -> None:
+        if self.phase != "running":
+            return
         done = await compare(self._ground, pairing, self.judge, self.ceiling)
         self.why = done.why
         if done.compared is not None and done.compared.quality is not None and self.phase == "running":

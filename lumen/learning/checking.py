@@ -31,6 +31,7 @@ class Checking:
         self.written = written
         self._each = each
         self._process: asyncio.subprocess.Process | None = None
+        self._closed = False
         self._turn = asyncio.Lock()
 
     async def rate(self, request: str, answer: str, other: str) -> float:
@@ -55,22 +56,26 @@ class Checking:
                 async with asyncio.timeout(seconds):
                     return await work
             except TimeoutError:
-                await self.close()
+                await self._end()
                 raise CheckerError("the checker took too long and was stopped") from None
             except _Failed as error:
                 raise CheckerError(str(error)) from None
             except (OSError, msgspec.MsgspecError, ValueError) as error:
-                await self.close()
+                await self._end()
                 raise CheckerError(str(error) or "the checker ended") from None
             except BaseException:
                 # Half an answer would be taken for the next one's.
-                await self.close()
+                await self._end()
                 raise
             finally:
                 work.close()
 
     async def close(self) -> None:
-        """End its process."""
+        """End its process for good: whoever asks it afterwards is told."""
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
@@ -81,12 +86,17 @@ class Checking:
         return self._process is not None and self._process.returncode is None
 
     async def _start(self) -> None:
+        if self._closed:
+            raise ValueError("the checker was closed")
         if not self._running:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "lumen.learning.checker", self.written,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
                 limit=_LINE,
             )  # fmt: skip
+            if self._closed:
+                # While it was being started; whoever waits for it ends it.
+                raise ValueError("the checker was closed")
             said = await self._line()
             if "ready" not in said:
                 raise ValueError(said["error"])

@@ -78,6 +78,7 @@ class Shadowing:
         shadow = self.live.pop(route, None)
         if shadow is None:
             raise RequestError(f"'{route}' has no shadow.", status=404, param="route")
+        shadow.stopped = True
         await shadow.judge.close()
         told = {**shadow.status(), "running": False}
         self._past = [told, *self._past][:_PAST]

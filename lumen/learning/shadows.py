@@ -64,6 +64,8 @@ class Shadow:
         self.drawn: int = kept.get("drawn", 0)
         self.pairs: int = kept.get("pairs", 0)
         self.why: str = kept.get("why", "")
+        # Stopped by the operator: what still waits asks nobody.
+        self.stopped = False
         # Why those drawn made no pair, or one that nobody judged: how often.
         self.skipped: dict[str, int] = kept.get("skipped", {})
 
@@ -103,6 +105,8 @@ class Shadow:
             self.why = "the gateway has better things to do"
 
     async def _run(self, asked: Asked, given: Answer, scorer: Scorer | None) -> None:
+        if self.stopped:
+            return
         plan, propensity = self.plan, self.plan.share
         if scorer is not None:
             propensity = await self._stratified(asked, scorer)

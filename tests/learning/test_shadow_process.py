@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 
 from tests.learning.box import Box, until
@@ -137,6 +138,26 @@ def test_a_checker_of_the_operators_own_rates_both(box: Box) -> None:
     until(lambda: box.shadow["pairs"] == 2, "two pairs")
     report = box.admin.get("/admin/shadow/chat")["report"]
     assert report["by"] == ["checker"] and report["worse"] == 2
+
+
+def checkers(box: Box) -> list[psutil.Process]:
+    """The processes of checkers that the gateway has started."""
+    assert box.process is not None
+    found = psutil.Process(box.process.pid).children(recursive=True)
+    return [one for one in found if "lumen.learning.checker" in one.cmdline()]
+
+
+def test_a_shadow_that_is_stopped_asks_nothing_more_and_leaves_no_checker_behind(box: Box) -> None:
+    box.provider.pause = 0.5
+    box.do("shadow", "start", **ALL, checker="regex:right")
+    assert len(checkers(box)) == 1
+    box.ask(12)
+    until(lambda: box.trials()["dark"]["running"] == 4, "the first to be under way")
+    box.do("shadow", "stop")
+    asked = box.provider.asked["wrong"]
+    until(lambda: not (box.trials()["dark"]["running"] or box.trials()["dark"]["waiting"]), "the end of the rest")
+    assert box.provider.asked["wrong"] == asked <= 8
+    assert checkers(box) == []
 
 
 def test_requests_that_the_candidate_answered_itself_are_compared_too(box: Box) -> None:
