@@ -12,12 +12,15 @@ from lumen.workers.llamacpp.sequence import Sequence
 
 
 class Admission:
-    """`waiting`: who does. `tight`: cells ran out, so nobody is admitted until somebody leaves."""
+    """`waiting`: who does. `tight`: cells ran out, so nobody is admitted until somebody leaves. `soon`: somebody waits
+    for what another computes, and may begin a step or two later.
+    """
 
     def __init__(self, slots: int, lanes: bool) -> None:
         """`lanes`: each sequence has cells of its own."""
         self.waiting: FairQueue[Sequence] = FairQueue()
         self.tight = False
+        self.soon = False
         self._slots = slots
         self._lanes = lanes
 
@@ -27,6 +30,7 @@ class Admission:
         The worst case of all that run fits `n_cells`. The first one that does not fit is waited for: those behind it
         would for ever be smaller.
         """
+        self.soon = False
         if not self.waiting or len(running) >= self._slots or (self.tight and running):
             return
         self.tight = False
@@ -40,6 +44,7 @@ class Admission:
                 return  # They share cells, and sums hang on whose cells lie between one's own.
             if _shares_soon(sequence, running, cache):
                 soon.add(sequence)
+                self.soon = True
                 continue
             self.waiting.take(sequence)
             cells -= sequence.worst

@@ -21,7 +21,7 @@ from lumen.workers.llamacpp.orders import Orders
 from lumen.workers.llamacpp.paces import Paces
 from lumen.workers.llamacpp.rounds import Rounds
 from lumen.workers.llamacpp.scheduler import Chunk, decodes
-from lumen.workers.llamacpp.sequence import NEVER, Event, Sequence
+from lumen.workers.llamacpp.sequence import Event, Sequence
 from lumen.workers.llamacpp.speculator import Speculator
 from lumen.workers.llamacpp.talk import Post, Talk
 
@@ -222,12 +222,15 @@ class Engine:
             return
         batches = list(decodes(ready, self._paces.limits(self._need().shape.n_batch), self._lanes))
         for batch in batches:
-            if batch[0].sequence not in self._running:
-                continue  # An earlier decode of this step cost it its place.
+            if len(batches) > 1:  # an earlier decode of this step may have cost some their places
+                batch[:] = [chunk for chunk in batch if chunk.sequence in self._running]
+            if not batch:
+                continue
             rows = self._decode(batch)
             if not rows:
                 break
-            if len(batches) == 1 and all(chunk.sample and chunk.count == 1 for chunk in batch):
+            alike = len(batches) == 1 and all(chunk.sample and chunk.count == 1 for chunk in batch)
+            if alike and not (self._waiting and self._admission.soon):
                 self._rounds.aligned = True
                 self._round = [chunk.sequence for chunk in batch]  # type: ignore[misc]
             for chunk, row in zip(batch, rows, strict=True):
@@ -363,7 +366,7 @@ class Engine:
             return youngest
         self._running.remove(youngest)
         self._cache.release(youngest.slot)
-        youngest.slot, youngest.computed, youngest.single_from = -1, 0, NEVER
+        youngest.slot, youngest.computed = -1, 0
         self._waiting.put_back(youngest)
         self._counters.preemptions += 1
         self._admission.tight = True

@@ -306,6 +306,45 @@ def test_requests_that_share_a_prompt_being_computed_wait_for_it() -> None:
     assert bench.counters.cached_tokens == 3 * 200
 
 
+def test_who_waits_for_a_prefix_is_let_in_once_it_is_there_though_its_last_token_came_alone() -> None:
+    bench = Bench(Context(4000, 4000))
+    bench.sequence(0, prompt(0), 2)
+    bench.steps(6)
+    first = bench.sequence(1, prompt(0), 50)  # all but its last token is there
+    second = bench.sequence(2, [*prompt(0), *prompt(7)], 5)
+    bench.steps(4)
+    assert first.answered >= 3
+    assert second.slot >= 0
+    bench.steps(10)
+    assert bench.finished()[2] == "length"
+    assert first.answered < 50
+
+
+def test_who_made_room_in_a_decode_is_not_part_of_the_next_one() -> None:
+    """Sequences of different adapters are computed one after another in a step."""
+    context = Context(1000, 105)
+    bench = Bench(context)
+    sequences = [bench.sequence(i, prompt(i), 30) for i in range(4)]
+    for sequence, adapter in zip(sequences, (1, 2, 1, 2), strict=True):
+        sequence.adapter = adapter
+    bench.steps(400)
+    assert bench.counters.preemptions > 0
+    assert bench.finished() == dict.fromkeys(range(4), "length")
+    for sequence in sequences:
+        assert sequence.tokens[20:] == [100 + p for p in range(30)]
+
+
+def test_an_exact_answer_that_made_room_is_computed_as_it_was_the_first_time() -> None:
+    context = Context(1000, 105, lanes=True)
+    bench = Bench(context)
+    sequences = [bench.sequence(i, prompt(i), 30) for i in range(3)]
+    sequences[-1].exact, sequences[-1].single_from = True, 20
+    bench.steps(200)
+    assert bench.counters.preemptions > 0
+    assert bench.finished() == dict.fromkeys(range(3), "length")
+    assert max(count for batch in context.batches for _start, count in batch) == 20
+
+
 def test_a_round_that_repeats_computes_what_a_planned_one_does() -> None:
     """Whatever interrupts it: someone coming, leaving, being cancelled or stalled, or cells that run out."""
     context = Context(1000, 1000)
