@@ -19,20 +19,19 @@ from lumen.config.adapters import adapted
 from lumen.config.schema import Budget, Config
 from lumen.core.budget import BOX, WINDOWS, Account, Caps, Scope, Window, rate_error, unsatisfiable
 from lumen.core.lengths import Lengths
-from lumen.core.meter import ceiling_needed, estimate_input, input_bound, meets
+from lumen.core.meter import ceiling_needed, estimate_input, meets
 from lumen.core.money import format_rate, micro
 from lumen.core.rate import Gate, RateLimits
 from lumen.core.steady import Steady
 from lumen.gateway.estate import Ask, Estate, Lent
-from lumen.gateway.tab import Need, Offer, Tab
+from lumen.gateway.need import needed
+from lumen.gateway.tab import Offer, Tab
 from lumen.keys import Key, KeyRing, Limits
 from lumen.ledger.journal import Record
 from lumen.ledger.outbox import Inbox, Outbox
 from lumen.ledger.rows import HoldRow, Opening
 from lumen.ledger.store import Ledger, LedgerError
 from lumen.wire.call import Call
-from lumen.wire.passed import Passed
-from lumen.wire.requests import ChatRequest, FilePart, ImagePart, Message, Plain, TextPart
 
 # Seconds between checkpoints of what requests under way have cost; also between tries to open a ledger.
 _CHECKPOINT = 1.0
@@ -423,42 +422,6 @@ class Billing:
                 changed.append((known, request_id))
         self._ledger.know(changed)
         self._timer = asyncio.get_running_loop().call_later(_CHECKPOINT, self._checkpoint)
-
-
-def needed(call: Call, body: int) -> Need:
-    """What a request asks for, from its call and the bytes of its JSON."""
-    request = call.request
-    if isinstance(request, Passed):
-        size = body if request.text_bytes is None else request.text_bytes
-        bound = input_bound(size, images=len(getattr(request, "files", ()))) + request.seconds
-        return Need(size, bound, 0, None, request.output_bound, request.images, request.seconds)
-    if isinstance(request, Plain):
-        return Need(body, input_bound(body), 0, None)
-    asked = request.max_tokens
-    if not isinstance(request, ChatRequest):
-        return Need(body, input_bound(body), call.answers, asked)
-    images = opaque = 0
-    text = body
-    for message in request.messages:
-        if isinstance(message.content, list):
-            more_images, more_opaque, data = _attached(message)
-            images, opaque, text = images + more_images, opaque + more_opaque, text - data
-    bound = input_bound(text, tools=bool(request.tools), images=images, opaque=opaque)
-    return Need(max(text, 0), bound, call.answers, request.max_completion_tokens or asked)
-
-
-def _attached(message: Message) -> tuple[int, int, int]:
-    """Images, files and audio of a message, and how many bytes of the request are their data and not text."""
-    images = opaque = data = 0
-    for part in message.content or ():
-        if isinstance(part, ImagePart):
-            images += 1
-            data += len(part.image_url.url)
-        elif not isinstance(part, str | TextPart):
-            opaque += 1
-            if isinstance(part, FilePart):
-                data += len(part.file.file_data or "")
-    return images, opaque, data
 
 
 def _caps(limits: Budget | Limits) -> Caps:

@@ -21,8 +21,8 @@ from lumen.core.meter import worst
 from lumen.core.trace import Trace
 from lumen.gateway.attempt import Errand, Journey, Record
 from lumen.gateway.attempts import run
-from lumen.gateway.billing import needed
 from lumen.gateway.course import Course
+from lumen.gateway.need import needed
 from lumen.gateway.state import State
 from lumen.gateway.tab import bounded
 from lumen.gateway.table import Entry, Target

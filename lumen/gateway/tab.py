@@ -16,6 +16,7 @@ from lumen.core.meter import NOTHING, Bill, Seen, Tokens, bill, estimate_input, 
 from lumen.core.money import FREE, Price
 from lumen.core.rate import Gate
 from lumen.core.resume import Rung
+from lumen.gateway.need import Need
 from lumen.ledger.rows import BEYOND, ESTIMATED, UNPRICED, AttemptRow, HoldRow
 from lumen.ledger.store import LedgerError
 from lumen.wire.answers import Units, Usage
@@ -49,22 +50,6 @@ class Offer:
     context: int | None = None
     most_output: int | None = None
     most_micros: int = 900_000_000
-
-
-class Need(msgspec.Struct, frozen=True, gc=False):
-    """What a request asks for, before any target is chosen.
-
-    `input_bound`: see `meter.input_bound`, without a target's window. `max_tokens`: as the client gave it.
-    `output_bound`: the most tokens of what is no text; `images`, `seconds`: how many, and how much audio, at most.
-    """
-
-    input_bytes: int
-    input_bound: int
-    answers: int
-    max_tokens: int | None
-    output_bound: int = 0
-    images: int = 0
-    seconds: int = 0
 
 
 class Line:

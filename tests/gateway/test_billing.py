@@ -14,7 +14,8 @@ from lumen.config.schema import Budget
 from lumen.core.budget import BOX, Scope
 from lumen.core.errors import LumenError, UpstreamError
 from lumen.core.money import MICRO, Price
-from lumen.gateway.billing import Billing, needed
+from lumen.gateway.billing import Billing
+from lumen.gateway.need import needed
 from lumen.gateway.tab import Offer, bounded
 from lumen.keys import Limits
 from lumen.ledger.rows import ESTIMATED
