@@ -59,7 +59,7 @@ class Learning:
         self._labels = Labels(outside.ledger)
         self._dark = Dark(state, outside.say)
         self._kept = Kept(outside.kept, self._dump, outside.say)
-        self._trust = Trust(self._dark, self._labels, outside.clock, self._kept.soon)
+        self._trust = Trust(self._dark, self._labels, outside.clock, self._kept)
         ground = Ground(
             self._dark, self._labels, self._kept, lambda: int(outside.clock() * 1e6), outside.say, self._trust.trusted
         )

@@ -15,6 +15,8 @@ from lumen.learning import judging
 from lumen.learning.ceiling import Ceiling
 from lumen.learning.judge import ANCHORS_AT_ONCE, Judge
 from lumen.learning.judging import agreement
+from lumen.learning.kept import Kept
+from lumen.learning.pairs import Purse
 from lumen.ledger.labels import Labels, LabelsError
 
 # Seconds between two looks at a judge, and before one that could not be looked at is tried again.
@@ -32,13 +34,13 @@ class Seen(Struct):
 
 
 class Trust:
-    """Of every judge on every route. `clock`: seconds of the wall clock."""
+    """Of every judge on every route. `clock`: seconds of the wall clock. `kept`: where it outlives the process."""
 
-    def __init__(self, dark: Dark, labels: Labels, clock: Callable[[], float], changed: Callable[[], None]) -> None:
+    def __init__(self, dark: Dark, labels: Labels, clock: Callable[[], float], kept: Kept) -> None:
         self._dark = dark
         self._labels = labels
         self._clock = clock
-        self._changed = changed
+        self._kept = kept
         self._seen: dict[str, Seen] = {}
         self._due: dict[str, float] = {}
 
@@ -96,17 +98,16 @@ class Trust:
         async def ask() -> None:
             size = max(len(one.prompt.encode(errors="replace")) for one in anchors)
             each = judge.most(entry, size)
-            amount = 0 if each is None else each * min(len(anchors), ANCHORS_AT_ONCE)
-            if each is None or not ceiling.hold(amount):
-                return
-            spent: list[int] = []
+            purse = Purse(ceiling, self._kept)
             try:
-                found = await judge.agreement(entry, anchors, spent.append)
+                if await purse.open(None if each is None else each * min(len(anchors), ANCHORS_AT_ONCE)) is not None:
+                    return
+                found = await judge.agreement(entry, anchors, purse.pay)
             finally:
-                ceiling.settle(amount, sum(spent))
+                purse.close()
             if found.count:
                 self._seen[name] = Seen(self._clock(), len(anchors), found.count, found.agreed)
                 self._due.pop(name, None)
-                self._changed()
+                self._kept.soon()
 
         self._dark.offer(Job(ask, self._dark.local(entry, judge.judge)))

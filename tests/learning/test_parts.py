@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ from hypothesis import strategies as st
 
 from lumen.config.schema import Route, Target
 from lumen.core.errors import RequestError
+from lumen.gateway.shadow import Job
 from lumen.learning import options
 from lumen.learning.ceiling import Ceiling
 from lumen.learning.checking import Checking
 from lumen.learning.checks import CheckerError
+from lumen.learning.judging import agreement
 from lumen.learning.kept import Kept
 from lumen.learning.rolling import promoted, written
+from lumen.learning.trust import Trust
+from lumen.ledger.labels import Anchor
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +107,28 @@ def test_a_promotion_puts_the_candidate_in_front_and_keeps_the_others() -> None:
     ordered = Route((Target("a"), Target("b", 2.0)), policy="ordered")
     assert promoted(ordered, "b") == ["b", "a"]
     assert promoted(ordered, "c") == ["c", "a", {"model": "b", "weight": 2.0}]
+
+
+async def test_what_a_look_at_a_judge_may_cost_is_on_the_disk_before_it_is_asked(tmp_path: Path) -> None:
+    path, ceiling = tmp_path / "kept.json", Ceiling(1_000)
+    kept = Kept(path, ceiling.dump, print)
+    jobs: list[Job] = []
+    seen: list[int] = []
+
+    async def agreed(entry: Any, anchors: Any, paid: Any) -> Any:
+        seen.append(json.loads(path.read_text())["spent"])
+        paid(5)
+        return agreement(1, 1)
+
+    dark: Any = SimpleNamespace(local=lambda entry, *names: frozenset(), offer=jobs.append)
+    labels: Any = SimpleNamespace(anchors=lambda route: [Anchor("p", "a", "b", "tie")] * 3)
+    judge: Any = SimpleNamespace(source="judge", judge="j", most=lambda entry, size: 70, agreement=agreed)
+    trust = Trust(dark, labels, lambda: 1e9, kept)
+    await trust.look(SimpleNamespace(account="chat"), judge, ceiling)  # type: ignore[arg-type]
+    await jobs[0].work()
+    assert seen == [3 * 70]
+    assert (ceiling.spent, ceiling.held) == (5, 0)
+    await kept.close()
 
 
 # -- the document on the disk --------------------------------------------------------------------------------
