@@ -50,7 +50,11 @@ def test_add_puts_it_into_the_configuration(lumen: Lumen, serve: Serve, home: Pa
     assert load(home.config_file).models["mine"].source == "hf://org/Some-Model-GGUF"
     assert home.config_file.read_text().startswith("# mine\n")
     kept = lumen("rm", "mine")
-    assert kept.code == 1 and "used by mine" in kept.err and "--force" in kept.err
+    assert (
+        kept.code == 1
+        and "used by mine" in kept.err
+        and "`lumen models rm mine` takes it out; or add --force" in kept.err
+    )
     row = lumen("models", "--json").json[0]
     assert (row["name"], row["configured"], row["state"], row["kept"]) == ("mine", True, "here", "mine")
     assert row["size"] == len(Q4)

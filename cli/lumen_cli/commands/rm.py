@@ -33,7 +33,8 @@ def rm(
         raise CliError(f"{kept.reference} was not pulled, so there is nothing to remove", "`lumen ls` lists what was")
     used = sorted(users(kept.manifest, loaded))
     if used and not force:
-        raise CliError(f"{kept.name} is used by {', '.join(used)} in the configuration", "add --force to remove it")
+        first = f"`lumen models rm {used[0]}` takes it out; or add --force"
+        raise CliError(f"{kept.name} is used by {', '.join(used)} in the configuration", first)
     freed = Store(paths.models_dir).remove(kept.name)
     if json_output:
         print_json({"removed": kept.name, "freed": freed, "used_by": used})
