@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Reading
-from lumen.routing.auto.space import CLIP, FLAT, Scale, Space, Waves
+from lumen.routing.auto.space import CLIP, FLAT, LOOKS, Scale, Space, Waves
 from lumen.routing.auto.themes import Themes
 
 LONGEST = 200_000.0
@@ -111,7 +111,8 @@ class Single:
             self._lengths = _Lengths.of(arrays, *lengths)
         # Most buckets are empty: of the rows that belong to n-grams only those are read that are wanted.
         joined = np.ascontiguousarray(np.concatenate(weights, axis=1))
-        self._grams, self._waves = joined[:BUCKETS], _in_turn(joined[BUCKETS:], space.waves)
+        self._grams, self._waves = joined[:BUCKETS], _in_turn(joined[BUCKETS:-1], space.waves)
+        self._looks = joined[-1] * LOOKS
         self._origin = -(space.centre.astype(np.float64) @ joined).astype(np.float32)
         self._of_themes = np.ascontiguousarray(self._of_themes.T)
 
@@ -120,9 +121,11 @@ class Single:
         read, columns = one.values.dot(self._grams.take(one.places, axis=0)), len(self._of_themes)
         read += self._waving(one.row).dot(self._waves)
         read += self._origin
+        plain = one.row[: len(PLAIN)].tolist()
+        looks = prior.looks(plain)
+        read += looks * self._looks
         scores = read[:columns]
         scores += self._of_themes.dot(self._themes.alike_one(read[columns:]))
-        plain = one.row[: len(PLAIN)].tolist()
         values = scores.tolist()
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
@@ -132,12 +135,12 @@ class Single:
         found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]
         targets = len(self._level)
         ok = [min(max(value, 0.0), 1.0) for value in found[:targets]]
-        loss = self._blended(self._lost(ok, found[targets:]), nearest, prior.looks(plain))
+        loss = self._blended(self._lost(ok, found[targets:]), nearest, looks)
         unseen = tuple(name for name, at, usual in self._unseen if abs(plain[at] - usual) > FLAT)
         return One(ok, loss, tokens, nearest, unseen)
 
     def _waving(self, row: F32) -> F32:
-        """Plain counts and subjects through the waves: the last part of a point in the space, neither centred nor of
+        """Plain counts and subjects through the waves: a part of a point in the space, neither centred nor of
         its size, the cosines first."""
         scores = row - self._middle
         scores *= self._inverse

@@ -1,8 +1,9 @@
-"""The space requests are compared in: n-grams as they are, counts and subjects through random waves.
+"""The space requests are compared in: n-grams as they are, counts and subjects through random waves, and the prior.
 
 Ridge regression there is kernel ridge regression with the kernel `n-grams · n-grams + a · rbf(counts) + b ·
-rbf(subjects)`. Source of the waves: A. Rahimi and B. Recht, "Random Features for Large-Scale Kernel Machines", NIPS
-2007.
+rbf(subjects) + c · prior · prior`. How hard a request looks (`prior.py`) is one direction, and so wide that the labels
+alone say what it is worth. Source of the waves: A. Rahimi and B. Recht, "Random Features for Large-Scale Kernel
+Machines", NIPS 2007.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen.routing.auto import prior
 from lumen.routing.auto.features import BUCKETS, F32, KINDS, PLAIN, SUBJECT_NAMES, Features, Table
 from lumen.routing.auto.hashing import normals
 
@@ -24,7 +26,9 @@ CLIP = 3.0
 FLAT = 1e-6
 # (weight in the kernel, seed of the waves) of a block.
 _PLAIN_BLOCK, _SUBJECT_BLOCK, _LENGTH_BLOCK = (0.5, 11), (0.4, 12), (0.2, 13)
-SIZE = BUCKETS + 4 * _WAVES
+# The root of the prior's weight in the kernel.
+LOOKS = np.float32(1.0)
+SIZE = BUCKETS + 4 * _WAVES + 1
 LENGTH_SIZE = 2 * _WAVES
 
 
@@ -94,7 +98,8 @@ class Space:
         """Rows as points (… × SIZE), the mean of the labelled requests at the origin."""
         plain = self.waves[0](self.plain.apply(rows.plain))
         subjects = self.waves[1](self.subjects.apply(rows.subjects))
-        points = np.concatenate((rows.grams, plain, subjects), axis=-1)
+        looks = (prior.score(rows.plain) * LOOKS)[..., None].astype(np.float32)
+        points = np.concatenate((rows.grams, plain, subjects, looks), axis=-1)
         points -= self.centre
         return points
 

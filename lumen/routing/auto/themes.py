@@ -35,6 +35,7 @@ class Themes:
     def of(points: F32, kernel: F32) -> Themes:
         """Found from the labelled requests' `points` (n × SIZE) and their inner products (n × n)."""
         rows = len(points)
+        kernel = kernel - np.outer(points[:, -1], points[:, -1])
         basis = normals(_SEED, (rows, min(_FOLLOWED, rows)))
         for _ in range(_ROUNDS):
             basis = np.linalg.qr(kernel @ basis)[0]
@@ -43,6 +44,8 @@ class Themes:
         if not len(kept):
             return Themes(np.zeros((points.shape[1], 0), np.float32), np.zeros((rows, 0), np.float32))
         along = (points.T @ (basis @ turns[:, kept])) / np.sqrt(sizes[kept])
+        # How hard a request looks is not what it is about.
+        along[-1] = 0.0
         along /= np.sqrt((points @ along).std(axis=0))
         places = points @ along
         unit = float(np.sqrt((places**2).sum(axis=1).mean())) * _WIDTH

@@ -39,6 +39,20 @@ def test_what_was_never_labelled_is_told(scorer: Scorer) -> None:
     assert not strange.familiar and not scorer.score(Ask("hi", tools=2)).familiar
 
 
+def test_what_looks_harder_than_all_labels_is_expected_to_lose_more() -> None:
+    rng = np.random.default_rng(3)
+    asks = [Ask(" ".join(rng.choice(WORDS, size))) for size in rng.integers(10, 60, 400)]
+    rows = table(asks)
+    looks = prior.score(rows.plain)
+    needs = (rng.random(400) < np.clip(0.3 + 0.25 * looks, 0.0, 1.0)).astype(float)
+    labels = Labels(np.stack((1.0 - needs, np.ones(400)), axis=1), np.full((400, 2), np.nan), np.ones(400))
+    scorer = Scorer(fit_table(rows, labels, NAMES, "strong").model)
+    seen, *longer = (
+        scorer.score_table(table([Ask(" ".join(rng.choice(WORDS, size)))])).loss[0, 0] for size in (30, 90, 130, 180)
+    )
+    assert min(longer) > seen + 0.1
+
+
 def test_one_and_many_score_alike(scorer: Scorer) -> None:
     rows, _, _ = labelled(20, 9)
     asks, _, _ = traffic(20, 9)
