@@ -18,8 +18,9 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-SKETCH = 256
-_FOLD = np.array((BUCKETS // SKETCH).bit_length() - 1)
+# Twice as many tell no more requests apart that should be, and every request reads all labelled ones' sketches: what
+# they push out of the processor's caches costs it more than the products do.
+SKETCH = 128
 # Below this similarity a neighbour says nothing of its own; unrelated texts of one kind come to about 0.5.
 _FROM = 0.8
 _LEAST = np.array(_FROM, np.float32)
@@ -32,9 +33,10 @@ _RECURS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """`sketches` (n × SKETCH), `residuals` (n × c, 0 where unknown), `known` (n × c, 0 or 1); `doubt`: labels' worth of
-    the regression, infinity where neighbours do not help; `familiar`, `usual`: the similarity that all but one in a
-    hundred, and all but a fifth, of the labelled requests have to their nearest neighbour."""
+    """`sketches` (n × SKETCH, or as many as it was when they were made), `residuals` (n × c, 0 where unknown), `known`
+    (n × c, 0 or 1); `doubt`: labels' worth of the regression, infinity where neighbours do not help; `familiar`,
+    `usual`: the similarity that all but one in a hundred, and all but a fifth, of the labelled requests have to their
+    nearest neighbour."""
 
     sketches: F32
     residuals: F32
@@ -43,38 +45,39 @@ class Near:
     familiar: float
     usual: float = 1.0
 
-    def correct_one(self, sketch: F32) -> tuple[F64 | None, float]:
-        """The same of one request's sketch (SKETCH); `None`: nothing is added, because none is near."""
+    def correct_one(self, places: NDArray[np.intp], values: F32) -> tuple[F64 | None, float]:
+        """The same of one request, as `sketch_one` takes it; `None`: nothing is added, because none is near."""
         if not len(self.sketches):
             return None, 0.0
-        alike = self.sketches.dot(sketch)
+        alike = self.sketches.dot(sketch_one(places, values, self.sketches.shape[1]))
         nearest = float(np.maximum.reduce(alike))
         if nearest <= _FROM_32 or self.doubt == inf:
             return None, nearest
         rows = (alike > _LEAST).nonzero()[0]
         return _shift(alike[rows][None], self.residuals[rows], self.known[rows], self.doubt)[0], nearest
 
-    def correct(self, sketches: F32) -> tuple[F64, F64]:
-        """What to add to predictions (m × c), and the similarity of the nearest labelled request (m), for m
-        requests."""
+    def correct(self, grams: F32) -> tuple[F64, F64]:
+        """What to add to predictions (m × c), and the similarity of the nearest labelled request (m), for m requests
+        with these hashed n-grams (m × BUCKETS)."""
         if not len(self.sketches):
-            return np.zeros((len(sketches), self.residuals.shape[1])), np.zeros(len(sketches))
+            return np.zeros((len(grams), self.residuals.shape[1])), np.zeros(len(grams))
+        sketches = sketch(grams, self.sketches.shape[1])
         # For a single request a matrix times a vector, which is several times faster than the general product.
         alike = (self.sketches @ sketches[0])[None] if len(sketches) == 1 else sketches @ self.sketches.T
         return _shift(alike, self.residuals, self.known, self.doubt), alike.max(axis=1).astype(np.float64)
 
 
-def sketch(grams: F32) -> F32:
-    """Hashed n-grams (… × BUCKETS) folded to SKETCH numbers of length 1, which keep angles to about ±0.06."""
-    folded = grams.reshape(*grams.shape[:-1], SKETCH, BUCKETS // SKETCH).sum(axis=-1)
+def sketch(grams: F32, width: int = SKETCH) -> F32:
+    """Hashed n-grams (… × BUCKETS) folded to `width` numbers of length 1, which keep cosines to about ±0.09."""
+    folded = grams.reshape(*grams.shape[:-1], width, BUCKETS // width).sum(axis=-1)
     length = np.sqrt((folded * folded).sum(axis=-1, keepdims=True))
     out: F32 = folded / np.maximum(length, 1e-9)
     return out
 
 
-def sketch_one(places: NDArray[np.intp], values: F32) -> F32:
+def sketch_one(places: NDArray[np.intp], values: F32, width: int = SKETCH) -> F32:
     """`sketch` of the one request that has `values` in the buckets at `places`."""
-    folded = np.bincount(places >> _FOLD, values, SKETCH)
+    folded = np.bincount(places // (BUCKETS // width), values, width)
     return (folded / max(sqrt(folded.dot(folded)), 1e-9)).astype(np.float32)
 
 

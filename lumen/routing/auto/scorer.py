@@ -126,7 +126,7 @@ class Scorer:
             logs = points @ kept["length_weights"] + alike @ kept["length_theme_weights"] + kept["length_mean"]
             tokens = np.clip(np.exp(np.clip(logs, 0.0, 20.0)) * kept["length_smear"] - 1.0, 1.0, LONGEST)
             found += self._length_waves(self._length_scale.apply(logs.astype(np.float32))) @ kept["wave_weights"]
-        shift, nearest = self._near.correct(near.sketch(rows.grams))
+        shift, nearest = self._near.correct(rows.grams)
         found = self._lines[:, 0] + self._lines[:, 1] * (found + shift)
         targets = len(self.model.targets)
         ok = np.clip(found[:, :targets], 0.0, 1.0)

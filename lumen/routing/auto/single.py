@@ -129,7 +129,7 @@ class Single:
         values = scores.tolist()
         found = [value + mean for value, mean in zip(values, self._mean, strict=False)]
         tokens = None if self._lengths is None else self._long(values[len(found) :], found, self._lengths)
-        shift, nearest = self._near.correct_one(near.sketch_one(one.places, one.values))
+        shift, nearest = self._near.correct_one(one.places, one.values)
         if shift is not None:
             found = [value + more for value, more in zip(found, shift.tolist(), strict=True)]
         found = [at + steep * value for (at, steep), value in zip(self._lines, found, strict=True)]

@@ -80,6 +80,15 @@ def test_one_and_many_score_alike_where_neighbours_say_more() -> None:
     assert not np.allclose(many.loss, scorer.score_table(rows).loss, atol=1e-3)
 
 
+def test_models_with_wider_sketches_are_read_as_they_were_made() -> None:
+    rows, labels, _ = labelled(60, 6)
+    asks, _, _ = traffic(60, 6)
+    model = fit_table(rows, labels, NAMES, "strong").model
+    wide = Scorer(replace(model, arrays={**model.arrays, "sketches": near.sketch(rows.grams, 2 * near.SKETCH)}))
+    assert wide.score_table(rows).nearest == pytest.approx(1.0, abs=1e-5)
+    assert [wide.score(ask).nearest for ask in asks] == pytest.approx([1.0] * 60, abs=1e-5)
+
+
 def test_left_out_rows_equal_a_fit_without_them() -> None:
     rng = np.random.default_rng(3)
     points = rng.standard_normal((60, 8)).astype(np.float32)
