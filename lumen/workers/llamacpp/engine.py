@@ -74,6 +74,7 @@ class Engine:
         self._lanes = context is not None and context.shape.lanes
         self._admission = Admission(slots, self._lanes)
         self._waiting = self._admission.waiting
+        self._shut = False  # whoever waits cannot begin before somebody leaves, or an order comes
         self._gap = 0  # steps since some lane between running ones is empty
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         if context is not None:
@@ -185,14 +186,16 @@ class Engine:
 
     def _busy(self) -> bool:
         """Whether a step now would get anywhere."""
-        return bool(self._round or self._waiting) or any(not _stalled(sequence) for sequence in self._running)
+        waits = bool(self._waiting) and not self._shut
+        return waits or bool(self._round) or any(not _stalled(sequence) for sequence in self._running)
 
     def _hear(self, block: bool) -> None:
         if block:
             self._tidy_up()
             self._orders.obey()
+            self._shut = False
         while self._orders:
-            self._round = []
+            self._round, self._shut = [], False
             self._orders.obey()
 
     def _tidy_up(self) -> None:
@@ -279,6 +282,7 @@ class Engine:
             n_cells = self._need().n_cells
             for sequence in self._admission.admit(self._running, self._cache, n_cells, time.monotonic()):
                 self._enter(sequence)
+            self._shut = bool(self._waiting)
 
     def _enter(self, sequence: Sequence) -> None:
         sequence.slot, sequence.computed = self._cache.take(sequence.tokens, sequence.salt, sequence.reuse)
@@ -331,7 +335,7 @@ class Engine:
             self._talk.take(sequence, row)
 
     def _leave(self, sequence: Sequence, how: str) -> None:
-        self._round = []
+        self._round, self._shut = [], False
         self._running.remove(sequence)
         self._admission.tight = False
         if sequence.ahead:
@@ -359,7 +363,7 @@ class Engine:
 
     def _preempt(self) -> Sequence:
         """Send the youngest of the lowest class back to the queue: it will be computed again when there is room."""
-        self._round = []
+        self._round, self._shut = [], False
         youngest = min(self._running, key=_dispensable)
         if len(self._running) == 1:
             self._fail_all((500, "The KV cache cannot hold this sequence."), [youngest])
@@ -389,7 +393,7 @@ class Engine:
             raise error
 
     def _fail_all(self, error: tuple[int, str], sequences: Many[Sequence]) -> None:
-        self._round = []
+        self._round, self._shut = [], False
         for sequence in sequences:
             if sequence in self._running:
                 self._running.remove(sequence)

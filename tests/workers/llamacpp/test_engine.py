@@ -281,6 +281,25 @@ def test_a_full_outbox_pauses_its_sequence_only() -> None:
     assert slow.outbox.sent == 8
 
 
+def test_while_whoever_runs_is_paused_nobody_looks_at_the_queue_again_and_again() -> None:
+    bench = Bench(Context(1000, 1000), slots=1)
+    slow = bench.sequence(0, prompt(0), 8, limit=5)
+    bench.post = lambda events: bench.events.extend(event for _outbox, event in events)  # type: ignore[method-assign]
+    bench.engine._talk.post = bench.post
+    next_one = bench.sequence(1, prompt(1), 3)
+    bench.steps(20)
+    assert slow.outbox.sent == 5
+    assert not bench.engine._busy()
+    while slow.outbox.taken < slow.outbox.sent:
+        slow.outbox.took()
+    bench.steps(1)
+    assert bench.engine._busy()
+    while bench.engine._busy():
+        bench.steps(1)
+    assert bench.finished() == dict.fromkeys(range(2), "length")
+    assert next_one.answered == 3
+
+
 def test_a_cancelled_sequence_leaves_at_the_next_step_and_its_prefix_stays() -> None:
     bench = Bench(Context(1000, 1000))
     gone = bench.sequence(0, prompt(0), 50)
