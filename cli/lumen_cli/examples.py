@@ -76,6 +76,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "provider ls": (("provider ls", "and whether their keys are there"),),
     "provider show": (("provider show openai", "address, dialect, where its key is, what it can do"),),
+    "provider price": (
+        ("provider price mine/llama --input 0.60/1M --output 2.40/1M", "dollars a million tokens"),
+        ("provider price 'mine/*' --input 0 --output 0", "nothing costs anything there"),
+    ),
     "provider rm": (("provider rm openai", "with its key, where Lumen keeps it"),),
     "provider presets": (("provider presets", "vendors and servers that are known"),),
     "provider test": (

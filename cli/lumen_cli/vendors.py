@@ -54,9 +54,8 @@ def unpriced(config: Config) -> dict[str, list[str]]:
 
 def without_price(target: str) -> str:
     """What that means for such a target, and how to mend it."""
-    provider, model = target.split("/", 1)
-    where = f"providers.{provider}.models.{model}.price"
-    return f"{target} has no known price and is not asked where money is limited; say {where}"
+    how = f"`lumen provider price {target} --input … --output …`"
+    return f"{target} has no known price and is not asked where money is limited; {how} says it"
 
 
 def find_vendor(name: str, config: Config) -> Vendor:

@@ -110,6 +110,18 @@ def set_provider(text: str, name: str, provider: Mapping[str, Any]) -> str:
     return text
 
 
+def set_price(text: str, provider: str, model: str, price: Mapping[str, Any]) -> str:
+    """`text` with the keys in `price` set for that model of a provider; `None` removes one, where it is there. Pure.
+
+    Raises:
+        ConfigError: the file is laid out so that it cannot be changed safely.
+    """
+    keys = ("providers", provider, "models", model, "price")
+    there = _below(_plain(_root(text)), keys) or {}
+    wanted = {key: value for key, value in price.items() if value is not None or key in there}
+    return _laid_over(text, keys, wanted)
+
+
 def remove_provider(text: str, name: str) -> str:
     """`text` without that provider. Pure.
 

@@ -432,9 +432,12 @@ def test_a_target_that_money_keeps_from_being_asked_is_told(lumen: Callable[...,
     home.config_file.write_text(CONFIG)
     assert lumen("route", "set", "fast", "--target", "small", "--target", "acme/big").err == ""
     ran = lumen("route", "set", "fast", "--daily", "5usd")
-    why = "acme/big has no known price and is not asked where money is limited; say providers.acme.models.big.price"
+    how = "`lumen provider price acme/big --input … --output …` says it"
+    why = f"acme/big has no known price and is not asked where money is limited; {how}"
     assert (ran.code, ran.err) == (0, f"{why}.\n")
     assert f"routes.fast: {why}" in lumen("config", "check", "--json").json["warnings"]
+    assert lumen("provider", "price", "acme/big", "--input", "0.60/1M", "--output", "2.40/1M").code == 0
+    assert lumen("route", "set", "fast", "--daily", "6usd").err == ""
 
 
 def test_what_of_a_route_only_the_file_can_say() -> None:

@@ -177,6 +177,42 @@ def test_remove(lumen: Lumen, home: Paths, typed: Callable[[str], None]) -> None
     assert ran.code == 1 and "there is no provider 'groq'; add it with `lumen provider add groq`" in ran.err
 
 
+def test_what_a_model_costs_is_said(lumen: Lumen, home: Paths) -> None:
+    home.config_file.write_text("# mine\nproviders:\n  mine: {base_url: 'http://127.0.0.1:9/v1'}\n")
+    assert (
+        lumen("provider", "price", "mine/a", "--input", "0.60/1M", "--output", "2.4", "--per-request", "1usd").code == 0
+    )
+    assert lumen("provider", "price", "mine/*", "--input", "0", "--output", "0").code == 0
+    models = load(home.config_file).providers["mine"].models
+    dear, free = models["a"].price, models["*"].price
+    assert dear is not None and free is not None
+    assert (dear.input, dear.output, dear.per_request) == (600_000, 2_400_000, 10**12)
+    assert (free.input, free.output, free.per_request) == (0, 0, 0)
+    lifted = ("--per-request", "none", "--cached-input", "0.1", "--cache-write", "none")
+    assert lumen("provider", "price", "mine/a", *lifted).code == 0
+    dear = load(home.config_file).providers["mine"].models["a"].price
+    assert dear is not None
+    assert (dear.input, dear.per_request, dear.cached_input, dear.cache_write) == (600_000, 0, 100_000, None)
+    assert home.config_file.read_text().startswith("# mine\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["mine", "--input", "1"], 2, "'mine' is not NAME/MODEL"),
+        (["mine/a"], 2, "nothing to set"),
+        (["mine/a", "--input", "cheap"], 2, "--input cheap: expected a price such as 0.60/1M"),
+        (["mine/a", "--per-image", "1"], 2, "--per-image 1: expected an amount"),
+        (["mien/a", "--input", "1"], 1, "there is no provider 'mien'; did you mean 'mine'?"),
+    ],
+)
+def test_a_price_that_is_none_is_not_written(lumen: Lumen, home: Paths, args: list[str], code: int, said: str) -> None:
+    home.config_file.write_text(text := "providers:\n  mine: {base_url: 'http://127.0.0.1:9/v1'}\n")
+    ran = lumen("provider", "price", *args)
+    assert (ran.code, ran.out) == (code, "") and said in ran.err
+    assert home.config_file.read_text() == text
+
+
 def test_show_and_presets(lumen: Lumen) -> None:
     lumen("provider", "add", "anthropic")
     shown = lumen("provider", "show", "anthropic").out

@@ -14,6 +14,7 @@ from lumen_cli import trail
 from lumen_cli.client import Admin
 from lumen_cli.errors import FAILED, USAGE, CliError
 from lumen_cli.output import JSON, command, note, print_json, say, table
+from lumen_cli.provider_price import price
 from lumen_cli.settings import CONFIG, config_file, reload
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ def show(
         say(f"note      {line}")
     if row["docs"]:
         say(f"docs      {row['docs']}")
+
+
+app.command()(price)
 
 
 @app.command()
