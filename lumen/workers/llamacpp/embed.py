@@ -88,6 +88,11 @@ class Embedder:
         with self._lock:
             self._jobs.append(job)
 
+    def begun(self, job: EmbedJob) -> bool:
+        """Whether it is its turn, or was; for a job that was not cancelled. From any thread."""
+        with self._lock:
+            return not self._jobs or self._jobs[0] is job or job not in self._jobs
+
     def fail(self) -> None:
         """The engine ends: every job hears so."""
         with self._lock:

@@ -34,7 +34,7 @@ from lumen.workers.llamacpp.protocol import (
     parse_embedding,
 )
 from lumen.workers.llamacpp.sequence import Event, Outbox
-from lumen.workers.llamacpp.turns import Turn, Turns
+from lumen.workers.llamacpp.turns import Backlog, Turn, Turns, again
 from lumen.workers.llamacpp.wire import shortcut
 from lumen.workers.llamacpp.worker import Worker
 
@@ -67,6 +67,7 @@ class Server:
         self.in_flight = 0
         self._of: Counter[str] = Counter()  # answers of each caller that wait or run
         self._turns = Turns(worker.settings.slots)
+        self._backlog = Backlog()
 
     def start(self, on_death: Callable[[], None]) -> Engine:
         """Start the engine with this loop as the one its events go to."""
@@ -189,8 +190,7 @@ class Server:
             raise self._crowded(who)
 
     def _crowded(self, who: Caller) -> ApiError:
-        wait = self._turns.retry_after(who.id, who.rank, time.monotonic())
-        return ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=wait)
+        return _crowded(self._turns.wait(who.id, who.rank, time.monotonic()))
 
     async def _begun(self, events: Events, turn: Turn, who: Caller) -> Event | None:
         """The first event: it has its slot, or cannot be served. Raises `ApiError` 429 where it waited long enough."""
@@ -276,7 +276,7 @@ class Server:
             inputs = await asyncio.to_thread(self._embedding_inputs, wanted)
         else:
             inputs = self._embedding_inputs(wanted)
-        vectors = await self._embed(inputs)
+        vectors = await self._embed(inputs, caller.read(None, request.headers.get(caller.PATIENCE)).patience)
         data = []
         for i, vector in enumerate(vectors):
             unit = normalise(vector, wanted.dimensions)
@@ -296,10 +296,13 @@ class Server:
                 raise too_long(len(tokens), limit, "input")
         return inputs
 
-    async def _embed(self, inputs: list[list[int]]) -> list[Floats]:
-        engine = self._engine
+    async def _embed(self, inputs: list[list[int]], patience: float | None) -> list[Floats]:
+        """Raises `ApiError` 429 where they would begin, or have not begun, after `patience` seconds."""
+        engine, backlog, embedder = self._engine, self._backlog, self._worker.embedder
         if engine is None:
             raise ApiError(503, "The engine is not running.")
+        if patience is not None and backlog.wait() > patience:
+            raise _crowded(backlog.wait())
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Floats] | str] = loop.create_future()
 
@@ -308,14 +311,20 @@ class Server:
                 answer.set_result(result)
 
         job = EmbedJob(inputs, lambda result: _quietly(loop, settle, result))
+        tokens, since = sum(map(len, inputs)), time.monotonic()
         self.in_flight += 1
+        backlog.join(tokens)
         try:
-            self._worker.embedder.submit(job)
+            embedder.submit(job)
             engine.wake()
+            await asyncio.wait({answer}, timeout=patience)
+            if not (answer.done() or embedder.begun(job)):
+                raise _crowded(backlog.wait())
             result = await answer
         finally:
             self.in_flight -= 1
             job.cancelled = True
+            backlog.leave(tokens, since, time.monotonic(), whole=answer.done() and not answer.cancelled())
         if isinstance(result, str):
             raise ApiError(500, result)
         return result
@@ -341,6 +350,11 @@ class Server:
         vocab = self._worker.model.vocab
         text = vocab.detokenize(check_ids(body.get("tokens"), "tokens", vocab.size))
         return _json({"prompt": text, "content": text})
+
+
+def _crowded(wait: float) -> ApiError:
+    """The 429 where one would have to wait for so many seconds."""
+    return ApiError(429, "Too many answers are waiting for this model.", code="queue_full", retry_after=again(wait))
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: object) -> None:

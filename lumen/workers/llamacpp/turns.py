@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
+from statistics import median
 
 _REMEMBERED = 32
+_ENOUGH = 4
 _LONGEST = 60
+
+
+def again(wait: float) -> int:
+    """Whole seconds after which it is worth to ask again, 1 to 60, where one would have to wait for so many."""
+    return min(max(ceil(wait), 1), _LONGEST)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,13 +74,10 @@ class Turns:
         )
         return max(ahead + 1 - free, 0) * self._hold(now) / self._slots
 
-    def retry_after(self, caller: str, rank: int, now: float) -> int:
-        """Whole seconds after which it is worth to ask again, 1 to 60."""
-        return min(max(ceil(self.wait(caller, rank, now)), 1), _LONGEST)
-
     def _hold(self, now: float) -> float:
         """Seconds that an answer holds its slot; where those that hold one take longer than those before, as these."""
-        ended = sum(self._held) / len(self._held) if self._held else 0.0
+        # The first ones may have found everything cold.
+        ended = sum(self._held) / len(self._held) if len(self._held) >= _ENOUGH else 0.0
         begun = [now - turn.begun for turn in self._running if turn.begun is not None]
         return max(ended, sum(begun) / len(begun) if begun else 0.0)
 
@@ -82,3 +86,38 @@ class Turns:
         self._waiting[place] -= turn.count
         if not self._waiting[place]:
             del self._waiting[place]
+
+
+class Backlog:
+    """What is computed one after the other, in the order it came: how long it takes until the next one begins."""
+
+    def __init__(self) -> None:
+        self._jobs = self._tokens = 0
+        self._ended = -inf
+        self._done: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+
+    def join(self, tokens: int) -> None:
+        """One more, of so many tokens."""
+        self._jobs += 1
+        self._tokens += tokens
+
+    def leave(self, tokens: int, since: float, now: float, *, whole: bool) -> None:
+        """One that came at `since` is done, or (not `whole`) not wanted any more."""
+        self._jobs -= 1
+        self._tokens -= tokens
+        if whole:
+            # Before the one ahead of it had ended it could not begin.
+            self._done.append((tokens, now - max(since, self._ended)))
+            self._ended = now
+
+    def wait(self) -> float:
+        """Seconds after which one that comes now likely begins; 0 where too little is known.
+
+        By what the last ones took, each or a token, whichever is less: of short ones most is not for their tokens, and
+        nobody is to be refused for a guess. The median, for one of them may have found everything cold.
+        """
+        if len(self._done) < _ENOUGH:
+            return 0.0
+        each = median(seconds for _, seconds in self._done)
+        a_token = median(seconds / max(tokens, 1) for tokens, seconds in self._done)
+        return min(self._jobs * each, self._tokens * a_token)

@@ -140,3 +140,33 @@ def test_what_has_waited_long_enough_is_refused_before_it_begins() -> None:
             status, again, waited = ask("0.5")
             assert (status, waited < 0.5) == (429, True)
         assert worker.complete([7], max_tokens=2).status == 200
+
+
+def test_embeddings_that_would_wait_too_long_are_refused() -> None:
+    with Worker("--embedding", "--ctx", "512") as worker:
+
+        def ask(inputs: int, patience: str | None) -> int:
+            body = json.dumps({"model": NAME, "input": [[7] * 500] * inputs})
+            with contextlib.closing(_Connection(worker.socket)) as connection:
+                headers = {} if patience is None else {"X-Lumen-Patience": patience}
+                connection.request("POST", "/v1/embeddings", body, headers)
+                response = connection.getresponse()
+                told = response.read()
+                if response.status == 429:
+                    assert b"queue_full" in told and 1 <= int(response.headers["Retry-After"]) <= 60
+                return response.status
+
+        for _ in range(4):
+            assert ask(1, "0.001") == 200, "it is its turn at once, however long it takes"
+        many: list[int] = []
+
+        def hold() -> None:
+            many.append(ask(60, None))
+
+        def meanwhile() -> None:
+            until(lambda: worker.metric("embedded_tokens_total") > 2500)
+            many.append(ask(1, "0.05"))
+
+        together(hold, meanwhile)
+        assert sorted(many) == [200, 429]
+        assert ask(1, "0.05") == 200
