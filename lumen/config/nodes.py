@@ -20,6 +20,8 @@ _OPENS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSES = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 # The types a configuration is made of; dates and binary are read as the text they are written as.
 _TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float")}
+# Scalars are made by methods that look at the node alone. A loader for each would be a cycle left behind.
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _TEXT = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
 
 
@@ -56,7 +58,7 @@ def scalar(node: yaml.ScalarNode) -> Any:
     """
     if node.tag not in _TYPED:
         return node.value
-    return yaml.SafeLoader("").construct_object(node)
+    return _CONSTRUCTOR.yaml_constructors[node.tag](_CONSTRUCTOR, node)
 
 
 def plain(node: yaml.Node, where: str | None) -> Any:

@@ -50,6 +50,8 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
         # The log is copied by a thread of its own, never inside a commit that a request waits for.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA journal_size_limit = 16777216")
+        # In KiB. Rows are appended: the usual two megabytes would fill with pages that nobody reads again.
+        connection.execute("PRAGMA cache_size = -512")
     except BaseException:
         connection.close()
         raise
