@@ -49,7 +49,7 @@ def test_a_reserved_route_claims_its_local_models() -> None:
 
 def test_a_key_is_told_to_keep_and_no_longer() -> None:
     ring = KeyRing([replace(KEY, models=("small",), reserve=False), replace(KEY, id="key-2", name="all")])
-    kept = ring.keep("app", True)
-    assert kept.in_use("app").reserve and not kept.keep("app", False).in_use("app").reserve
+    kept = ring.change("app", reserve=True)
+    assert kept.in_use("app").reserve and not kept.change("app", reserve=False).in_use("app").reserve
     with pytest.raises(ConfigError, match="limited to models"):
-        ring.keep("all", True)
+        ring.change("all", reserve=True)
