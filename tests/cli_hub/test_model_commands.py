@@ -55,7 +55,7 @@ def test_add_puts_it_into_the_configuration(lumen: Lumen, serve: Serve, home: Pa
         and "used by mine" in kept.err
         and "`lumen models rm mine` takes it out; or add --force" in kept.err
     )
-    row = lumen("models", "--json").json[0]
+    row = lumen("models", "ls", "--json").json[0]
     assert (row["name"], row["configured"], row["state"], row["kept"]) == ("mine", True, "here", "mine")
     assert row["size"] == len(Q4)
     forced = lumen("rm", "mine", "--force")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lumen.config.schema import Config
     from lumen.hub.store import Manifest, Store
 
+_PROVIDER = typer.Option(None, help="Models of this provider, or of a vendor that is known.")
+_SEARCH = typer.Option(None, help="Models of providers whose name holds these words.")
+
 app = command("""List the models that are configured, whether they are served, and those kept on this disk.
 
 With --provider or --search: what providers offer, with prices in dollars a million tokens.
@@ -32,14 +35,24 @@ app.command()(rm)
 @app.callback(invoke_without_command=True)
 def models(
     ctx: typer.Context,
-    provider: str | None = typer.Option(None, help="Models of this provider, or of a vendor that is known."),
-    search: str | None = typer.Option(None, help="Models of providers whose name holds these words."),
+    provider: str | None = _PROVIDER,
+    search: str | None = _SEARCH,
     config: Path | None = CONFIG,
     json_output: bool = JSON,
 ) -> None:
     """What there is, or what providers offer."""
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        ls(provider, search, config, json_output)
+
+
+@app.command()
+def ls(
+    provider: str | None = _PROVIDER,
+    search: str | None = _SEARCH,
+    config: Path | None = CONFIG,
+    json_output: bool = JSON,
+) -> None:
+    """What there is, or what providers offer; the same as `lumen models` alone."""
     if provider is not None or search is not None:
         _offered(provider, search or "", config, json_output)
         return
