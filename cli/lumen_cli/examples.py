@@ -45,6 +45,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("models", "what is configured and kept here"),
         ("models --provider openai --search mini", "what a provider offers, with prices"),
     ),
+    "models ls": (("models ls --json", "the same for programs"),),
     "models set": (
         ("models set assistant --keep-alive 5m --idle-after 1h", "it sleeps, and goes, when nobody asks"),
         ("models set assistant --context 8192 --slots 4 --max-replicas 2", "larger, for more at once"),
