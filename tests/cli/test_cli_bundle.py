@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lumen_cli.bundle import GONE, clean
 
@@ -88,12 +88,14 @@ def test_without_a_gateway_and_with_a_broken_configuration_there_is_one_too(
     assert "error" in found["status.json"]
 
 
+@example("0e")
 @given(st.text(max_size=200))
 def test_of_a_text_only_known_words_short_numbers_and_signs_are_left(text: str) -> None:
     import re
 
     left = clean(text, frozenset({"ready", "model"}))
-    assert set(re.findall(r"[A-Za-z]+", left)) <= {"ready", "model"}
+    plain = re.sub("(?<=[0-9])e(?![A-Za-z0-9])", "", left)  # of a number such as 1e-9
+    assert set(re.findall(r"[A-Za-z]+", plain)) <= {"ready", "model"}
     assert all(len(number) <= 9 for number in re.findall(r"[0-9]+", left))
     assert not re.search(r"[A-Za-z][0-9]|[0-9][A-DF-Za-df-z]", left)
     assert clean(left, frozenset({"ready", "model"})) == left
