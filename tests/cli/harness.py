@@ -77,3 +77,15 @@ def model(state: str, *, phase: str | None = None, pct: float | None = None, res
 
 
 READY = {"ready": True, "models": [model("ready")]}
+
+# One model as a gateway tells of it, and a configuration with one of each kind.
+REPLICA = {"model": "m", "index": 0, "engine": "llamacpp", "state": "ready", "since": 0.0, "why": None, "pid": 42,
+           "phase": None, "pct": None, "restarts": 1, "in_flight": 2}  # fmt: skip
+MODEL = {"name": "m", "ready": True, "tiny": False, "source": "x", "replicas": [REPLICA]}
+CONFIG = """\
+# mine
+models:
+  small: {source: small.gguf}  # the small one
+providers:
+  acme: {base_url: "https://api.example.com/v1"}
+"""
