@@ -278,7 +278,8 @@ class Provider:
 class Timeouts:
     """Limits of one request, each on its own. `None`: the server's default for that limit.
 
-    `ready`: how long a request may wait for a local model that starts or wakes; a route that sets `first_token` alone
+    `ready`: how long a request may wait for a local model that starts or wakes; where nobody sets it, two minutes, or
+    as long as the model's start may take where no other target could answer. A route that sets `first_token` alone
     means this wait as well, and with half of it `queue`. `queue`: how long it may wait for its turn at a local model
     that is busy (half of it where another target could answer); where it would likely be longer, it is refused at once.
     `min_rate`: tokens per second a stream must keep over its last ten or more seconds.
@@ -437,7 +438,7 @@ class Config:
     routes: Mapping[str, Route] = field(default_factory=dict)
     timeouts: Timeouts = field(
         default_factory=lambda: Timeouts(
-            ready=120.0, queue=30.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
+            queue=30.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, total=900.0, min_rate=0.05
         )
     )
     logging: Logging = field(default_factory=Logging)

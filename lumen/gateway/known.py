@@ -44,7 +44,8 @@ class Known:
         """The limits of an attempt with `size` bytes: `base`, as the history has it where the route sets none.
 
         `alone`: the first token has at least the time of `base`, since nobody else would be asked for it; at a `local`
-        model, which answers once it is a request's turn, the wait for that comes on top. Where another target could
+        model, which answers once it is a request's turn, the wait for that comes on top, and it is waited for as long
+        as its start may take. Where another target could
         answer, half of that wait is enough: the last places in line are for those that have nobody else.
         """
         latency = self.latency
@@ -69,7 +70,8 @@ class Known:
         if alone and local and own.headers is None and own.first_token is None:
             headers += base.queue
         queue = base.queue / 2 if local and not alone else base.queue
-        made = replace(base, headers=headers, first_token=first, gap=gap, queue=queue)
+        ready = base.alone if alone else base.ready
+        made = replace(base, headers=headers, first_token=first, gap=gap, queue=queue, ready=ready)
         if usual:
             self._made, self._made_of, self._made_over, self._made_at = made, own, base, version
             self._made_alone = alone

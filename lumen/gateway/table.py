@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,6 +22,8 @@ _MAX_DYNAMIC = 1024
 _AUTO = "lumen/auto"
 # What goes on with an answer can equal it byte for byte only if the answer itself was made so.
 _EXACT = (("resume_exact", True),)
+# Seconds for which a local model is waited for while another target could answer, unless somebody says otherwise.
+_READY = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +256,9 @@ def resolved(base: Timeouts, own: Timeouts) -> Limits:
         picked[field.name] = getattr(base, field.name) if value is None else value
     if own.ready is None and own.first_token is not None:
         picked["ready"] = own.first_token
+    picked["alone"] = picked["ready"]
     if picked["ready"] is None:
-        picked["ready"] = picked["first_token"]
+        picked["ready"], picked["alone"] = _READY, math.inf
     if picked["queue"] is None:
         picked["queue"] = picked["ready"]
     if own.queue is None and own.first_token is not None:

@@ -26,8 +26,9 @@ Encode = Callable[[str], HttpCall]
 class Limits:
     """Seconds; resolved when the configuration loads. `headers`, `first_token`, `gap` bind streams only.
 
-    `min_rate`: tokens per second. `ready`: how long a replica may take to be ready. `queue`: how long it may wait for
-    its turn at a local model.
+    `min_rate`: tokens per second. `ready`: how long a replica may take to be ready, and `alone`: the same where no
+    other target could answer, infinite for as long as its start may take. `queue`: how long a request may wait for its
+    turn at a local model.
     """
 
     connect: float
@@ -37,6 +38,7 @@ class Limits:
     total: float
     min_rate: float = 0.0
     ready: float = 60.0
+    alone: float = 60.0
     queue: float = 30.0
 
 

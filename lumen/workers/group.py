@@ -20,6 +20,7 @@ from lumen.workers.rolling import Seen, moves
 from lumen.workers.spec import Home, Spec
 
 _HOPELESS = 3  # starts in a row that failed: from then on requests are told at once instead of waiting
+_LOADS = (State.STARTING, State.PROBING, State.WAKING)
 Prompt = Callable[[], Sequence[Block]]
 
 
@@ -189,7 +190,10 @@ class Group:
         self._waiters.append(waiter)
         lease = waiter.lease
         try:
-            await asyncio.wait({lease}, timeout=timeout)
+            await asyncio.wait({lease}, timeout=self._longest if timeout == math.inf else timeout)
+            if timeout == math.inf and not lease.done():
+                # It may have waited for memory before anything could start.
+                await asyncio.wait({lease}, timeout=self._under_way())
         except asyncio.CancelledError:
             # It may have been given a lease in the very moment its request went away.
             if lease.done() and lease.exception() is None:
@@ -201,6 +205,16 @@ class Group:
         if lease.done():
             return lease.result()
         raise self._waking()
+
+    @property
+    def _longest(self) -> float:
+        """Seconds that a start may take."""
+        return self.spec.model.start_timeout if self.spec is not None else 0.0
+
+    def _under_way(self) -> float:
+        """Seconds that the start under way may still take; none where there is none."""
+        ends = [r.life.wake for r in self.staying if r.life.state in _LOADS and r.life.wake is not None]
+        return max(0.0, max(ends, default=0.0) - self._clock())
 
     def serve_waiters(self) -> None:
         """Give those that wait what is open now."""

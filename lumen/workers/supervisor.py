@@ -142,6 +142,7 @@ class Supervisor:
         """A ready replica, the least busy first; waits up to `timeout` seconds while the model starts or wakes.
 
         Args:
+            timeout: infinite: as long as its start may take, be that one which began while the request waited.
             prompt: the blocks of the prompt, asked for only where several replicas could answer it: it goes where
                 its beginning was computed before.
             patience: seconds that it may wait for its turn; where that would likely be longer, it is refused at once.

@@ -52,7 +52,7 @@ def test_a_whole_file() -> None:
         timeouts=Timeouts(first_token=0.3),
     )
     assert config.timeouts == Timeouts(
-        total=600.0, ready=120.0, queue=30.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05
+        total=600.0, queue=30.0, connect=5.0, headers=60.0, first_token=60.0, gap=30.0, min_rate=0.05
     )
 
 
