@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lumen.workers.llamacpp.binding import lib
@@ -30,23 +29,25 @@ _THREADS, _POLLS = 0, 2
 _ROOM = 2048
 _DEFAULT_POLL = 50
 
-_NAMES = ("ggml-base", "ggml-cpu")
-
 
 @cache
-def _ggml() -> tuple[Any, Any] | None:
-    """ggml's base and CPU libraries, beside llama.cpp's; None where they are built some other way."""
-    library = Path(lib._lib._name)
+def _ggml() -> Any | None:
+    """ggml's functions as llama.cpp itself is linked to them; None where they are built some other way.
+
+    Never by the name of a file: packages come with copies of a library under several names, and threads that run one
+    copy's code do not know the weights that the other has rearranged (answers were noise).
+    """
+    library = lib._lib
     try:
-        base, cpu = (ctypes.CDLL(str(library.with_name(library.name.replace("llama", name)))) for name in _NAMES)
-        cpu.ggml_threadpool_new.restype = ctypes.c_void_p
-        cpu.ggml_threadpool_free.argtypes = [ctypes.c_void_p]
-        lib._lib.llama_attach_threadpool.argtypes = [ctypes.c_void_p] * 3
-        lib._lib.llama_detach_threadpool.argtypes = [ctypes.c_void_p]
-        return base, cpu
-    except (OSError, AttributeError) as error:
+        library.ggml_threadpool_params_init.restype = None
+        library.ggml_threadpool_new.restype = ctypes.c_void_p
+        library.ggml_threadpool_free.argtypes = [ctypes.c_void_p]
+        library.llama_attach_threadpool.argtypes = [ctypes.c_void_p] * 3
+        library.llama_detach_threadpool.argtypes = [ctypes.c_void_p]
+    except AttributeError as error:
         log.info("threads are started for each decode: %s", error)
         return None
+    return library
 
 
 class Team:
@@ -99,7 +100,7 @@ class Team:
         self.use(False)
         ggml = _ggml()
         if self._pool is not None and ggml is not None:
-            ggml[1].ggml_threadpool_free(self._pool)
+            ggml.ggml_threadpool_free(self._pool)
             self._pool = None
 
 
@@ -107,13 +108,12 @@ def _pool(threads: int) -> int | None:
     ggml = _ggml()
     if ggml is None:
         return None
-    base, cpu = ggml
     params = ctypes.create_string_buffer(_ROOM)
-    base.ggml_threadpool_params_init(params, threads)
+    ggml.ggml_threadpool_params_init(params, threads)
     numbers = (ctypes.c_uint32 * 3).from_buffer(params, _NUMBERS)
     if (numbers[_THREADS], numbers[_POLLS]) != (threads, _DEFAULT_POLL):
         log.info("threads are started for each decode: this ggml lays its parameters out in another way")
         return None
     numbers[_POLLS] = _POLL
-    pool: int | None = cpu.ggml_threadpool_new(params)
+    pool: int | None = ggml.ggml_threadpool_new(params)
     return pool

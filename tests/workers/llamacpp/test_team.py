@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.shapes import Q4_0, write
+from bench.shapes import Shape as Sizes
 from lumen import tiny
 from lumen.workers.llamacpp import team
 from lumen.workers.llamacpp.context import Context, Floats, Shape
@@ -77,6 +79,25 @@ def test_the_answer_is_the_same_with_them_and_without(model: Model, monkeypatch:
     made.close()
     for other in (alone, again, without):
         assert np.array_equal(with_team, other)
+
+
+def test_they_know_weights_that_were_rearranged_for_this_processor(tmp_path: Path) -> None:
+    write(tmp_path / "packed.gguf", Sizes(layers=2, embedding=256, heads=4, heads_kv=4, vocabulary=2048, kind=Q4_0))
+    made = Model(tmp_path / "packed.gguf", gpu_layers=0, repack="on")
+    some = context(made)
+    with_team = answer(some)
+    some._set_threads(1)
+    alone = answer(some)
+    some.close()
+    made.close()
+    assert np.isfinite(alone).all() and np.array_equal(with_team, alone)
+
+
+def test_there_is_one_copy_of_each_library(model: Model) -> None:
+    context(model).close()
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "ggml" in line}
+    known = {name for path in mapped if (name := Path(path).name.split(".")[0])}
+    assert len(mapped) == len(known)
 
 
 @pytest.mark.skipif("libgomp" in Path("/proc/self/maps").read_text(), reason="this llama.cpp has OpenMP's threads")
