@@ -116,8 +116,8 @@ def test_writers_share_it_and_a_killed_one_leaves_it_whole(tmp_path: Path) -> No
     assert endless.stdout is not None
     told = [endless.stdout.readline() for _ in range(10)]
     os.kill(endless.pid, signal.SIGKILL)
-    rest, _ = endless.communicate(timeout=30)
-    assert other.wait(timeout=30) == 0
+    rest, _ = endless.communicate(timeout=100)
+    assert other.wait(timeout=100) == 0
     log = AuditLog(path)
     verdict = log.verify()
     assert verdict.broken is None

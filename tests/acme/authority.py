@@ -272,7 +272,7 @@ class AcmeAuthority:
         url = f"http://127.0.0.1:{self.http_port}/.well-known/acme-challenge/{order.token[name]}"
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session,
                 session.get(url, headers={"Host": name}) as answer,
             ):
                 good = answer.status == 200 and (await answer.text()).rstrip() == wanted

@@ -48,7 +48,7 @@ class Fake:
         self.play(**script)
         process = subprocess.Popen([*self.argv(gateway.Options()), *args])
         self.running.append(process)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while not self.home.gateway_file.exists():
             assert process.poll() is None, "the scripted gateway died"
             assert time.monotonic() < deadline

@@ -90,7 +90,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(fake: Fake) -> None:
     process.stdin.flush()
     assert os.read(process.stdout.fileno(), 5) == b"begun"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(b"/help\n", timeout=20)
+    out, err = process.communicate(b"/help\n", timeout=100)
     assert process.returncode == 0
     assert b"(stopped)" in err
     assert b"/reset forgets" in err

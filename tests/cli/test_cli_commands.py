@@ -75,7 +75,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory, home: Paths) -> Iterator
             with connection:
                 connection.recv(65536)
                 if answer is None:
-                    stop.wait(20)
+                    stop.wait(100)
                 else:
                     connection.sendall(answer)
 
@@ -189,7 +189,7 @@ def test_follow_prints_what_comes(home: Paths) -> None:
         log.write("after\n")
     assert json.loads(process.stdout.readline()) == {"line": "after"}
     process.send_signal(2)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err) == (130, "", "")
 
 

@@ -100,7 +100,7 @@ def elsewhere(idp: Provider, tmp_path: Path) -> Iterator[Elsewhere]:
     stopping = asyncio.Event()
 
     async def serve() -> None:
-        runner = ServerRunner(Ingress(handle, header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+        runner = ServerRunner(Ingress(handle, header_timeout=30, idle_timeout=30), shutdown_timeout=0.1)
         await runner.setup()
         tls = Certificates(Tls("server.crt", "server.key"), tmp_path, print)
         await TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.context).start()
@@ -120,7 +120,7 @@ def elsewhere(idp: Provider, tmp_path: Path) -> Iterator[Elsewhere]:
 
 async def _quiet(loop: asyncio.AbstractEventLoop) -> None:
     """Wait for the last connections' own farewells: TLS has one, and the loop would end before it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         # What is left is the loop's own way of waking itself.
         while len(loop._selector.get_map()) > 1:  # type: ignore[attr-defined]
             await asyncio.sleep(0.005)
@@ -187,7 +187,7 @@ def _one_frame(listening: socket.socket, folder: Path, done: threading.Event) ->
         connection.recv(4096)
         line = b'{"devices": [{}]}\n'
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(line), line))
-        done.wait(20)
+        done.wait(100)
 
 
 def test_steering_is_done_there_for_who_may(

@@ -25,7 +25,7 @@ def modules_after(*args: str) -> set[str]:
         "import sys\nfrom lumen_cli.main import main\nmain(sys.argv[1:])\nsys.stderr.write('\\n'.join(sys.modules))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], env=environment(), capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, *args], env=environment(), capture_output=True, text=True, timeout=100, check=True
     )
     return set(done.stderr.split())
 
@@ -123,7 +123,7 @@ def test_completion_offers_commands(words: str, found: str) -> None:
         [sys.executable, "-c", "import sys; from lumen_cli.main import main; sys.exit(main())"],
         env={**environment(), "_LUMEN_COMPLETE": "complete_bash", "COMP_WORDS": words,
              "COMP_CWORD": str(len(words.split()) - 1)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert found in done.stdout.split()
 
@@ -143,7 +143,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(30) == 1
+    assert process.wait(100) == 1
 
 
 def test_json_is_given_by_every_reading_command(lumen: Callable[..., Ran]) -> None:

@@ -233,7 +233,7 @@ def emulated(lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert up.wait(20)
+    assert up.wait(100)
     monkeypatch.setenv("EMU_KEY", KEY)
     assert (
         lumen("provider", "add", "emu", "--base-url", f"http://127.0.0.1:{ports[0]}/v1", "--key", "env:EMU_KEY").code

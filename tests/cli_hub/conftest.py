@@ -60,7 +60,7 @@ def serve(home: Paths) -> Iterator[Callable[[FakeHub], FakeHub]]:
             loop.close()
 
         stops.append(end)
-        assert started.wait(20)
+        assert started.wait(100)
         home.config_file.write_text(f"# mine\nhub:\n  endpoint: {hub.hub}\n")
         return hub
 

@@ -34,7 +34,7 @@ def start() -> subprocess.Popen[bytes]:
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -47,7 +47,7 @@ def marked(journal: Path) -> set[int]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> dict[str, object]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     return dict(json.loads(out))
 
@@ -62,7 +62,7 @@ def test_kill_9_midway_and_only_the_rest_is_fetched(home: Paths, serve: Callable
     first = start()
     until(lambda: hub.bytes_sent >= budget and len(marked(journal)) >= 2, first)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=30)
+    first.communicate(timeout=100)
     done = marked(journal)
     assert not target.exists() and list((home.models_dir / "manifests").glob("*.json")) == []
 
@@ -96,6 +96,6 @@ def test_a_pull_that_waits_takes_over_from_one_that_is_killed(home: Paths, serve
     until(lambda: sum(server == "api" for server, _, _ in hub.seen) == 2, second)
     hub.faults.budget = None
     first.kill()
-    first.communicate(timeout=30)
+    first.communicate(timeout=100)
     found = finish(second)
     assert Path(str(found["files"][0]["path"])).read_bytes() == data  # type: ignore[index]

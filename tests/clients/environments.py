@@ -67,7 +67,7 @@ def node(name: str) -> Path:
 
 @cache
 def _node_version() -> str:
-    return subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=100, check=True).stdout
 
 
 def _home(name: str, contents: bytes) -> Path:

@@ -33,7 +33,7 @@ providers:
 """
 LOCAL = "lumen-tiny"
 SAYS = "It is sunny in Paris."
-_STOP = 20.0
+_STOP = 100.0
 _LIMIT = 480.0
 
 

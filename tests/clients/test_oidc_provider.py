@@ -53,7 +53,7 @@ def idp(installed: Path, request: pytest.FixtureRequest) -> Iterator[Issuer]:
         assert process.stdin is not None and process.stdout is not None
         yield Issuer(process.stdout.readline().strip())
         process.stdin.close()
-        process.wait(20)
+        process.wait(100)
 
 
 class Form(HTMLParser):
@@ -130,7 +130,7 @@ def test_a_device_sign_on_its_renewal_and_its_end(
     said: list[str] = []
 
     def agree() -> None:
-        assert asking.wait(60)
+        assert asking.wait(100)
         said.append(Browser().agree(pages[0]))
 
     monkeypatch.setattr(signon, "begin", begun)

@@ -92,4 +92,4 @@ def test_the_browser_shows_the_same(box: Box) -> None:
         raise AssertionError("the page never came")
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(100)

@@ -20,7 +20,7 @@ from lumen_cli.client import Admin
 from lumen.paths import paths
 
 LUMEN = [sys.executable, "-m", "lumen_cli"]
-DEADLINE = 60.0
+DEADLINE = 100.0
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:

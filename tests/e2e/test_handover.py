@@ -154,7 +154,7 @@ def test_the_old_one_killed_while_it_hands_over_costs_its_own_streams_and_nothin
         model="paid/words-3", messages=[{"role": "user", "content": "x"}]
     )
     assert answer.choices[0].message.content
-    assert restart.wait(60) == 0
+    assert restart.wait(100) == 0
     box.lumen("down")
     outcomes = dict(place.rows("SELECT outcome, count(*) FROM attempts GROUP BY 1"))
     assert outcomes == {"lost": 1, "ok": 1}

@@ -131,7 +131,7 @@ def ended(place: Place) -> None:
     for one in place.gateways:
         if one.poll() is None:
             one.terminate()
-            one.wait(60)
+            one.wait(100)
 
 
 def exact(place: Place) -> None:
@@ -140,7 +140,7 @@ def exact(place: Place) -> None:
     last = place.gateway("none", "--port", "0")
     place.serves(last)
     last.terminate()
-    assert last.wait(60) == 0
+    assert last.wait(100) == 0
     assert not handed(path) and not left(path)
     booked = place.rows("SELECT request, outcome, cost FROM attempts")
     assert len({row[0] for row in booked}) == len(booked)
@@ -167,7 +167,7 @@ def test_the_new_one_is_killed_before_it_serves_and_the_old_one_goes_on(place: P
     # And another may try.
     new = place.gateway("none", "--port", "0", "--succeed")
     place.serves(new)
-    assert place.gateways[0].wait(60) == 0
+    assert place.gateways[0].wait(100) == 0
     ended(place)
     exact(place)
 
@@ -191,7 +191,7 @@ def test_the_new_one_is_killed_when_it_serves_and_nothing_that_was_answered_is_l
     url = began(place, "none")
     asyncio.run(through(place, url, step, "new"))
     # The old one ends what it has begun.
-    assert place.gateways[0].wait(60) == 0
+    assert place.gateways[0].wait(100) == 0
     exact(place)
 
 

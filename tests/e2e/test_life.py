@@ -62,7 +62,7 @@ def test_ctrl_c_drains_a_running_stream(fresh: Box) -> None:
     up.send_signal(signal.SIGINT)
     rest = list(parts)
     assert rest[-1].choices[0].finish_reason in ("stop", "length")
-    assert up.wait(30) == 0
+    assert up.wait(100) == 0
     assert fresh.ours() == []
     assert up.stdout is not None
     up.stdout.close()

@@ -42,7 +42,7 @@ class Home:
         await until(lambda: self.one.state == "ready")
 
     async def lease(self) -> Lease:
-        return await self.supervisor.acquire("m", 20)
+        return await self.supervisor.acquire("m", 90)
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ def test_stopping_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         async with serving(tmp_path, monkeypatch, "orphan") as home:
             await home.ready()
             assert len(marked(home.run_dir)) == 2
-            await asyncio.wait_for(home.supervisor.stop(5.0), 15)
+            await asyncio.wait_for(home.supervisor.stop(5.0), 100)
             assert marked(home.run_dir) == {}
 
     run(work())

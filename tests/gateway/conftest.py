@@ -87,7 +87,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def server_config() -> Server:
-    return Server(header_timeout=1.5, body_timeout=1.5, keepalive=0.2, max_body=64 * 1024)
+    return Server(header_timeout=30.0, body_timeout=30.0, keepalive=0.2, max_body=64 * 1024)
 
 
 @pytest.fixture

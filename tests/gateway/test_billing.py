@@ -125,7 +125,7 @@ async def test_a_locked_ledger_refuses_what_costs_and_serves_what_does_not(tmp_p
         other.execute("BEGIN IMMEDIATE")
         # What cannot be committed yet is written down, until it is known that the file is locked.
         await gate.serve()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while gate.billing.healthy:
                 await asyncio.sleep(0.01)
         error = await refusal(gate.serve())
@@ -143,7 +143,7 @@ async def test_a_locked_ledger_refuses_what_costs_and_serves_what_does_not(tmp_p
         tab.close()
         other.execute("ROLLBACK")
         other.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not gate.billing.healthy:
                 await asyncio.sleep(0.01)
         await gate.serve()
@@ -167,7 +167,7 @@ async def test_a_ledger_that_cannot_be_opened_yet_is_opened_later(tmp_path: Path
         assert isinstance(await refusal(gate.serve()), LedgerError)
         await gate.serve(FREE)
         (tmp_path / "deep").unlink()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not gate.billing.healthy:
                 await asyncio.sleep(0.02)
         await gate.serve()
@@ -181,7 +181,7 @@ async def test_a_crash_charges_what_the_last_checkpoint_knew(tmp_path: Path) -> 
         for event in said(42)[:42]:
             line.note(event)
         gate.billing._checkpoint()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while await gate.rows("SELECT amount, known FROM holds") != [(500, 42)]:
                 await asyncio.sleep(0.01)
         # The process ends without settling.

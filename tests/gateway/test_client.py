@@ -74,7 +74,7 @@ async def request_of(reader: asyncio.StreamReader) -> bytes:
 
 async def begun(origin: Origin) -> Connection:
     """A connection that has asked, and has the header of the answer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         connection = await origin.connect(asyncio.get_running_loop())
         connection.send(origin.head("chat/completions", "application/json", 2), b"{}")
         await connection.head()
@@ -82,7 +82,7 @@ async def begun(origin: Origin) -> Connection:
 
 
 async def ask(origin: Origin) -> tuple[Connection, bytes]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         connection = await begun(origin)
         body = b""
         while data := await connection.read():
@@ -181,7 +181,7 @@ async def test_bytes_nobody_asked_for_end_the_connection() -> None:
         loop = asyncio.get_running_loop()
         first, _ = await ask(origin)
         origin.give_back(first, loop)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while first.reusable:
                 await asyncio.sleep(0.01)
         assert await origin.connect(loop) is not first
@@ -232,7 +232,7 @@ async def test_an_answer_is_poured_out_in_order(name: str, step: int, stopping: 
     async with server(script) as origin:
         connection = await begun(origin)
         bowl = Bowl(more=not stopping)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while await connection.pour(bowl):
                 # Whatever comes between two calls is kept for the next.
                 await asyncio.sleep(0.001)
@@ -256,7 +256,7 @@ async def test_what_came_before_a_break_is_poured_first(end: bytes, error: type[
         connection = await begun(origin)
         bowl = Bowl()
         asyncio.get_running_loop().call_later(0.02, poured.set)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while await connection.pour(bowl):
                 pass
             with pytest.raises(error):
@@ -284,7 +284,7 @@ async def test_what_a_taker_raises_is_raised_to_the_one_who_pours() -> None:
                 raise ValueError("not this")
             return True
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             with pytest.raises(ValueError, match="not this"):
                 await connection.pour(take)
         connection.close()
@@ -304,7 +304,7 @@ async def test_a_cancelled_pour_takes_no_more() -> None:
         connection = await begun(origin)
         bowl = Bowl()
         pouring = asyncio.create_task(connection.pour(bowl))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not bowl.got:
                 await asyncio.sleep(0.001)
             pouring.cancel()
@@ -337,7 +337,7 @@ async def test_a_taker_that_wants_no_more_stops_the_sender() -> None:
             got += len(data)
             return got > 1_000_000
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             assert await connection.pour(take)
             before = -1
             while before != sent:

@@ -83,13 +83,13 @@ def money(bench: Bench) -> tuple[int, int]:
 async def over(old: Bench, new: Bench) -> None:
     await old.billing.stop()
     new.billing.over()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while new.billing.sharing:
             await asyncio.sleep(0.005)
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -51,7 +51,7 @@ async def test_a_late_first_token_is_hedged_and_both_legs_are_on_the_bill(tmp_pa
         seen = Seen.of(status, text)
         assert (status, seen.said, seen.done, seen.splices) == (200, "word0 word1 word2 ", True, [])
         assert headers["x-lumen-target"] == "openai/words-3"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while up.emulator.open:
                 await asyncio.sleep(0.01)
         assert up.emulator.closed_early == 1

@@ -34,7 +34,7 @@ async def serving(name: str, hold: asyncio.Event | None = None) -> AsyncIterator
             await hold.wait()
         return Response(text=name)
 
-    runner = ServerRunner(Ingress(answer, header_timeout=5, idle_timeout=60), shutdown_timeout=0.1)
+    runner = ServerRunner(Ingress(answer, header_timeout=30, idle_timeout=60), shutdown_timeout=0.1)
     await runner.setup()
     try:
         yield runner
@@ -106,7 +106,7 @@ def giving(went: list[str], busy: Any = lambda: False) -> Giving:
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not true():
             await asyncio.sleep(0)
 
@@ -247,7 +247,7 @@ async def test_a_gateway_that_dies_when_its_successor_is_ready_is_taken_over_fro
         async def released(lent: bool) -> None:
             freed.append(lent)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             await after.inherit(Taking(lambda client: asyncio.sleep(0), released, lambda body: body))
         assert freed == [False]
         taken.listener.close()

@@ -15,16 +15,19 @@ import aiohttp
 import pytest
 from aiohttp.web import BaseRequest, Response, ServerRunner, StreamResponse, TCPSite
 
+from lumen.config.schema import Server
 from lumen.gateway import app
 from lumen.gateway.http import Connection, Ingress
 from lumen.keys import KeyRing
 from tests.gateway.conftest import Up
 
 pytestmark = pytest.mark.anyio
+# Of headers and bodies, for those that let them run out.
+SOON = pytest.mark.parametrize("server_config", [Server(header_timeout=2.0, body_timeout=2.0)])
 HI: dict[str, Any] = {"model": "fake/words-1", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def raw(up: Up, data: bytes, *, seconds: float = 20) -> bytes:
+async def raw(up: Up, data: bytes, *, seconds: float = 100) -> bytes:
     """Send bytes as they are; everything that comes back until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
     writer.write(data)
@@ -42,6 +45,7 @@ def error_of(answer: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split(b" ")[1]), error
 
 
+@SOON
 async def test_a_header_that_stalls_is_408(up: Up) -> None:
     status, error = error_of(await raw(up, b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConte"))
     assert (status, error["code"]) == (408, "request_timeout")
@@ -59,7 +63,7 @@ async def test_a_header_that_begins_at_once_and_stalls_is_408(anyio_backend: str
     one = Ingress(never, header_timeout=0.05, idle_timeout=60)()
     one.connection_made(transport)
     one.data_received(b"GET /hea")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         await said.wait()
     assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 408 ")
     one.connection_lost(None)
@@ -69,22 +73,24 @@ async def test_a_connection_on_which_nothing_ever_comes_is_let_go(up: Up) -> Non
     ingress = Ingress(app.handler(up.state), header_timeout=60, idle_timeout=0.1)
     server = await asyncio.get_running_loop().create_server(ingress, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         assert await reader.read(-1) == b""
     writer.close()
     server.close()
 
 
+@SOON
 async def test_a_second_request_whose_header_stalls_is_408(up: Up) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert b"200 OK" in await reader.readuntil(b"}")
     writer.write(b"GET /hea")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         assert b"HTTP/1.1 408" in await reader.read(-1)
     writer.close()
 
 
+@SOON
 async def test_a_body_that_stalls_is_408(up: Up) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {up.secret}\r\n"
     answer = await raw(up, head.encode() + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
@@ -195,10 +201,10 @@ async def test_a_large_body_is_read_at_the_readers_pace_and_the_next_request_wor
         def __call__(self) -> Connection:
             return Watched(self, loop=self._loop, **self._options)
 
-    runner = ServerRunner(Watching(slow, header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    runner = ServerRunner(Watching(slow, header_timeout=30, idle_timeout=30), shutdown_timeout=0.1)
     await runner.setup()
     await TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session, asyncio.timeout(30):
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session, asyncio.timeout(100):
         for sent in (b"small", body, b"small again"):
             async with session.post("/", data=io.BytesIO(sent)) as answer:
                 assert await answer.text() == f"{len(sent)} {sha256(sent).hexdigest()}"

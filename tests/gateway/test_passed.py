@@ -56,7 +56,7 @@ def more(up: Up) -> Up:
         "failover": Route((Target("more/status-503"), Target("more/words-3")), policy="ordered"),
         "smart": Route((Target("more/words-2"), Target("more/words-3")), policy="auto"),
     }
-    server = replace(up.state.config.server, max_body=1024 * 1024, body_timeout=5.0)
+    server = replace(up.state.config.server, max_body=1024 * 1024, body_timeout=30.0)
     config = Config(server=server, routes=routes, timeouts=up.state.config.timeouts)
     up.state.config = config
     up.state.table = Table(config, Origins({}, {"fake": plain, "more": Origin(upstream, able)}), 1)
@@ -264,7 +264,7 @@ async def test_speech_waits_for_a_client_that_does_not_read(more: Up) -> None:
     async with more.session.post(f"{more.url}/v1/audio/speech", json=body, headers=headers) as answer:
         assert answer.status == 200
         emulator, before = more.emulator.more, -1
-        while emulator.sent != before:
+        while not emulator.sent or emulator.sent != before:
             before = emulator.sent
             await asyncio.sleep(0.1)
         assert 0 < before < 32 * 1024 * 1024

@@ -99,7 +99,7 @@ def test_what_comes_faster_than_it_can_be_written_is_dropped_and_told_once(
     told: list[str] = []
     go, done = threading.Event(), threading.Event()
     write = Payloads._write
-    monkeypatch.setattr(Payloads, "_write", lambda self, batch: (go.wait(30), done.set(), write(self, batch)))
+    monkeypatch.setattr(Payloads, "_write", lambda self, batch: (go.wait(100), done.set(), write(self, batch)))
     monkeypatch.setattr(payloads, "_MOST", 10)
     kept = made(told.append)
     for i in range(50):

@@ -120,7 +120,7 @@ async def box(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Box]:
         health=Health(random.Random(2).random, asyncio.get_running_loop().time(), time.time()),
         billing=billing,
     )
-    runner = web.ServerRunner(Ingress(app.handler(state), header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    runner = web.ServerRunner(Ingress(app.handler(state), header_timeout=30, idle_timeout=30), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as session:

@@ -93,7 +93,7 @@ async def afar(up: Up, idp: Provider, tmp_path: Path, anyio_backend: str) -> Asy
     )
     operator, now = Asked(), [0.0]
     up.state.remote = Remote(operator, up.state, lambda: time.time() + now[0]).handle
-    runner = ServerRunner(Ingress(app.handler(up.state), header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    runner = ServerRunner(Ingress(app.handler(up.state), header_timeout=30, idle_timeout=30), shutdown_timeout=0.1)
     await runner.setup()
     tls = Certificates(Tls("server.crt", "server.key"), tmp_path, print)
     await TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.context).start()
@@ -190,7 +190,7 @@ async def test_a_token_that_is_not_right_is_refused_and_told_why(afar: Afar) -> 
 async def test_a_stream_ends_with_the_token_that_opened_it(afar: Afar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lumen.gateway.admin._FRAME", 0.001)
     headers = {"Authorization": f"Bearer {afar.idp.token()}"}
-    async with asyncio.timeout(20), afar.session.get(afar.url + "/admin/events", headers=headers) as answer:
+    async with asyncio.timeout(100), afar.session.get(afar.url + "/admin/events", headers=headers) as answer:
         assert json.loads(await answer.content.readline())["number"] == 1
         afar.now[0] = 3600
         await answer.content.read()

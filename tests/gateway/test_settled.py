@@ -41,7 +41,7 @@ async def test_nobody_has_to_ask() -> None:
     later = Later((Seen(order, "a"),))
     for name in "xy":
         later.add(over(name))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not order or order[-1] != ("a", name):
                 await asyncio.sleep(0.01)
 

@@ -74,7 +74,7 @@ async def served(tmp_path: Path, authority: Authority, request: Any, anyio_backe
     async def hello(request: BaseRequest) -> Response:
         return Response(text="hello")
 
-    runner = ServerRunner(Ingress(hello, header_timeout=5, idle_timeout=5), shutdown_timeout=0.1)
+    runner = ServerRunner(Ingress(hello, header_timeout=30, idle_timeout=30), shutdown_timeout=0.1)
     await runner.setup()
     await TCPSite(runner, "127.0.0.1", 0, ssl_context=certificates.context).start()
     yield Served(runner.addresses[0][1], certificates, said)
@@ -117,7 +117,7 @@ async def test_renewed_files_are_taken_over_while_connections_stay(served: Serve
             assert await answer.text() == "hello"
         copy(authority.issue("renewed"), "server")
         watching = asyncio.ensure_future(served.certificates.watch(0.01))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not served.said:
                 await asyncio.sleep(0.01)
         watching.cancel()

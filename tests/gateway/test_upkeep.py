@@ -86,7 +86,7 @@ def test_no_file_is_no_trouble(health: Health, clock: Clock, tmp_path: Path) -> 
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -70,7 +70,7 @@ def _fake(tmp_path_factory: pytest.TempPathFactory) -> Fake:
     if compiler is None:
         pytest.skip("no C compiler")
     library = tmp_path_factory.mktemp("nvml") / f"libnvidia-ml-{os.getpid()}.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)], check=True, timeout=60)
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)], check=True, timeout=100)
     return Fake(library)
 
 

@@ -143,7 +143,7 @@ def test_a_driver_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypat
     released = threading.Event()
 
     def hang() -> Nvml | None:
-        released.wait(30)
+        released.wait(100)
         return None
 
     monkeypatch.setattr(gpus.patiently, "__defaults__", (0.05,))

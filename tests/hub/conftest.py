@@ -51,7 +51,7 @@ def run() -> Callable[[Coroutine[Any, Any, Result]], Result]:
 
     def within(coroutine: Coroutine[Any, Any, Result]) -> Result:
         async def limited() -> Result:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 return await coroutine
 
         return asyncio.run(limited())

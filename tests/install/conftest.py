@@ -93,7 +93,7 @@ class Box:
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
 
@@ -112,7 +112,7 @@ class Box:
             ["sh", "-c", f"ROOT='{self.checkout}'; problem() {{ :; }}; {script}", "sh", str(self.cache)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=100,
             check=True,
         )
         folder, version = done.stdout.split("\n")[:2]

@@ -301,7 +301,7 @@ def test_the_script_and_the_program_agree_on_folders(box: Box, monkeypatch: pyte
 
     def of_script() -> list[str]:
         command = ["sh", "-c", script, "sh", str(box.checkout / "tools/install/commands.sh"), str(box.home)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
 
     def of_program() -> list[str]:
         found: Paths = paths()

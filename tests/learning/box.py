@@ -40,7 +40,7 @@ routes:
 """
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+def until(true: Callable[[], Any], what: str, seconds: float = 100.0) -> Any:
     """Poll until `true()` is truthy; the bound only turns a hang into a failure."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -110,7 +110,7 @@ class Box:
     def down(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(100)
 
     def lumen(self, *args: str) -> str:
         done = subprocess.run(

@@ -41,7 +41,7 @@ class Provider:
 
     def __enter__(self) -> Provider:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(100)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -78,7 +78,7 @@ async def test_it_learns_once_a_night_after_three(up: Up, tmp_path: Path) -> Non
     night = Night(3)
     one = learning(up, night, tmp_path)
     await one.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         await night.heard.wait()
     assert night.said == ["chat has learnt: version 1 from 400 labels"]
     assert night.notes == ["route.learn chat lumen"] and night.learnt == 1
@@ -90,7 +90,7 @@ async def test_it_learns_once_a_night_after_three(up: Up, tmp_path: Path) -> Non
     await again.start()
     night.now += 86_400
     again.configured()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         await night.heard.wait()
     await again.close()
     assert night.said[1:] == ["chat has learnt: version 2 from 400 labels"]
@@ -100,7 +100,7 @@ async def test_with_too_few_labels_the_night_passes_and_is_told(up: Up, tmp_path
     night = Night(5)
     one = learning(up, night, tmp_path)
     await one.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         await night.heard.wait()
     await one.close()
     assert night.said == ["chat has learnt: 0 labels, 300 are missing; nothing is changed"]
@@ -119,7 +119,7 @@ async def test_a_night_that_fails_in_an_odd_way_is_told_and_the_next_one_comes(
     monkeypatch.setattr(one._learner, "learn", fails)
     await one.start()
     for told in ("chat could not learn tonight: odd", "chat could not learn tonight: RuntimeError"):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             await night.heard.wait()
         assert night.said[-1] == told
         night.heard.clear()

@@ -42,7 +42,7 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[tuple[Ledger, Open
 
 async def committed(ledger: Ledger) -> None:
     """Wait until the file has all that was written down."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while ledger._batch or ledger._writing is not None:
             ledger.flush()
             await asyncio.sleep(0.002)

@@ -26,7 +26,7 @@ def files(path: Path) -> list[Path]:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.005)
 

@@ -94,7 +94,7 @@ def test_a_log_that_cannot_grow_and_then_can(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -116,7 +116,7 @@ async def test_holds_of_a_gateway_that_lives_stay_and_all_others_are_over(tmp_pa
         ledger.relay(more)
     over = asyncio.Event()
     ledger.after(over.set)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         await over.wait()
     assert rows(path, "SELECT count(*) FROM holds") == [(0,)]
     ledger.flush(last=True)

@@ -85,7 +85,7 @@ def test_kill_leaves_what_was_put(tmp_path: Path) -> None:
         f"Responses(Path(sys.argv[1])).put(Kept('a', 'k', 'r', {NOW}, {NOW + DAY}, '', b'[]', b'kept'), 10**9)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], env=os.environ, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=os.environ, timeout=100, check=False)
     assert done.returncode == -signal.SIGKILL
     again = Responses(path)
     assert again.answer("a", "k", NOW) == b"kept"

@@ -23,7 +23,7 @@ async def settled(ledger: Ledger, *attempts: AttemptRow, held: str | None = None
     await committed(ledger)
 
 
-async def until(condition: object, seconds: float = 10.0) -> None:
+async def until(condition: object, seconds: float = 100.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)

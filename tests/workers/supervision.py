@@ -23,8 +23,8 @@ from lumen.workers.sweep import REPLICA, RUN_DIR, home_of
 PROGRAM = Path(__file__).with_name("fake_worker.py")
 # As in life, only quicker: a process of Python takes a tenth of a second to start.
 QUICK = Timing(
-    backoff=0.02, backoff_most=0.1, first_probe=1.0, probe_pause=0.02, poll=0.02, watch=300.0, watch_limit=0.5,
-    replaced=10.0, last_words=0.3, sweep=5.0,
+    backoff=0.02, backoff_most=0.1, first_probe=10.0, probe_pause=0.02, poll=0.02, watch=300.0, watch_limit=0.5,
+    replaced=60.0, last_words=0.3, sweep=30.0,
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Fake:
         return "/v1/completions", {"model": files.name, "prompt": "?", "max_tokens": 1}
 
 
-def fake_model(*modes: str, queue: int = 16, start_timeout: float = 15.0, **keys: Any) -> Model:
+def fake_model(*modes: str, queue: int = 16, start_timeout: float = 90.0, **keys: Any) -> Model:
     """`keys`: fields of a model; any other is an option of the engine."""
     known = {field.name for field in fields(Model)}
     options = {"modes": list(modes)} | {key: value for key, value in keys.items() if key not in known}
@@ -75,11 +75,11 @@ def wanted(**models: Model) -> dict[str, tuple[Model, ModelFiles]]:
     return {name: (model, ModelFiles(name, Path("/none"))) for name, model in models.items()}
 
 
-def run(work: Coroutine[Any, Any, None], limit: float = 100.0) -> None:
+def run(work: Coroutine[Any, Any, None], limit: float = 280.0) -> None:
     asyncio.run(asyncio.wait_for(work, limit))
 
 
-async def until(done: Callable[[], object], limit: float = 60.0) -> None:
+async def until(done: Callable[[], object], limit: float = 100.0) -> None:
     """Look again and again, within a limit: what is waited for happens in another process."""
     async with asyncio.timeout(limit):
         while not done():

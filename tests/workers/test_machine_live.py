@@ -56,7 +56,7 @@ def test_what_idles_gives_everything_back_and_the_next_one_gets_it(run_dir: Path
         supervisor = await serve(machine, run_dir, {"a": MODEL, "b": MODEL})
         try:
             for name in ("a", "b"):
-                lease = await supervisor.acquire(name, 60)
+                lease = await supervisor.acquire(name, 90)
                 assert holders(machine) == {name}
                 lease.release(True)
                 await until(lambda: machine.ledger.holdings() == ())
@@ -77,7 +77,7 @@ def test_what_is_reserved_is_kept_free_and_can_be_had(run_dir: Path) -> None:
         try:
             with pytest.raises(UnavailableError):
                 await supervisor.acquire("b", 2)
-            lease = await supervisor.acquire("a", 60)
+            lease = await supervisor.acquire("a", 90)
             assert holders(machine) == {"a"}
             lease.release(True)
             with pytest.raises(UnavailableError):
@@ -94,7 +94,7 @@ def test_a_model_that_is_too_large_says_so(run_dir: Path) -> None:
         supervisor = await serve(room_for(0.05), run_dir, {"a": MODEL})
         try:
             with pytest.raises(UnavailableError, match="does not fit"):
-                await asyncio.wait_for(supervisor.acquire("a", 20), 30)
+                await asyncio.wait_for(supervisor.acquire("a", 90), 100)
         finally:
             await supervisor.stop(10)
 

@@ -37,7 +37,7 @@ def two(fake: Fake) -> Iterator[Machine]:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 100))
 
 
 def free(here: Machine) -> dict[str, int]:

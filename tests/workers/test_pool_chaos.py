@@ -102,7 +102,7 @@ def test_whatever_happens_everybody_is_served_and_the_books_are_right(run_dir: P
             # Afterwards every model is served, one by one, however it stands.
             await supervisor.apply(wanted(**{name: model(takes=5, min_replicas=0, version=9) for name in NAMES}))
             for name in NAMES:
-                (await supervisor.acquire(name, 20)).release(True)
+                (await supervisor.acquire(name, 90)).release(True)
             await until(lambda: all(one.state in ("ready", "waiting") for one in supervisor.states()))
             books = {one.owner: one.charged.get(CARD, 0) for one in card.ledger.holdings() if one.charged.get(CARD)}
             assert sum(books.values()) == 5 * GIB * supervisor.count_all("ready")

@@ -27,7 +27,7 @@ def test_what_an_engine_says_while_it_serves_is_kept_only_where_it_may(
         async with supervising(tmp_path) as supervisor:
             supervisor.private = private
             await supervisor.apply(wanted(m=fake_model("tells", phases=phases)))
-            lease = await supervisor.acquire("m", 20.0)
+            lease = await supervisor.acquire("m", 90)
             # More than a pipe holds: it is read, or the engine would stand still.
             for _ in range(30):
                 await ask(lease, "/" + "CANARY" * 500)

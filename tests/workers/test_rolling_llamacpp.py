@@ -24,7 +24,7 @@ FILES = ModelFiles("tiny", Path(lumen.__file__).parent / "tiny" / "lumen-tiny.gg
 
 async def stream(supervisor: Supervisor, tokens: int) -> tuple[str, int]:
     """One streamed answer, whole; which socket it came over, and how many pieces it had."""
-    lease = await supervisor.acquire("tiny", 60)
+    lease = await supervisor.acquire("tiny", 90)
     ok = False
     try:
         body = {"model": lease.served, "prompt": "Lumen is", "max_tokens": tokens, "ignore_eos": True, "stream": True}
@@ -49,7 +49,7 @@ def test_no_stream_is_dropped_while_a_model_is_changed(run_dir: Path, change: st
         await supervisor.start()
         try:
             await supervisor.apply({"tiny": (Model("x", slots=4, threads=1, context=1024), FILES)})
-            first = await supervisor.acquire("tiny", 60)
+            first = await supervisor.acquire("tiny", 90)
             old = str(first.socket)
             first.release(True)
             changing, answers = True, list[tuple[str, int]]()

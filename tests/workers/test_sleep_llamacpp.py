@@ -49,7 +49,7 @@ def test_it_sleeps_wakes_and_answers_the_same_without_computing_its_prompt_again
             says = Model("x", slots=8, threads=1, keep_alive=0.1, idle_after=600.0, min_residency=0.0)
             await supervisor.apply({"tiny": (says, ModelFiles("tiny", TINY))})
             assert supervisor.states() == [] and supervisor.standings()["tiny"].resting
-            lease = await supervisor.acquire("tiny", 60)
+            lease = await supervisor.acquire("tiny", 90)
             assert lease.woke > 0
             (state,) = supervisor.states()
             assert state.pid is not None
@@ -59,7 +59,7 @@ def test_it_sleeps_wakes_and_answers_the_same_without_computing_its_prompt_again
             lease.release(True)
             await until(lambda: supervisor.states()[0].state == "asleep")
             assert psutil.Process(state.pid).memory_info().rss < 0.8 * awake
-            lease = await supervisor.acquire("tiny", 60)
+            lease = await supervisor.acquire("tiny", 90)
             assert lease.woke > 0
             again, cached = await complete(lease)
             assert again == text and cached > 100
@@ -78,7 +78,7 @@ def test_a_busy_one_does_not_sleep_and_a_sleeper_that_is_asked_wakes_by_itself(r
         await supervisor.start()
         try:
             await supervisor.apply({"tiny": (Model("x", slots=2, threads=1), ModelFiles("tiny", TINY))})
-            lease = await supervisor.acquire("tiny", 60)
+            lease = await supervisor.acquire("tiny", 90)
             body = {"model": lease.served, "prompt": "a", "max_tokens": 400, "stream": True, "ignore_eos": True}
             connector = aiohttp.UnixConnector(str(lease.socket))
             async with (

@@ -38,7 +38,7 @@ def test_killed_it_comes_back_and_answers_the_same(run_dir: Path) -> None:
         try:
             model = Model(source="builtin:tiny", context=512, slots=2, threads=1)
             await supervisor.apply({"tiny": (model, ModelFiles("tiny", MODEL))})
-            first = await supervisor.acquire("tiny", 60)
+            first = await supervisor.acquire("tiny", 90)
             text = await complete(first)
             assert text
             (state,) = supervisor.states()
@@ -47,7 +47,7 @@ def test_killed_it_comes_back_and_answers_the_same(run_dir: Path) -> None:
             os.kill(state.pid, signal.SIGKILL)
             first.release(ok=False)
             await until(lambda: supervisor.states()[0].restarts == 1)
-            second = await supervisor.acquire("tiny", 60)
+            second = await supervisor.acquire("tiny", 90)
             assert second.socket != first.socket
             assert await complete(second) == text
             second.release(ok=True)

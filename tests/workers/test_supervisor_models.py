@@ -54,7 +54,7 @@ def test_a_changed_model_is_served_without_a_gap(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model()))
-            held = await supervisor.acquire("m", 15)
+            held = await supervisor.acquire("m", 90)
             (old,) = supervisor.pids()
             await supervisor.apply(wanted(m=fake_model("slow=0.3")))
             while supervisor.pids() == [old]:
@@ -76,7 +76,7 @@ def test_a_change_that_does_not_come_up_leaves_the_old_one_and_can_be_taken_back
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model()))
-            (await supervisor.acquire("m", 15)).release()
+            (await supervisor.acquire("m", 90)).release()
             pids = supervisor.pids()
             await supervisor.apply(wanted(m=fake_model("crash")))
             await until(lambda: any(one.restarts >= 3 for one in supervisor.states()))
@@ -128,7 +128,7 @@ def test_requests_go_to_the_least_busy_and_waiters_are_served_in_turn(run_dir: P
             order: list[int] = []
 
             async def one(number: int) -> Lease:
-                lease = await supervisor.acquire("m", 15)
+                lease = await supervisor.acquire("m", 90)
                 order.append(number)
                 return lease
 
@@ -172,11 +172,11 @@ def test_the_queue_of_waiters_is_bounded_and_those_who_leave_free_their_place(ru
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model("slow=1", queue=2)))
-            gives_up = asyncio.create_task(supervisor.acquire("m", 30))
-            stays = asyncio.create_task(supervisor.acquire("m", 30))
+            gives_up = asyncio.create_task(supervisor.acquire("m", 90))
+            stays = asyncio.create_task(supervisor.acquire("m", 90))
             await asyncio.sleep(0)
             with pytest.raises(UnavailableError, match="too many requests wait") as full:
-                await supervisor.acquire("m", 30)
+                await supervisor.acquire("m", 90)
             assert full.value.status == 503 and full.value.retry_after
             gives_up.cancel()
             await asyncio.wait({gives_up})
@@ -192,7 +192,7 @@ def test_a_request_cancelled_while_it_is_being_served_gives_its_lease_back(run_d
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model("slow=0.2")))
-            tasks = [asyncio.create_task(supervisor.acquire("m", 30)) for _ in range(8)]
+            tasks = [asyncio.create_task(supervisor.acquire("m", 90)) for _ in range(8)]
             # The moment it turns ready, before any of them has run again.
             supervisor._on_change = lambda state: [task.cancel() for task in tasks] if state.state == "ready" else None
             await asyncio.wait(tasks)
@@ -208,9 +208,9 @@ def test_a_replica_with_too_much_on_it_refuses_with_429(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model(queue=2)))  # the fake worker tells of 4 slots
-            leases = [await supervisor.acquire("m", 15) for _ in range(6)]
+            leases = [await supervisor.acquire("m", 90) for _ in range(6)]
             with pytest.raises(UnavailableError) as full:
-                await supervisor.acquire("m", 15)
+                await supervisor.acquire("m", 90)
             assert (full.value.status, full.value.code) == (429, "queue_full")
             assert full.value.retry_after is not None and 1 <= full.value.retry_after <= 60
             leases[0].release()
@@ -225,7 +225,7 @@ def test_waiters_of_a_model_that_is_taken_away_are_told(run_dir: Path) -> None:
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model("slow=30")))
-            waiting = asyncio.create_task(supervisor.acquire("m", 30))
+            waiting = asyncio.create_task(supervisor.acquire("m", 90))
             await asyncio.sleep(0)
             await supervisor.apply({})
             with pytest.raises(UnavailableError, match="not being served any more"):
@@ -239,7 +239,7 @@ def test_an_engine_on_a_port_without_phases(run_dir: Path, health: str | None) -
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model(listen="port", phases=False, health=health)))
-            lease = await supervisor.acquire("m", 15)
+            lease = await supervisor.acquire("m", 90)
             assert lease.socket is None and lease.base_url.startswith("http://127.0.0.1:")
             assert (await ask(lease, "/"))["ok"]
             lease.release()
@@ -253,15 +253,15 @@ def test_on_a_fixed_port_the_old_one_ends_before_the_new_one_starts(run_dir: Pat
         port = free_port()
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model(fixed_port=port)))
-            (await supervisor.acquire("m", 15)).release()
+            (await supervisor.acquire("m", 90)).release()
             assert not is_free(port)
             (old,) = supervisor.pids()
             await supervisor.apply(wanted(m=fake_model("slow=0.1", fixed_port=port)))
-            (await supervisor.acquire("m", 15)).release()
+            (await supervisor.acquire("m", 90)).release()
             assert supervisor.pids() != [old] and len(supervisor.states()) == 1
             await supervisor.apply(wanted(m=fake_model("slow=0.1", fixed_port=port), n=fake_model(fixed_port=port)))
             with pytest.raises(UnavailableError, match=f"port {port} is taken"):
-                await supervisor.acquire("n", 15)
+                await supervisor.acquire("n", 90)
             assert not any(one.model == "m" and one.state == "crashed" for one in supervisor.seen)
 
     run(work())
@@ -276,7 +276,7 @@ def test_a_command_line_engine_is_supervised_the_same_way(run_dir: Path) -> None
             line = f"python3 {PROGRAM} --port {{port}}"
             model = Model(source="x", engine="command", options={"command": line, "health": "/h", "served_name": "s"})
             await supervisor.apply({"m": (model, ModelFiles("m", Path("/none")))})
-            lease = await supervisor.acquire("m", 15)
+            lease = await supervisor.acquire("m", 90)
             assert (lease.served, (await ask(lease, "/"))["probes"]) == ("s", 1)
             lease.release()
         finally:
@@ -306,12 +306,13 @@ def test_a_request_that_would_wait_too_long_for_its_turn_is_refused_at_once(run_
     async def work() -> None:
         async with supervising(run_dir) as supervisor:
             await supervisor.apply(wanted(m=fake_model(at_once=1)))
-            leases = [await supervisor.acquire("m", 15, patience=0.01) for _ in range(2)]
+            leases = [await supervisor.acquire("m", 90, patience=0.01) for _ in range(2)]
             await asyncio.sleep(0.05)
             with pytest.raises(UnavailableError) as late:
-                await supervisor.acquire("m", 15, patience=0.01)
-            assert (late.value.status, late.value.code, late.value.retry_after) == (429, "queue_full", 1.0)
-            leases.append(await supervisor.acquire("m", 15))
+                await supervisor.acquire("m", 90, patience=0.01)
+            assert (late.value.status, late.value.code) == (429, "queue_full")
+            assert late.value.retry_after is not None and late.value.retry_after >= 1.0
+            leases.append(await supervisor.acquire("m", 90))
             for lease in leases:
                 lease.release()
             (await supervisor.acquire("m", 0, patience=0.01)).release()

@@ -26,7 +26,7 @@ NAME = "lumen-tiny"
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("worker", timeout=60)
+        super().__init__("worker", timeout=100)
         self._path = path
 
     def connect(self) -> None:
@@ -82,7 +82,7 @@ class Worker:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(30)
+        self.process.wait(100)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.log.close()
@@ -135,7 +135,7 @@ class Worker:
     def open(self, path: str, **body: Any) -> socket.socket:
         """Send a streaming request and return the raw socket, nothing read."""
         raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        raw.settimeout(60)
+        raw.settimeout(100)
         raw.connect(str(self.socket))
         data = json.dumps({"model": NAME, "stream": True, **body}).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\n"
@@ -148,7 +148,7 @@ class Worker:
         return float(line.split()[1])
 
 
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = 100.0) -> None:
     """Look every few milliseconds until `holds()`; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -96,7 +96,7 @@ def test_what_is_not_there_is_told(worker: Worker) -> None:
 
 def refused(*flags: str) -> str:
     command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", str(TINY), "--name", NAME, "--port", "0"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=100, cwd=ROOT, check=False)
     assert done.returncode in (2, 4), done
     return done.stderr
 

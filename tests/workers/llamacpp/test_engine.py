@@ -259,7 +259,7 @@ def test_an_engine_that_keeps_breaking_says_so_and_ends() -> None:
     bench = Bench(context)
     sequences = [bench.sequence(i, prompt(i), 5) for i in range(12)]
     bench.engine.start()
-    assert bench.died.wait(30)
+    assert bench.died.wait(100)
     assert bench.engine.stop(False, 10)
     assert len([event for event in bench.events if event.error]) == len(sequences)
 

@@ -132,13 +132,17 @@ def test_what_has_waited_long_enough_is_refused_before_it_begins() -> None:
         # Nobody reads it, so it keeps its slot.
         with contextlib.closing(worker.open("/v1/completions", prompt=[5, 6], max_tokens=3000, ignore_eos=True)):
             until(lambda: worker.metric("requests_running") == 1)
-            status, again, waited = ask("3")
-            assert (status, waited >= 3.0) == (429, True)
+            status, again, waited = ask("4")
+            assert (status, waited >= 4.0) == (429, True)
             assert 1 <= again <= 60
             until(lambda: worker.metric("requests_waiting") == 0)
-            # By now the one that runs has held its slot for longer than this one would wait.
-            status, again, waited = ask("0.5")
-            assert (status, waited < 0.5) == (429, True)
+            # By now the one that runs has held its slot for longer than these would wait. One that is back before it
+            # could have waited is enough, for on a busy machine a refusal may take as long.
+            told = [ask("3.9")]
+            while told[-1][2] >= 3.9 and len(told) < 5:
+                told.append(ask("3.9"))
+            assert {status for status, _, _ in told} == {429}
+            assert told[-1][2] < 3.9
         assert worker.complete([7], max_tokens=2).status == 200
 
 
@@ -156,17 +160,18 @@ def test_embeddings_that_would_wait_too_long_are_refused() -> None:
                     assert b"queue_full" in told and 1 <= int(response.headers["Retry-After"]) <= 60
                 return response.status
 
-        for _ in range(4):
-            assert ask(1, "0.001") == 200, "it is its turn at once, however long it takes"
+        for _ in range(3):
+            assert ask(1, "30") == 200
+        assert ask(5, "0.3") == 200, "it is its turn at once, however long it takes"
         many: list[int] = []
 
         def hold() -> None:
-            many.append(ask(60, None))
+            many.append(ask(25, None))
 
         def meanwhile() -> None:
-            until(lambda: worker.metric("embedded_tokens_total") > 2500)
+            until(lambda: worker.metric("embedded_tokens_total") > 3500)
             many.append(ask(1, "0.05"))
 
         together(hold, meanwhile)
         assert sorted(many) == [200, 429]
-        assert ask(1, "0.05") == 200
+        assert ask(1, "30") == 200

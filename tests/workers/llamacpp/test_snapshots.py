@@ -230,7 +230,7 @@ def flags(root: Path, *more: str) -> list[str]:
 
 def end(worker: Worker) -> None:
     worker.terminate()
-    assert worker.process.wait(60) == 0
+    assert worker.process.wait(100) == 0
 
 
 PROMPT = [3 + (i * 7) % 400 for i in range(1000)]
@@ -304,7 +304,7 @@ def test_what_must_not_be_kept_is_not(tmp_path: Path) -> None:
         assert worker.request("POST", "/sleep").status == 200
         assert len(files(tmp_path)) == 1
         worker.process.kill()  # asleep: what is on the disk is on the disk
-        worker.process.wait(10)
+        worker.process.wait(100)
     with Worker(*flags(tmp_path)) as worker:
         until(lambda: worker.metric("kept_prefixes") == 1)
         assert ask(worker, PROMPT, KEEP)[0] == 0

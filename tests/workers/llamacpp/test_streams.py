@@ -20,7 +20,7 @@ class Kept(http.client.HTTPConnection):
     """One connection to a worker for several requests."""
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__("worker", timeout=60)
+        super().__init__("worker", timeout=100)
         self._worker = worker
 
     def connect(self) -> None:
