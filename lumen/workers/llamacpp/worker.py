@@ -12,6 +12,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from lumen.workers.llamacpp import adapters
 from lumen.workers.llamacpp.adapters import Names
 from lumen.workers.llamacpp.chat.template import ChatTemplate, TemplateError
@@ -276,8 +278,16 @@ class _One:
 
 
 def _warm_up(context: Context) -> None:
-    """A few decodes, so that weights are paged in and buffers made before the first request pays for it."""
+    """A few decodes, so that weights are paged in and buffers made before the first request pays for it.
+
+    Raises `LoadError` where what comes out are no numbers: better no answers than noise.
+    """
     context.measure(Chunk(_One([0]), 0, 1, True))
+    if np.isnan(context.logits(0)).any():
+        raise LoadError(
+            "the model computes no numbers: its file is damaged (compare its digest with the one published), "
+            "or this build of llama.cpp is wrong for this processor (try `repack: off`)"
+        )
     context.clear()
 
 
