@@ -44,12 +44,12 @@ SUBJECT_NAMES: tuple[str, ...] = (*SUBJECTS, *(f"field of {name}" for name in FI
 
 _NEVER = (1 << 64) - 1
 _TO_16 = np.uint64(48)
-# An n-gram in `_sparse`: its bucket, its sign, and two bits for what it counts: whole, half or nothing.
-_TWO, _THREE, _SEVEN, _HALF = (np.array(number, np.uint32) for number in (2, 3, 7, 1))
-_NOTHING = 2
-_WORTH = np.array([1.0, _BESIDE, 0.0, 0.0, -1.0, -_BESIDE, 0.0, 0.0], np.float32)
-# From so many n-grams on it is quicker to look at all buckets.
-_MANY = 2500
+# Words of so many bytes are long.
+_LONG = np.array(8)
+# What an n-gram counts by its sign, the lowest bit; one beside the question is worth half of it.
+_SIGNS, _ONE, _NOTHING = np.array([2.0, -2.0]), np.array(1, np.uint32), np.array(0.0)
+# Of so many n-grams at most the square roots of what a bucket counts are looked up.
+_ROOTED = 2048
 # Up to so many words they are quicker looked at one by one than as arrays.
 _FEW = 100
 
@@ -118,11 +118,14 @@ def read(ask: Ask) -> Reading:
     text = ask.shown()
     data = hashing.raw(text)
     words = hashing.words(data)
-    plain = _plain(ask, text, data, words)
-    places, values = _grams(ask, data, words)
+    hashes = words.hashes.tolist() if len(words.hashes) <= _FEW else None
+    plain = _plain(ask, text, data, words, _distinct(words.hashes) if hashes is None else len(set(hashes)))
+    places, values = _grams(ask, words)
+    if hashes is not None:
+        return Reading(places, values, np.array(plain + _few_subjects(hashes), np.float32))
     row = np.empty(len(PLAIN) + 2 * len(SUBJECT_NAMES), np.float32)
     row[: len(PLAIN)] = plain
-    (_few_subjects if len(words.hashes) <= _FEW else _subjects)(words, row[len(PLAIN) :])
+    _subjects(words, row[len(PLAIN) :])
     return Reading(places, values, row)
 
 
@@ -139,28 +142,23 @@ def table(asks: Sequence[Ask], told: Callable[[int], None] | None = None) -> Tab
     return Table(grams, plain, subjects)
 
 
-def _grams(ask: Ask, data: bytes, words: hashing.Words) -> tuple[Places, F32]:
+def _grams(ask: Ask, words: hashing.Words) -> tuple[Places, F32]:
     """Signed counts in buckets (K. Weinberger et al., ICML 2009), square roots of them, scaled to length 1."""
-    text = hashing.buckets(data, words.hashes, BITS + 1)
     marks = [hashing.token(f"tag:{tag}") for tag in ask.tags]
     beside = []
     if ask.system:
-        system = hashing.token(f"system:{ask.system}")
-        marks.append(system)
-        beside.append(_systems.buckets(system, ask.system))
+        mark, buckets = _systems.read(ask.system)
+        marks.append(mark)
+        beside.append(buckets)
     if ask.context:
         beside.append(_beside(ask.context[-ASIDE:]))
     at = [mark >> (64 - BITS) for mark in marks]
-    many = len(text) + sum(map(len, beside)) >= _MANY
-    places, counts = (_dense if many else _sparse)(text, beside, at)
-    grams = np.abs(counts)
-    np.sqrt(grams, out=grams)
-    np.copysign(grams, counts, out=grams)
+    found, places, grams = _counted(words, beside, at)
     length = _length(grams)
     if marks:
         # What the operator says about a request weighs as much as all of its words.
-        for mark, place in zip(marks, places.searchsorted(at), strict=True):
-            grams[place] += -length if mark >> (63 - BITS) & 1 else length
+        for mark, place in zip(marks, at, strict=True):
+            grams[np.count_nonzero(found[:place])] += -length if mark >> (63 - BITS) & 1 else length
         length = _length(grams)
     grams /= length
     return places, grams
@@ -171,72 +169,69 @@ def _length(grams: F32) -> float:
 
 
 def _beside(text: str) -> hashing.U32:
-    """The n-grams of a text that stands beside the question, as `_sparse` counts them."""
-    data = hashing.raw(text)
-    found = hashing.buckets(data, hashing.words(data).hashes, BITS + 1)
-    found <<= _TWO
-    found |= _HALF
-    return found
+    """The n-grams of a text that stands beside the question."""
+    return hashing.buckets(hashing.words(hashing.raw(text)), BITS + 1)
 
 
-def _sparse(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F32]:
-    """The buckets that anything fell in, and `more`, in order; of each the n-grams with a plus less those with a minus.
-
-    Those beside count less. Exact in any order, as sums of halves.
-    """
-    parts = [text << _TWO, *beside]
-    if more:
-        parts.append(np.array([place << 3 | _NOTHING for place in more], np.uint32))
-    found = np.concatenate(parts)
-    if not len(found):
-        return np.zeros(0, np.intp), np.zeros(0, np.float32)
-    found.sort()
-    buckets = found >> _THREE
-    first = np.empty(len(found), np.bool_)
-    first[0] = True
-    np.not_equal(buckets[1:], buckets[:-1], out=first[1:])
-    begins = first.nonzero()[0]
-    found &= _SEVEN
-    return buckets[begins].astype(np.intp), np.add.reduceat(_WORTH[found], begins)
-
-
-def _dense(text: hashing.U32, beside: list[hashing.U32], more: list[int]) -> tuple[Places, F32]:
-    """The same, quicker where n-grams are many."""
-    total = _counts(text)
+def _counted(words: hashing.Words, beside: list[hashing.U32], more: list[int]) -> tuple[NDArray[np.bool_], Places, F32]:
+    """Which buckets anything fell in, and `more`; their places; of each the signed square root of the n-grams with a
+    plus less those with a minus, of which those beside count half. Exact in any order, as sums of whole numbers."""
+    room = sum(map(len, beside))
+    grams = hashing.buckets(words, BITS + 1, room)
+    own = begin = len(grams) - room
     for part in beside:
-        total += _BESIDE * _counts(part >> _TWO)
-    found = total != 0
-    found[more] = True
+        grams[begin : begin + len(part)] = part
+        begin += len(part)
+    worth = _SIGNS.take(grams & _ONE)
+    if room:
+        worth[own:] *= _BESIDE
+    grams >>= _ONE
+    counts = np.bincount(grams, worth, BUCKETS)
+    found = counts != _NOTHING
+    for place in more:
+        found[place] = True
     places = found.nonzero()[0]
-    return places, total[places]
+    return found, places, _roots(counts.take(places), len(grams))
 
 
-def _counts(found: hashing.U32) -> F32:
-    # The lowest bit is the sign, so one count of whole numbers does for both.
-    both = np.bincount(found, minlength=2 * BUCKETS)
-    return (both[::2] - both[1::2]).astype(np.float32)
+def _roots(counts: F64, most: int) -> F32:
+    """The signed square roots of half the `counts`, which come of `most` n-grams."""
+    if most <= _ROOTED:
+        return _rooted().take(counts.astype(np.intp))
+    halves = (counts / 2.0).astype(np.float32)
+    roots = np.abs(halves)
+    np.sqrt(roots, out=roots)
+    return np.copysign(roots, halves, out=roots)
+
+
+@cache
+def _rooted() -> F32:
+    """Of 0, 1, 2, … 2 · _ROOTED, then of − 2 · _ROOTED, … −2, −1, so that a count is its place."""
+    halves = np.arange(2 * _ROOTED + 1, dtype=np.float32) / 2
+    roots = np.sqrt(halves)
+    return np.concatenate((roots, -roots[:0:-1]))
 
 
 class _Systems:
     """In which buckets system prompts fall, of the last few that were seen: they come again with most requests.
 
-    Of a prompt nothing is kept but its hash and buckets. Bounded: less than a megabyte.
+    Of a prompt nothing is kept but hashes and buckets. Bounded: less than a megabyte.
     """
 
     _MOST = 64
 
     def __init__(self) -> None:
-        self._known: dict[int, hashing.U32] = {}
+        self._known: dict[tuple[int, int], tuple[int, hashing.U32]] = {}
 
-    def buckets(self, token: int, system: str) -> hashing.U32:
-        """`token`: the hash of the whole prompt."""
-        known = self._known
-        found = known.pop(token, None)
+    def read(self, system: str) -> tuple[int, hashing.U32]:
+        """The hash of the whole prompt, and its buckets."""
+        known, key = self._known, (hash(system), len(system))
+        found = known.pop(key, None)
         if found is None:
-            found = _beside(system[:ASIDE])
+            found = hashing.token(f"system:{system}"), _beside(system[:ASIDE])
             while len(known) >= self._MOST:
                 known.pop(next(iter(known)), None)
-        known[token] = found
+        known[key] = found
         return found
 
 
@@ -279,7 +274,7 @@ _SHAPE = bytes(
 _OPTION = re.compile(rb"\n\(?[A-J][.):]")
 
 
-def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> list[float]:
+def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words, distinct: int) -> list[float]:
     seen = np.bincount(np.frombuffer(data.translate(_KIND), np.uint8), minlength=len(_KINDS)).tolist()
     other, digits, upper, lower, _, lines, latex, code, operators, both, asks, quotes, high, cjk = seen
     size, length, options, shape = max(len(data), 1), len(words.hashes), _options(data), data.translate(_SHAPE)
@@ -290,7 +285,7 @@ def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> list[float
     return [
         log1p(len(ask.text)), log1p(stem), log1p(length), log1p(lines), log1p(digits), digits / size, log1p(numbers),
         upper / size, punctuation / size, high / size, cjk / size, (digits + upper + lower + high) / count,
-        int(np.count_nonzero(words.lengths >= 8)) / count, _distinct(words.hashes) / count, log1p(latex),
+        int(np.count_nonzero(words.lengths >= _LONG)) / count, distinct / count, log1p(latex),
         log1p(code + both), log1p(operators + both), log1p(asks), log1p(len(options)),
         float(text.rstrip().endswith("?")), log1p(quotes), log1p(text.count("```")), log1p(max(ask.turns, 1) - 1),
         log1p(len(ask.context)), log1p(len(ask.system)), log1p(ask.tools), log1p(ask.images), float(ask.structured),
@@ -299,17 +294,13 @@ def _plain(ask: Ask, text: str, data: bytes, words: hashing.Words) -> list[float
 
 
 def _distinct(hashes: hashing.U64) -> int:
-    if len(hashes) <= _FEW:
-        return len(set(hashes.tolist()))
     ordered = np.sort(hashes)
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def _options(data: bytes) -> list[int]:
     """Where lines begin that offer an answer to choose, but for the last three bytes."""
-    found = [match.start() + 1 for match in _OPTION.finditer(data)]
-    if _OPTION.match(b"\n" + data[:3]):
-        found.insert(0, 0)
+    found = [match.start() for match in _OPTION.finditer(b"\n" + data)]
     while found and found[-1] >= len(data) - 3:
         found.pop()
     return found
@@ -337,20 +328,21 @@ def _members() -> dict[int, bytes]:
     return {word: bytes(row.nonzero()[0].tolist()) for word, row in zip(hashes[:-1].tolist(), member, strict=False)}
 
 
-def _few_subjects(words: hashing.Words, out: F32) -> None:
-    """As `_subjects`: of a few words one look each is less than what arrays cost."""
-    found = b"".join(filter(None, map(_members().get, words.hashes.tolist())))
-    counts = np.bincount(np.frombuffer(found, np.uint8), minlength=len(SUBJECT_NAMES))
-    out[: len(counts)] = _logs()[counts]
-    shares = out[len(counts) :]
-    shares[:] = counts
-    shares /= 5 + len(words.hashes)
+def _few_subjects(hashes: list[int]) -> list[float]:
+    """As `_subjects` of words with these hashes: of a few one look each is less than what arrays cost."""
+    found, logs, out = b"".join(filter(None, map(_members().get, hashes))), _logs(), [0.0] * (2 * len(SUBJECT_NAMES))
+    for subject in set(found):
+        count = found.count(subject)
+        out[subject] = logs[count]
+        out[len(SUBJECT_NAMES) + subject] = count / (5 + len(hashes))
+    return out
 
 
 @cache
-def _logs() -> F32:
+def _logs() -> list[float]:
     """Of counts; a word is in a few subjects at most, and once in each."""
-    return np.log1p(np.arange(_FEW + 1, dtype=np.float32))
+    logs: list[float] = np.log1p(np.arange(_FEW + 1, dtype=np.float32)).tolist()
+    return logs
 
 
 def _subjects(words: hashing.Words, out: F32) -> None:

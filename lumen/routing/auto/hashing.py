@@ -63,10 +63,11 @@ IN_WORD = bytes(i >= 128 or chr(i).isalnum() for i in range(256))
 
 
 class Words(NamedTuple):
-    """The words of a text in order: a hash and a length in bytes for each."""
+    """The words of a text in order: a hash and a length in bytes for each; and the text as it is hashed."""
 
     hashes: U64
     lengths: NDArray[np.int64]
+    folded: bytes
 
 
 def raw(text: str) -> bytes:
@@ -76,46 +77,50 @@ def raw(text: str) -> bytes:
 
 def words(data: bytes) -> Words:
     """Cut `data` into words and hash each of them."""
-    inside = np.frombuffer(b"\0" + data.translate(IN_WORD) + b"\0", np.uint8)
+    inside, folded = np.frombuffer(b"\0" + data.translate(IN_WORD) + b"\0", np.uint8), data.translate(FOLDED)
     edges = (inside[1:] != inside[:-1]).nonzero()[0]
     begins = edges[::2]
     sums = np.zeros(len(data) + 1, np.uint64)
     rest = sums[1:]
-    rest[:] = np.frombuffer(data.translate(FOLDED), np.uint8)
+    rest[:] = np.frombuffer(folded, np.uint8)
     rest *= _UP[: len(data)]
     np.add.accumulate(rest, out=rest)
-    at = sums[edges]
+    at = sums.take(edges)
     hashes = at[1::2] - at[::2]
-    hashes *= _DOWN[begins]
-    return Words(mixed(hashes), edges[1::2] - begins)
+    hashes *= _DOWN.take(begins)
+    return Words(mixed(hashes), edges[1::2] - begins, folded)
 
 
-def buckets(data: bytes, hashes: U64, bits: int) -> U32:
-    """The highest `bits` (16 at most) of the hash of each n-gram: the words, of which these are the `hashes`; two words
-    that follow each other; runs of three, four and five bytes, runs of spaces counted as one."""
-    letters, words = _letters(data), len(hashes)
+def buckets(words: Words, bits: int, room: int = 0) -> U32:
+    """The highest `bits` (16 at most) of the hash of each n-gram: the words, two words that follow each other; runs of
+    three, four and five bytes, runs of spaces counted as one. `room`: for how many more there is to be, at the end."""
+    letters, hashes, count = _letters(words.folded), words.hashes, len(words.hashes)
     runs = max(3 * len(letters) - 9, 0) if len(letters) >= 5 else 0
-    found = np.empty(runs + max(2 * words - 1, 0), np.uint32)
+    found = np.empty(runs + max(2 * count - 1, 0) + room, np.uint32)
     if runs:
         hashed = found[:runs]
         _runs(letters, hashed)
         hashed >>= _DOWN_32[bits]
-    if words:
-        shift = _DOWN_64[bits]
-        found[runs : runs + words] = hashes >> shift
-        found[runs + words :] = _stirred(hashes[:-1] * _ONE_WORD + hashes[1:] * _NEXT_WORD) >> shift
+    if count:
+        both = np.empty(2 * count - 1, np.uint64)
+        both[:count] = hashes
+        pairs = both[count:]
+        np.multiply(hashes[:-1], _ONE_WORD, out=pairs)
+        pairs += hashes[1:] * _NEXT_WORD
+        both[count:] = _stirred(pairs)
+        both >>= _DOWN_64[bits]
+        found[runs : runs + len(both)] = both
     return found
 
 
-def _letters(data: bytes) -> U32:
+def _letters(folded: bytes) -> U32:
     """The bytes as they are hashed, of each run of spaces the first, none at the beginning."""
-    text = data.translate(FOLDED)
-    folded = np.frombuffer(text, np.uint8)
-    if b"  " in text or text.startswith(b" "):
-        keep = folded != 32
+    letters = np.frombuffer(folded, np.uint8)
+    if b"  " in folded or folded.startswith(b" "):
+        keep = letters != 32
         keep[1:] |= keep[:-1]
-        folded = folded[keep]
-    return folded.astype(np.uint32)
+        letters = letters[keep]
+    return letters.astype(np.uint32)
 
 
 def _runs(letters: U32, out: U32) -> None:

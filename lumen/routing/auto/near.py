@@ -12,7 +12,7 @@ from math import inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen.routing.auto.features import BUCKETS
+from lumen.routing.auto.features import BITS, BUCKETS
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -27,6 +27,8 @@ _LEAST = np.array(_FROM, np.float32)
 _FROM_32 = float(_LEAST)
 # From this similarity on two requests are the same one, asked again in nearly the same words.
 _SAME = 0.95
+# By how many bits a bucket's number is longer than its place in a sketch, for each width that a sketch may have.
+_FOLDS = {1 << bits: np.array(BITS - bits, np.intp) for bits in range(BITS + 1)}
 # What makes up so much of the labels comes again in new traffic, and its labels say what becomes of it there.
 _RECURS = 0.01
 
@@ -46,13 +48,19 @@ class Near:
     usual: float = 1.0
 
     def correct_one(self, places: NDArray[np.intp], values: F32) -> tuple[F64 | None, float]:
-        """The same of one request, as `sketch_one` takes it; `None`: nothing is added, because none is near."""
+        """The same of the one request that has `values` in the buckets at `places`; `None`: nothing is added, because
+        none is near."""
         if not len(self.sketches):
             return None, 0.0
-        alike = self.sketches.dot(sketch_one(places, values, self.sketches.shape[1]))
-        nearest = float(np.maximum.reduce(alike))
+        width = self.sketches.shape[1]
+        folded = np.bincount(places >> _FOLDS[width], values, width)
+        # What the sketch would be divided by, its products are.
+        length = max(sqrt(folded.dot(folded)), 1e-9)
+        alike = self.sketches.dot(folded.astype(np.float32))
+        nearest: float = alike.item(alike.argmax()) / length
         if nearest <= _FROM_32 or self.doubt == inf:
             return None, nearest
+        alike /= length
         rows = (alike > _LEAST).nonzero()[0]
         return _shift(alike[rows][None], self.residuals[rows], self.known[rows], self.doubt)[0], nearest
 
@@ -73,12 +81,6 @@ def sketch(grams: F32, width: int = SKETCH) -> F32:
     length = np.sqrt((folded * folded).sum(axis=-1, keepdims=True))
     out: F32 = folded / np.maximum(length, 1e-9)
     return out
-
-
-def sketch_one(places: NDArray[np.intp], values: F32, width: int = SKETCH) -> F32:
-    """`sketch` of the one request that has `values` in the buckets at `places`."""
-    folded = np.bincount(places // (BUCKETS // width), values, width)
-    return (folded / max(sqrt(folded.dot(folded)), 1e-9)).astype(np.float32)
 
 
 def compared(sketches: F32) -> tuple[F32, Rows]:

@@ -10,13 +10,11 @@ The prior orders requests, for sampling and for showing; it never sends one away
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumen.routing.auto.features import F32, PLAIN
-from lumen.routing.auto.precision import single
 
 F64 = NDArray[np.float64]
 
@@ -36,22 +34,6 @@ _FEW_MARKS, _MANY_MARKS, _CHOICE = math.log1p(3), math.log1p(15), math.log(2.5)
 _HARDEST = 4.0
 
 
-class _At(NamedTuple):
-    marks: float
-    spread: float
-    marks_weigh: float
-    numbers_weigh: float
-    few: float
-    range: float
-    choice: float
-
-
-# The same as single precision has them, for `looks`.
-_AT = _At(
-    *single(
-        _USUAL_MARKS, _SPREAD_MARKS, _MARKS_WEIGH, _NUMBERS_WEIGH, _FEW_MARKS, _MANY_MARKS - _FEW_MARKS, _CHOICE
-    )
-)  # fmt: skip
 # Logits of ability that one unit of difficulty costs.
 _STEEP = 0.5
 
@@ -81,20 +63,15 @@ def score(plain: F32, abilities: tuple[float, float] | None = None) -> F64:
 
 
 def looks(plain: list[float]) -> float:
-    """`score` of one request (len(PLAIN)) without abilities: the same steps in single precision, without arrays."""
-    (long,) = single(plain[_LENGTH] + plain[_STEM])
-    long, marks, numbers = single(long / 2 - _USUAL_LENGTH, plain[_MARKS] - _AT.marks, plain[_NUMBERS] - _USUAL_NUMBERS)
-    marks, numbers = single(_AT.marks_weigh * marks, _AT.numbers_weigh * numbers)
-    (marks,) = single(marks / _AT.spread)
-    (found,) = single(long + marks)
-    (found,) = single(found + numbers)
-    hard = min(max(found, -_HARDEST), _HARDEST)
-    if plain[_FORMULAE] <= _AT.few or plain[_OPTIONS] >= _AT.choice:
+    """`score` of one request (len(PLAIN)) without abilities and without arrays."""
+    length = (plain[_LENGTH] + plain[_STEM]) / 2 - _USUAL_LENGTH
+    marks = _MARKS_WEIGH * (plain[_MARKS] - _USUAL_MARKS) / _SPREAD_MARKS
+    numbers = _NUMBERS_WEIGH * (plain[_NUMBERS] - _USUAL_NUMBERS)
+    hard = min(max(length + marks + numbers, -_HARDEST), _HARDEST)
+    above = (plain[_FORMULAE] - _FEW_MARKS) / (_MANY_MARKS - _FEW_MARKS)
+    if above <= 0.0 or plain[_OPTIONS] >= _CHOICE:
         return hard
-    (above,) = single(plain[_FORMULAE] - _AT.few)
-    (formulae,) = single(above / _AT.range)
-    (sure,) = single(1.0 - 2.0 * min(formulae, 1.0))
-    return hard * sure
+    return hard * (1.0 - 2.0 * min(above, 1.0))
 
 
 def _logit(share: float) -> float:

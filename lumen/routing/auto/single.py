@@ -19,17 +19,15 @@ from lumen.routing.auto import near, prior
 from lumen.routing.auto.far import Far
 from lumen.routing.auto.features import BUCKETS, F32, PLAIN, Reading
 from lumen.routing.auto.space import CLIP, FLAT, LOOKS, Scale, Space, Waves
-from lumen.routing.auto.themes import Themes
+from lumen.routing.auto.themes import WEIGHT, Themes
 
 LONGEST = 200_000.0
 
 
-def _waves(turns: F32) -> F32:
-    """Cosines, then sines, of all `turns`."""
-    waves = np.empty((2, *turns.shape), np.float32)
-    np.cos(turns, out=waves[0])
-    np.sin(turns, out=waves[1])
-    return waves.ravel()
+def _waves(turns: F32, out: F32) -> None:
+    """Cosines, then sines, of all `turns` (n → 2 · n)."""
+    np.cos(turns, out=out[: len(turns)])
+    np.sin(turns, out=out[len(turns) :])
 
 
 def _in_turn(weights: F32, waves: tuple[Waves, Waves]) -> F32:
@@ -76,7 +74,10 @@ class _Lengths(NamedTuple):
         """The waves (as `Waves` of `Scale.apply`, but for their size) of what lengths are expected."""
         most, each = self.most, zip(logs, self.middle, self.inverse, strict=True)
         scores = [min(max((value - middle) * inverse, -most), most) for value, middle, inverse in each]
-        return _waves(np.array(scores, np.float32).dot(self.frequencies)[None])
+        turns = np.array(scores, np.float32).dot(self.frequencies)
+        waves = np.empty(2 * len(turns), np.float32)
+        _waves(turns, waves)
+        return waves
 
 
 class Single:
@@ -111,19 +112,23 @@ class Single:
             self._lengths = _Lengths.of(arrays, *lengths)
         # Most buckets are empty: of the rows that belong to n-grams only those are read that are wanted.
         joined = np.ascontiguousarray(np.concatenate(weights, axis=1))
-        self._grams, self._waves = joined[:BUCKETS], _in_turn(joined[BUCKETS:-1], space.waves)
-        self._looks = joined[-1] * LOOKS
-        self._origin = -(space.centre.astype(np.float64) @ joined).astype(np.float32)
-        self._of_themes = np.ascontiguousarray(self._of_themes.T)
+        self._grams = joined[:BUCKETS]
+        origin = -(space.centre.astype(np.float64) @ joined).astype(np.float32)
+        beside = np.concatenate((_in_turn(joined[BUCKETS:-1], space.waves), origin[None], joined[-1:] * LOOKS))
+        # Two columns more, for what `Themes.alike_one` takes beside a place: a 1 with the origin, and room.
+        self._beside = np.zeros((len(beside), beside.shape[1] + 2), np.float32)
+        self._beside[:, :-2] = beside
+        self._beside[-2, -1] = 1.0
+        self._of_themes = np.ascontiguousarray(self._of_themes.T * WEIGHT)
 
     def __call__(self, one: Reading) -> One:
         """Score one request."""
-        read, columns = one.values.dot(self._grams.take(one.places, axis=0)), len(self._of_themes)
-        read += self._waving(one.row).dot(self._waves)
-        read += self._origin
-        plain = one.row[: len(PLAIN)].tolist()
+        plain, columns = one.row[: len(PLAIN)].tolist(), len(self._of_themes)
         looks = prior.looks(plain)
-        read += looks * self._looks
+        read = self._waving(one.row, looks).dot(self._beside)
+        read[:-2] += one.values.dot(self._grams.take(one.places, axis=0))
+        place = read[columns:-2]
+        read[-2] = place.dot(place)
         scores = read[:columns]
         scores += self._of_themes.dot(self._themes.alike_one(read[columns:]))
         values = scores.tolist()
@@ -139,17 +144,21 @@ class Single:
         unseen = tuple(name for name, at, usual in self._unseen if abs(plain[at] - usual) > FLAT)
         return One(ok, loss, tokens, nearest, unseen)
 
-    def _waving(self, row: F32) -> F32:
-        """Plain counts and subjects through the waves: a part of a point in the space, neither centred nor of
-        its size, the cosines first."""
+    def _waving(self, row: F32, looks: float) -> F32:
+        """Plain counts and subjects through the waves, then 1 for the origin, then `looks`: a part of a point in the
+        space, neither centred nor of its size, the cosines first."""
         scores = row - self._middle
         scores *= self._inverse
         np.maximum(scores, self._least, out=scores)
         np.minimum(scores, self._most, out=scores)
-        turns = np.empty((2, len(self._plain[0])), np.float32)
-        scores[: len(PLAIN)].dot(self._plain, out=turns[0])
-        scores[len(PLAIN) :].dot(self._subjects, out=turns[1])
-        return _waves(turns)
+        half = self._plain.shape[1]
+        turns, waves = np.empty(2 * half, np.float32), np.empty(4 * half + 2, np.float32)
+        scores[: len(PLAIN)].dot(self._plain, out=turns[:half])
+        scores[len(PLAIN) :].dot(self._subjects, out=turns[half:])
+        _waves(turns, waves[:-2])
+        waves[-2] = 1.0
+        waves[-1] = looks
+        return waves
 
     def _long(self, read: list[float], found: list[float], known: _Lengths) -> list[float]:
         """The length expected of each target; `found` is told what that says of the answers."""

@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 # How many directions; how many are followed to find them, and how often.
 _THEMES, _FOLLOWED, _ROUNDS, _SEED = 10, 20, 4, 14
 # What the part weighs in the kernel, and how near is near where the mean distance from the origin is 1.
-_WEIGHT, _WIDTH = np.float32(0.5), 0.4
+WEIGHT, _WIDTH = np.float32(0.5), 0.4
 _NONE = 1e-6
 
 
@@ -55,19 +55,22 @@ class Themes:
         """The kernel's part between `points` (m × SIZE) and the labelled requests (m × n)."""
         return self._near(points @ self.directions)
 
-    def alike_one(self, place: F32) -> F32:
-        """The same (n) of a request whose point times `directions` is `place` (themes)."""
-        away = self.places @ place
-        away -= self._halves
-        away -= place @ place / 2
-        np.minimum(away, 0.0, out=away)
+    def alike_one(self, wide: F32) -> F32:
+        """The same (n) of one request, before it is weighed with `WEIGHT`. `wide`: where its point times `directions`
+        is `place`, that, then `place · place`, then 1."""
+        away: F32 = self._wide.dot(wide)
         np.exp(away, out=away)
-        away *= _WEIGHT
         return away
 
     def kernel(self) -> F32:
         """The kernel's part between each two labelled requests (n × n)."""
         return self._near(self.places)
+
+    @cached_property
+    def _wide(self) -> F32:
+        """With what `alike_one` takes, minus half the squared distances: one product in place of five operations."""
+        halves = np.full(len(self.places), -0.5, np.float32)
+        return np.ascontiguousarray(np.column_stack((self.places, halves, -self._halves)))
 
     @cached_property
     def _halves(self) -> F32:
@@ -81,5 +84,5 @@ class Themes:
         away -= np.add.reduce(places * places, axis=1)[:, None] / 2
         np.minimum(away, 0.0, out=away)
         np.exp(away, out=away)
-        away *= _WEIGHT
+        away *= WEIGHT
         return away

@@ -9,7 +9,6 @@ from lumen.routing.auto import features as reading
 from lumen.routing.auto import hashing
 from lumen.routing.auto.ask import HEAD, TAIL, Ask
 from lumen.routing.auto.features import BITS, BUCKETS, PLAIN, SUBJECT_NAMES, features
-from lumen.routing.auto.precision import single
 
 
 def plain(text: str, name: str) -> float:
@@ -33,9 +32,9 @@ def test_hashes_never_change() -> None:
 
 def test_buckets_never_change() -> None:
     data = hashing.raw("  One fish, two  fish: 3 red ones\nA. é")
-    found = hashing.buckets(data, hashing.words(data).hashes, 13).astype(np.int64)
+    found = hashing.buckets(hashing.words(data), 13).astype(np.int64)
     assert len(found) == 116 and int(found @ np.arange(len(found))) == 29027988
-    assert not len(hashing.buckets(b"", hashing.words(b"").hashes, 13))
+    assert not len(hashing.buckets(hashing.words(b""), 13))
 
 
 @given(st.lists(st.text("abcXYZ09", min_size=1, max_size=8), min_size=1, max_size=8))
@@ -89,15 +88,23 @@ def test_what_is_counted_of_bytes_and_words(text: str) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.text("ab c1", max_size=200), st.text("ab c", max_size=40), st.lists(st.integers(0, BUCKETS - 1), max_size=2))
-def test_few_n_grams_are_counted_as_many_are(text: str, beside: str, more: list[int]) -> None:
-    data = hashing.raw(text)
-    parts = hashing.buckets(data, hashing.words(data).hashes, BITS + 1), [reading._beside(beside)]
-    few, many = reading._sparse(*parts, more), reading._dense(*parts, more)
-    counts = np.zeros((2, BUCKETS))
-    for row, (places, found) in zip(counts, (few, many), strict=True):
-        assert set(more) <= set(places.tolist()) and (np.diff(places) > 0).all()
-        row[places] = found
-    assert np.array_equal(*counts)
+def test_n_grams_are_counted_with_their_signs(text: str, beside: str, more: list[int]) -> None:
+    words, other = hashing.words(hashing.raw(text)), reading._beside(beside)
+    found, places, roots = reading._counted(words, [other], more)
+    counts = np.zeros(BUCKETS)
+    for worth, grams in ((1.0, hashing.buckets(words, BITS + 1)), (0.5, other)):
+        for gram in grams.tolist():
+            counts[gram >> 1] += -worth if gram & 1 else worth
+    assert set(more) <= set(places.tolist()) and np.array_equal(places, found.nonzero()[0])
+    row = np.zeros(BUCKETS)
+    row[places] = roots
+    assert row == pytest.approx(np.copysign(np.sqrt(np.abs(counts)), counts), abs=1e-6)
+
+
+@given(st.lists(st.integers(-4096, 4096), max_size=50))
+def test_roots_that_are_known_are_those_that_are_drawn(counts: list[int]) -> None:
+    twice = np.array(counts, np.float64)
+    assert np.array_equal(reading._roots(twice, 2048), reading._roots(twice, 2049))
 
 
 def test_a_long_text_is_read_as_a_short_one() -> None:
@@ -140,13 +147,7 @@ def test_what_stands_beside_counts() -> None:
 
 @given(st.lists(st.sampled_from(("acid", "torque", "the", "proof", "court", "zebra", "loop")), max_size=90))
 def test_few_words_have_the_subjects_that_many_have(words: list[str]) -> None:
-    found = hashing.words(hashing.raw(" ".join(words)))
-    few, many = np.empty((2, 2 * len(SUBJECT_NAMES)), np.float32)
-    reading._few_subjects(found, few)
+    found, many = hashing.words(hashing.raw(" ".join(words))), np.empty(2 * len(SUBJECT_NAMES), np.float32)
+    few = np.array(reading._few_subjects(found.hashes.tolist()), np.float32)
     reading._subjects(found, many)
     assert few == pytest.approx(many, abs=1e-6)
-
-
-@given(st.lists(st.floats(-1e30, 1e30), max_size=20))
-def test_single_precision_without_arrays(values: list[float]) -> None:
-    assert list(single(*values)) == np.array(values, np.float32).tolist()
