@@ -169,11 +169,11 @@ class Score:
 
 
 async def load(port: int, streams: int, rng: random.Random, score: Score, max_tokens: int) -> None:
-    """`streams` answers at once, one after another on each stream until it has had two."""
+    """`streams` answers at once, one after another on each stream: eight in all, and two of each at least."""
 
     async def one(seed: int) -> list[Answer]:
         own = random.Random(seed)
-        return [await ask(port, prompt_of(own, 24), max_tokens) for _ in range(2)]
+        return [await ask(port, prompt_of(own, 24), max_tokens) for _ in range(max(2, 8 // streams))]
 
     begun = time.perf_counter()
     answers = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 from lumen.workers.llamacpp.context import Context
@@ -12,22 +11,29 @@ from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import Sequence
 from lumen.workers.llamacpp.speculator import Guesses, Speculator
+from lumen.workers.llamacpp.talk import Talk
 
 
 class Rounds:
-    """On the engine's thread alone. `take` draws a sequence's next token from a row; False: its answer is done."""
+    """On the engine's thread alone.
+
+    What `together` seconds bring is sent together; where a step takes longer, nothing waits. What a guess brings is.
+    """
 
     def __init__(
         self,
         context: Context,
         counters: Counters,
-        take: Callable[[Sequence, int], bool],
+        talk: Talk,
         speculator: Speculator | None,
+        together: float,
     ) -> None:
         self._context = context
         self._counters = counters
-        self._take = take
+        self._talk = talk
         self._speculator = speculator
+        self._together = together
+        self._entered = 0.0  # when the last step began
         self.aligned = False  # whether the context's last batch was one token of each of those of the round
 
     def step(self, everyone: Many[Sequence]) -> float:
@@ -35,20 +41,23 @@ class Rounds:
 
         `everyone` stands in the order of the last planned batch.
         """
-        speculator, entered = self._speculator, time.monotonic()
+        speculator, entered, before = self._speculator, time.monotonic(), self._entered
+        self._entered = entered
         guesses = speculator.guess(everyone) if speculator is not None and not everyone[0].exact else None
         begun = time.monotonic()
         rows = self._decode(everyone, guesses)
         ended = time.monotonic()
         # What is drawn is on its way to the clients before anything is thought about.
         if speculator is None or guesses is None:
+            more = int(self._together / max(entered - before, 1e-6))
             for row, sequence in enumerate(everyone):
                 sequence.computed += 1
-                self._take(sequence, row)
+                self._talk.take(sequence, row, more)
             if speculator is not None:
                 speculator.without(len(everyone), ended - begun)
         else:
             held = [self._accept(*each) for each in zip(everyone, guesses.tokens, rows, strict=True)]
+            self._talk.release()
             self._count(guesses, held)
             speculator.learn(guesses, held, ended - begun)
         return ended - entered
@@ -80,7 +89,7 @@ class Rounds:
         for guessed in [*guess, None]:
             sequence.computed += 1
             sequence.ahead -= 1
-            goes_on = self._take(sequence, row + held)
+            goes_on = self._talk.take(sequence, row + held, len(guess))
             if guessed is None or not goes_on or sequence.tokens[-1] != guessed:
                 break
             held += 1

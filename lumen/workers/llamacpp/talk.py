@@ -33,9 +33,13 @@ class Talk:
         self._leave = leave
         self._stall = stall
         self._events: list[tuple[Outbox, Event]] = []
+        self._held: set[Sequence] = set()  # some of whose text waits for the next tokens
 
-    def take(self, sequence: Sequence, row: int) -> bool:
-        """Draw the next token of `sequence` from logits `row` and act on it; False where its answer is done."""
+    def take(self, sequence: Sequence, row: int, more: int = 0) -> bool:
+        """Draw the next token of `sequence` from logits `row` and act on it; False where its answer is done.
+
+        `more`: so many tokens may wait for the next ones, to be sent with them.
+        """
         context = self._context
         assert context is not None, "the server admits no generation where there is no context"
         vocab, answered = context.model.vocab, sequence.answered
@@ -60,18 +64,24 @@ class Talk:
         if deltas:
             if sequence.outbox.whole:
                 sequence.unsent_deltas += deltas
+            elif len(sequence.unsent) <= more:
+                sequence.unsent_deltas += deltas
+                self._held.add(sequence)
             else:
                 self.emit(sequence, self._event(sequence, deltas))
         return True
 
     def _event(self, sequence: Sequence, deltas: list[Delta]) -> Event:
+        """With all that was not sent before."""
+        if sequence.unsent_deltas:
+            deltas, sequence.unsent_deltas = joined(sequence.unsent_deltas + deltas), []
         event = Event(sequence.choice, deltas, sequence.unsent, sequence.unsent_logprobs)
         sequence.unsent, sequence.unsent_logprobs = [], []
         return event
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
         last, finish = sequence.machine.finish(reason)
-        event = self._event(sequence, sequence.unsent_deltas + (deltas or []) + last)
+        event = self._event(sequence, (deltas or []) + last)
         event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
         event.accepted = sequence.accepted
         self.emit(sequence, event)
@@ -86,8 +96,26 @@ class Talk:
             if outbox.full:
                 self._stall()
 
+    def release(self) -> None:
+        """Send what waits for the next tokens: they are not at hand at once."""
+        for sequence in self._held:
+            if sequence.unsent_deltas:
+                self.emit(sequence, self._event(sequence, []))
+        self._held.clear()
+
     def flush(self) -> None:
         """Hand the step's events to the loop, all at once."""
         if self._events:
             events, self._events = self._events, []
             self.post(events)
+
+
+def joined(deltas: list[Delta]) -> list[Delta]:
+    """The same with contents that follow each other in one piece."""
+    out: list[Delta] = []
+    for delta in deltas:
+        if out and delta.content is not None and out[-1].content is not None:
+            out[-1] = Delta(content=out[-1].content + delta.content)
+        else:
+            out.append(delta)
+    return out

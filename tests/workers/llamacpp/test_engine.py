@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,12 +125,13 @@ class Embedder:
 class Bench:
     """An engine that is stepped by hand."""
 
-    def __init__(self, context: Context, slots: int = 4) -> None:
+    def __init__(self, context: Context, slots: int = 4, together: float = 0.0) -> None:
         self.events: list[Event] = []
         self.counters = Counters()
         self.died = threading.Event()
         fakes: Any = (context, Embedder())
-        self.engine = Engine(fakes[0], slots, (16, 1 << 20), self.counters, self.post, fakes[1], self.died.set)
+        post, died = self.post, self.died.set
+        self.engine = Engine(fakes[0], slots, (16, 1 << 20), self.counters, post, fakes[1], died, together=together)
 
     def post(self, events: list[tuple[Outbox, Event]]) -> None:
         for outbox, event in events:
@@ -419,3 +421,57 @@ def test_metrics_read_as_prometheus_text(now: float) -> None:
     assert values["lumen_worker_generated_tokens_total"] == "50"
     assert values['lumen_worker_answers_total{finish="stop"}'] == "2"
     assert float(values["lumen_worker_tokens_per_second"]) == {0.0: 0.0, 5.0: 10.0, 100.0: 0.0}[now]
+
+
+LONG = 1e9
+
+
+def said(bench: Bench, choice: int) -> list[str]:
+    return ["".join(d.content or "" for d in e.deltas) for e in bench.events if e.choice == choice and not e.started]
+
+
+def test_tokens_that_come_at_once_are_sent_together_and_the_first_ones_by_themselves() -> None:
+    bench = Bench(Context(1000, 1000), together=LONG)
+    bench.sequence(0, prompt(0), 6)
+    bench.steps(10)
+    assert said(bench, 0) == ["100 ", "101 ", "102 103 104 105 "]
+    last = bench.events[-1]
+    assert last.finish == "length" and last.tokens == [102, 103, 104, 105] and len(last.deltas) == 1
+
+
+def test_what_waits_for_the_next_tokens_is_sent_before_anything_else_is_begun() -> None:
+    bench = Bench(Context(1000, 1000), together=LONG)
+    bench.sequence(0, prompt(0), 30)
+    bench.steps(5)
+    assert said(bench, 0) == ["100 ", "101 "]
+    bench.sequence(1, prompt(1), 30)
+    seen: list[list[str]] = []
+    bench.engine._context.decode = _before(bench.engine._context.decode, lambda: seen.append(said(bench, 0)))  # type: ignore
+    bench.steps(1)
+    assert seen == [["100 ", "101 ", "102 103 104 "]]
+    bench.steps(40)
+    assert ["".join(said(bench, i)) for i in range(2)] == ["".join(f"{100 + p} " for p in range(30))] * 2
+
+
+def test_what_waits_is_sent_before_an_error() -> None:
+    bench = Bench(Context(1000, 1000), together=LONG)
+    sequence = bench.sequence(0, prompt(0), 30)
+    bench.steps(4)
+    bench.engine._fail_all((500, "broken"), [sequence])
+    bench.engine._flush()
+    assert said(bench, 0)[:3] == ["100 ", "101 ", "102 103 "] and bench.events[-1].error == (500, "broken")
+
+
+def test_where_a_step_takes_longer_nothing_waits() -> None:
+    bench = Bench(Context(1000, 1000), together=0.0)
+    bench.sequence(0, prompt(0), 4)
+    bench.steps(8)
+    assert said(bench, 0) == ["100 ", "101 ", "102 ", "103 "]
+
+
+def _before(call: Any, first: Callable[[], None]) -> Any:
+    def both(*given: Any) -> Any:
+        first()
+        return call(*given)
+
+    return both

@@ -118,7 +118,7 @@ def test_classes_and_callers_take_turns() -> None:
 
 def test_what_has_waited_long_enough_is_refused_before_it_begins() -> None:
     """One holds the only slot: whoever waits is told so in time, and whoever would have to wait longer at once."""
-    with Worker("--slots", "1", "--ctx", "4096") as worker:
+    with Worker("--slots", "1", "--ctx", "16384") as worker:
 
         def ask(patience: str) -> tuple[int, int, float]:
             body = json.dumps({"model": NAME, "prompt": [7], "max_tokens": 5, "stream": True})
@@ -130,7 +130,7 @@ def test_what_has_waited_long_enough_is_refused_before_it_begins() -> None:
                 return response.status, int(response.headers["Retry-After"]), time.monotonic() - begun
 
         # Nobody reads it, so it keeps its slot.
-        with contextlib.closing(worker.open("/v1/completions", prompt=[5, 6], max_tokens=3000, ignore_eos=True)):
+        with contextlib.closing(worker.open("/v1/completions", prompt=[5, 6], max_tokens=16000, ignore_eos=True)):
             until(lambda: worker.metric("requests_running") == 1)
             status, again, waited = ask("4")
             assert (status, waited >= 4.0) == (429, True)

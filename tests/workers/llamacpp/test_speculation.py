@@ -100,18 +100,19 @@ def answers(
     draft: Context | None = None,
     room: int = 4000,
     stopped: int = -1,
+    together: float = 0.0,
 ) -> tuple[list[Any], Context, Engine]:
     """What each prompt is answered, in tokens and text; `depth` 0: nothing is guessed. `draft`: a draft model's
     context. `room`: cells there are. The request number `stopped` is cancelled on the way.
     """
     context = Context(4000, room, lanes=room >= 4000)
-    bench = test_engine.Bench(context)
+    bench = test_engine.Bench(context, together=together)
     wager: Any = Eager(depth)
     engine = bench.engine
     if depth:
         fakes: Any = (context, draft)
         drafter = Drafter(fakes[1]) if draft is not None else None
-        engine._rounds = Rounds(fakes[0], bench.counters, engine._talk.take, Speculator(wager, drafter))
+        engine._rounds = Rounds(fakes[0], bench.counters, engine._talk, Speculator(wager, drafter), together)
     sequences = []
     for number, prompt in enumerate(prompts):
         sequence = bench.sequence(number, prompt, limit + number)
@@ -141,11 +142,14 @@ def answers(
     st.lists(st.lists(st.integers(10, 14), min_size=4, max_size=30), min_size=1, max_size=4),
     st.integers(0, 1 << 30),
     st.integers(1, 40),
-    st.sampled_from([1, 3, 7, 15]),
+    st.sampled_from([0, 1, 3, 7, 15]),
+    st.sampled_from([0.0, 1e9]),
 )
-def test_answers_are_those_without(prompts: list[list[int]], seed: int, limit: int, depth: int) -> None:
+def test_answers_are_those_without(
+    prompts: list[list[int]], seed: int, limit: int, depth: int, together: float
+) -> None:
     plain, _, _ = answers(prompts, seed, limit, 0)
-    assert answers(prompts, seed, limit, depth)[0] == plain
+    assert answers(prompts, seed, limit, depth, together=together)[0] == plain
 
 
 @settings(max_examples=60, deadline=None)
@@ -157,14 +161,24 @@ def test_answers_are_those_without(prompts: list[list[int]], seed: int, limit: i
     st.booleans(),
     st.sampled_from([150, 300, 4000]),
     st.integers(-1, 3),
+    st.sampled_from([0.0, 1e9]),
 )
 def test_answers_are_those_without_a_draft_model(
-    prompts: list[list[int]], seed: int, limit: int, depth: int, lanes: bool, room: int, stopped: int
+    prompts: list[list[int]],
+    seed: int,
+    limit: int,
+    depth: int,
+    lanes: bool,
+    room: int,
+    stopped: int,
+    together: float,
 ) -> None:
     plain, _, _ = answers(prompts, seed, limit, 0, room=room, stopped=stopped)
     draft = Context(4000, 4000 if lanes else 300, lanes)
     draft.model.vocab.size = 50
-    said, context, engine = answers(prompts, seed, limit, depth, draft=draft, room=room, stopped=stopped)
+    said, context, engine = answers(
+        prompts, seed, limit, depth, draft=draft, room=room, stopped=stopped, together=together
+    )
     assert said == plain
     assert room < 4000 or limit < 3 or not said or context.verified > 0
     drafter = engine._rounds._speculator.drafter  # type: ignore[union-attr]
