@@ -160,7 +160,7 @@ class Table:
     def _entry(self, name: str, route: Route, *, declared: bool) -> Entry:
         targets = tuple(self._target(target.model) for target in route.targets)
         candidates = tuple(
-            _candidate(i, one, target.weight)
+            candidate_of(one, i, target.weight)
             for i, (one, target) in enumerate(zip(targets, route.targets, strict=True))
         )
         order = self._policies.get(route.policy) or policy(route.policy)
@@ -211,7 +211,8 @@ def learning(table: Table) -> list[str]:
     return list(dict.fromkeys(asking))
 
 
-def _candidate(key: int, target: Target, weight: float) -> Candidate:
+def candidate_of(target: Target, key: int = -1, weight: float = 1.0) -> Candidate:
+    """A target as policies see it; `key`: its place in its route's list, where it has one."""
     can, offer = target.can, target.offer
     return Candidate(
         key,

@@ -16,12 +16,13 @@ from lumen.core.errors import RequestError
 from lumen.gateway.planning import PIN_HEADER
 from lumen.gateway.settled import Settled
 from lumen.gateway.shadow import Job
-from lumen.gateway.table import Target
+from lumen.gateway.table import Target, candidate_of
 from lumen.gateway.trial import Asked, Plan
 from lumen.learning.answers import Answer
 from lumen.learning.ceiling import Ceiling
 from lumen.learning.judge import Judge
 from lumen.learning.pairs import Ground, Pairing, compare, facts_of
+from lumen.routing.plan.view import lacking
 from lumen.routing.rollout.assign import place
 from lumen.routing.rollout.canary import Canary, Change, Status
 from lumen.routing.rollout.guards import Observation
@@ -142,11 +143,12 @@ class Rollout:
         if not self.live or not others:
             return plan, fresh, None
         target = self._find(asked)
-        if target is None:
+        facts = facts_of(asked)
+        if target is None or lacking(facts, candidate_of(target)) is not None:
             return plan, fresh, None
         late = [step for step in plan[fresh:] if step[0].name != name]
         percent = self.percent
-        part = Part(place(self.plan.run, facts_of(asked).conversation) < percent, others[0][0].name)
+        part = Part(place(self.plan.run, facts.conversation) < percent, others[0][0].name)
         if part.candidate:
             return [(target, f"canary, {percent:g} %"), *others, *late], len(others) + 1, part
         was = [step for step in plan if step[0].name == name]

@@ -12,6 +12,7 @@ from msgspec import Struct
 from lumen.gateway.attempt import Journey
 from lumen.gateway.settled import Settled
 from lumen.gateway.shadow import Dark, Heard, again
+from lumen.gateway.table import candidate_of
 from lumen.gateway.trial import Asked
 from lumen.learning.answers import Answer, Compared, Read, facts
 from lumen.learning.ceiling import Ceiling
@@ -19,6 +20,7 @@ from lumen.learning.judge import Found, Judge, conversation
 from lumen.learning.kept import Kept
 from lumen.ledger.labels import Label, Labels, LabelsError, PairRow
 from lumen.routing.plan.facts import Facts
+from lumen.routing.plan.view import lacking
 from lumen.wire.requests import Plain
 
 # Characters of a prompt and of an answer in a sample.
@@ -116,6 +118,8 @@ async def compare(ground: Ground, pairing: Pairing, judge: Judge, ceiling: Ceili
     call, target = again(asked.call), ground.dark.target(entry, pairing.other)
     if call is None:
         return Outcome(None, "it cannot be compared")
+    if (lacks := lacking(facts_of(asked), candidate_of(target))) is not None:
+        return Outcome(None, f"{target.name} cannot be asked: {lacks}")
     most = ground.dark.most(target, call, asked.size)
     purse = Purse(ceiling, ground.kept)
     try:

@@ -121,6 +121,20 @@ def test_a_promotion_that_a_kill_cut_off_is_carried_out_by_the_next_start(box: B
     assert yaml.safe_load(box.config.read_text())["routes"]["chat"]["targets"][0] == "p/right-too"
 
 
+def test_what_the_candidate_cannot_serve_goes_where_it_went(box: Box) -> None:
+    text = box.config.read_text()
+    limited = "right-too: {price: {input: 1, output: 2}, context: 500, capabilities: {tools: false}}"
+    box.config.write_text(text.replace("free: {}", limited))
+    box.admin.post("/admin/reload")
+    box.do("canary", "start", candidate="p/right-too", guard="errors", steps="90,100", dwell=20_000)
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
+    assert set(box.ask(20, tools=tools)) == {"p/right"}
+    assert set(box.ask(10, max_tokens=600, first=20)) == {"p/right"}
+    # They are no evidence, for or against it.
+    assert box.canary["answers"] == 0
+    assert "p/right-too" in box.ask(20)
+
+
 def test_what_cannot_be_rolled_out_is_refused_with_the_reason(box: Box) -> None:
     assert "Nobody says how good" in box.refused("canary", "start", candidate="p/wrong", guard="quality")
     assert "steps must rise" in box.refused("canary", "start", candidate="p/wrong", steps="5,1,100")

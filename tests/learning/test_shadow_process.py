@@ -120,6 +120,17 @@ def test_calls_of_functions_are_checked_where_they_are_known(box: Box) -> None:
     assert box.admin.get("/admin/shadow/chat")["report"]["incumbent"]["tool_calls"] == 1
 
 
+def test_what_the_candidate_cannot_serve_is_not_asked_of_it(box: Box) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("free: {}", "wrong: {price: {input: 1, output: 2}, context: 500}"))
+    box.admin.post("/admin/reload")
+    box.do("shadow", "start", **ALL, judge="p/judge")
+    box.ask(2, max_tokens=600)
+    why = until(lambda: box.shadow["skipped"], "it to be told")
+    assert [name.partition(": ")[0] for name in why] == ["p/wrong cannot be asked"]
+    assert box.provider.asked["wrong"] == box.provider.asked["judge"] == box.shadow["pairs"] == 0
+
+
 def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
     assert "no target" in box.refused("shadow", "start", candidate="q/none")
     assert "share" in box.refused("shadow", "start", **{**ALL, "share": "200%"})

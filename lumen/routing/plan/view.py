@@ -132,17 +132,7 @@ class View:
 
     def lacks(self, candidate: Candidate) -> str | None:
         """Why this target cannot serve this request; `None`: it can, as far as is known."""
-        facts = self.facts
-        if facts.tools and not candidate.tools:
-            return "it takes no tools"
-        if facts.images and not candidate.images:
-            return "it takes no images"
-        if facts.structured and not candidate.structured:
-            return "it cannot be held to JSON"
-        needed = facts.tokens + (facts.limit or 1)
-        if candidate.context is not None and needed > candidate.context:
-            return f"about {needed} tokens do not fit its {candidate.context}"
-        return None
+        return lacking(self.facts, candidate)
 
     def out(self, candidate: Candidate) -> str | None:
         """Why this target would not be asked now; `None`: it would."""
@@ -217,3 +207,17 @@ class View:
     @once
     def _out(self) -> Mapping[str, str]:
         return self._known.out(self.goal.names)
+
+
+def lacking(facts: Facts, candidate: Candidate) -> str | None:
+    """Why a target cannot serve a request; `None`: it can, as far as is known."""
+    if facts.tools and not candidate.tools:
+        return "it takes no tools"
+    if facts.images and not candidate.images:
+        return "it takes no images"
+    if facts.structured and not candidate.structured:
+        return "it cannot be held to JSON"
+    needed = facts.tokens + (facts.limit or 1)
+    if candidate.context is not None and needed > candidate.context:
+        return f"about {needed} tokens do not fit its {candidate.context}"
+    return None
