@@ -182,24 +182,25 @@ class Learning:
                 served = await asyncio.to_thread(self._labels.served, request_id)
             if served is None or (own and served.key != key):
                 return False
-            await asyncio.to_thread(self._said, request_id, served, past, score, comment)
+            first = await asyncio.to_thread(self._said, request_id, served, past, score, comment)
         except LabelsError:
             raise UnavailableError("Feedback cannot be kept now; try again shortly.", retry_after=5) from None
         canary = self._canaries.of.get(served.route)
-        if canary is not None:
+        # What is said again of an answer changes its label, and is no more evidence.
+        if canary is not None and first:
             canary.rate(served.target, score)
         return True
 
     def _said(
         self, request_id: str, served: Remembered | Served, past: Remembered | None, score: float, comment: str
-    ) -> None:
-        """Blocks."""
+    ) -> bool:
+        """Keep it as a label; whether it is the first of this answer. Blocks."""
         form, data = "", b""
         if past is not None:
             from lumen.learning.asks import numbers_of
 
             form, data = numbers_of(past.ask)
-        self._labels.add(
+        return self._labels.add(
             Label(
                 request_id,
                 "feedback",

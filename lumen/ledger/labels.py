@@ -88,8 +88,8 @@ class Labels(Aside):
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def add(self, label: Label) -> None:
-        """Keep a label; a later one of the same source for the same request takes its place.
+    def add(self, label: Label) -> bool:
+        """Keep a label; a later one of the same source for the same request takes its place. Whether it is the first.
 
         Raises:
             LabelsError: it cannot be written now.
@@ -101,11 +101,13 @@ class Labels(Aside):
         )  # fmt: skip
         names = "request, source, route, key, at, ok, tokens, propensity, form, ask, versions, comment"
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: sqlite3.Connection) -> bool:
+            known = connection.execute("SELECT 1 FROM labels WHERE request = ? AND source = ?", row[:2]).fetchone()
             connection.execute(f"INSERT OR REPLACE INTO labels ({names}) VALUES ({','.join('?' * 12)})", row)
             self._prune(connection, label.at, label.route)
+            return known is None
 
-        self._do(write)
+        return self._do(write)
 
     def pair(self, row: PairRow) -> None:
         """Keep a pair.

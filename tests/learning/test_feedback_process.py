@@ -37,6 +37,18 @@ def test_feedback_becomes_a_label_and_moves_a_canary(box: Box) -> None:
     assert request == box.log[0] and list(ok) in (["p/right"], ["p/wrong"]) and form.startswith("features")
 
 
+def test_what_is_said_twice_of_an_answer_is_evidence_once(box: Box) -> None:
+    box.do("canary", "start", candidate="p/wrong", guard="quality", feedback=True, steps="50,100",
+           margin=["quality=50%"], dwell=1)  # fmt: skip
+    answered = box.ask(12)
+    for request, target in zip(box.log[:12], answered, strict=True):
+        for _ in range(20):
+            # Who likes the worse answers better, and says so again and again, promotes nothing by that.
+            assert box.post("/v1/feedback", {"request_id": request, "ok": target == "p/wrong"})[0] == 200
+    assert box.canary["ratings"] == min(answered.count("p/wrong"), answered.count("p/right")) > 0
+    assert len(labels(box)) == 12
+
+
 def test_feedback_is_refused_where_it_makes_no_sense(box: Box) -> None:
     box.ask(1)
     mine = box.log[0]
