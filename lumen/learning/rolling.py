@@ -147,11 +147,13 @@ class Rolling:
 
         Raises:
             RequestError: there is none, or it was rolled back already.
+            ConfigError: the configuration cannot be written.
         """
         found = self._found(route)
         if found.phase == "promoted":
-            found.finish("rolled_back", f"taken back by {who}")
+            # The file first: where it cannot be written, the promotion stands and can be taken back later.
             await self._hands.targets(route, found.plan.before)
+            found.finish("rolled_back", f"taken back by {who}")
             await self._ground.kept.now()
             await self._hands.note("canary.rolled_back", route, who, {"candidate": found.plan.candidate})
             return found.status()

@@ -49,6 +49,19 @@ def test_a_candidate_that_is_as_good_is_promoted_and_written_into_the_configurat
     assert len(audited(box, "canary.rolled_back")) == 1
 
 
+def test_a_rollback_that_cannot_be_written_can_be_asked_for_again(box: Box) -> None:
+    box.do("canary", "start", candidate="p/right-too", guard="errors", **QUICK)
+    assert box.do("canary", "approve")["phase"] == "promoted"
+    text = box.config.read_text()
+    box.config.write_text(f"{text}\nnonsense: [\n")
+    assert "config.yaml" in box.refused("canary", "rollback")
+    assert box.canary["phase"] == "promoted"
+    box.config.write_text(text)
+    assert box.do("canary", "rollback")["phase"] == "rolled_back"
+    assert yaml.safe_load(box.config.read_text())["routes"]["chat"]["targets"] == ["p/right"]
+    assert len(audited(box, "canary.rolled_back")) == 1
+
+
 def test_a_broken_candidate_is_rolled_back_within_thirty_of_its_answers_and_nobody_notices(box: Box) -> None:
     box.do("canary", "start", candidate="p/dead", guard="errors", steps="25,100")
     drive(box, "rolled_back", stream=False)
