@@ -93,8 +93,8 @@ class Rolling:
         entry = declared(self._state, route)
         steps = given.plan(options)
         config = self._state.config.routes[route]
-        if [target.model for target in config.targets] == [options.candidate]:
-            raise RequestError(f"'{options.candidate}' is the only target of '{route}' already.", param="candidate")
+        if leads(config, options.candidate):
+            raise RequestError(f"'{options.candidate}' has all of the traffic of '{route}' already.", param="candidate")
         plan = CanaryPlan(
             route, options.candidate, f"canary-{secrets.token_hex(6)}", self._ground.now() / 1e6,
             given.budget(options.budget), written(config), given.share(options.share, 0.1), options.judge,
@@ -274,6 +274,14 @@ def written(route: Route) -> list[Any]:
         target.model if target.weight == 1.0 else {"model": target.model, "weight": target.weight}
         for target in route.targets
     ]
+
+
+def leads(route: Route, candidate: str) -> bool:
+    """Whether the candidate is asked first by every request already: a canary would only take from it."""
+    models = [target.model for target in route.targets]
+    if route.policy in _SHARED:
+        models = [target.model for target in route.targets if target.weight > 0]
+    return models == [candidate] or (route.policy == "ordered" and models[0] == candidate)
 
 
 def promoted(route: Route, candidate: str) -> list[Any]:

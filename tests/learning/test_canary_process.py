@@ -40,6 +40,8 @@ def test_a_candidate_that_is_as_good_is_promoted_and_written_into_the_configurat
     assert "# The operator's own words." in text and "# Who answers." in text
     assert yaml.safe_load(text)["routes"]["chat"]["targets"] == ["p/right-too", "p/right"]
     assert set(box.ask(5, first=9_000)) == {"p/right-too"}
+    # Once more would take from it what it has.
+    assert "all of the traffic" in box.refused("canary", "start", candidate="p/right-too", guard="errors")
     (noted,) = audited(box, "canary.promoted")
     assert noted["candidate"] == "p/right-too"
     # An operator may take it back, and the file is as it was.
@@ -151,7 +153,7 @@ def test_what_the_candidate_cannot_serve_goes_where_it_went(box: Box) -> None:
 def test_what_cannot_be_rolled_out_is_refused_with_the_reason(box: Box) -> None:
     assert "Nobody says how good" in box.refused("canary", "start", candidate="p/wrong", guard="quality")
     assert "steps must rise" in box.refused("canary", "start", candidate="p/wrong", steps="5,1,100")
-    assert "only target" in box.refused("canary", "start", candidate="p/right")
+    assert "all of the traffic" in box.refused("canary", "start", candidate="p/right")
     assert "no target" in box.refused("canary", "start", candidate="q/none")
     assert "has had no canary" in box.refused("canary", "approve")
     box.do("canary", "start", candidate="p/wrong")

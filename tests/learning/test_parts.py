@@ -22,7 +22,7 @@ from lumen.learning.checking import Checking
 from lumen.learning.checks import CheckerError
 from lumen.learning.judging import agreement
 from lumen.learning.kept import Kept
-from lumen.learning.rolling import promoted, written
+from lumen.learning.rolling import leads, promoted, written
 from lumen.learning.trust import Trust
 from lumen.ledger.labels import Anchor
 
@@ -107,6 +107,20 @@ def test_a_promotion_puts_the_candidate_in_front_and_keeps_the_others() -> None:
     ordered = Route((Target("a"), Target("b", 2.0)), policy="ordered")
     assert promoted(ordered, "b") == ["b", "a"]
     assert promoted(ordered, "c") == ["c", "a", {"model": "b", "weight": 2.0}]
+
+
+def test_who_has_all_of_the_traffic_is_no_candidate() -> None:
+    a, b, spare = Target("a"), Target("b"), Target("b", 0.0)
+    assert leads(Route((a,)), "a") and leads(Route((a, b), policy="ordered"), "a")
+    assert leads(Route((a, spare)), "a") and leads(Route((spare, a), policy="sticky"), "a")
+    for route, candidate in (
+        (Route((a, b), policy="ordered"), "b"),
+        (Route((a, b)), "a"),
+        (Route((a, spare)), "b"),
+        (Route((a, b), policy="cheapest"), "a"),
+        (Route((spare,)), "a"),
+    ):
+        assert not leads(route, candidate)
 
 
 async def test_what_a_look_at_a_judge_may_cost_is_on_the_disk_before_it_is_asked(tmp_path: Path) -> None:
