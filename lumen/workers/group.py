@@ -170,9 +170,10 @@ class Group:
             return self._choose(there, prompt).lease()
         if self._hopeless():
             raise self._unready(self._reason())
+        # Also where it is refused: by now there may be room.
+        self._watcher.asked(self)
         if self._denied is not None:
             raise self._unready(self._denied)
-        self._watcher.asked(self)
         if timeout <= 0:
             raise self._waking()
         if len(self._waiters) >= self._queue:

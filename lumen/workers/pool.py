@@ -221,7 +221,7 @@ class Pool:
             member.dismissed = False
         if wanted or group.in_flight:
             member.known.hours.add(time.time())
-        likely = rules.prewarm and self._likely(member)
+        likely = rules.prewarm and not member.dismissed and self._likely(member)
         if (wanted or likely) and not any(one.ready or member.coming(one) for one in current):
             asleep = [one for one in current if one.life.state is State.ASLEEP]
             if asleep:
@@ -295,11 +295,12 @@ class Pool:
         urgent = member.wanted(now) and not any(one.ready or one.life.state in _BETWEEN for one in group.staying)
         since = group.since if group.since is not None else member.asked
         waits = [one for one in group.staying if one.waits and (member.coming(one))]
+        free = self._accounts.free()
         # One that is woken is there sooner than one that is started.
         for one in sorted(waits, key=lambda one: (one.life.state is not State.ASLEEP, one.index)):
             has, aside = self._accounts.holds(one), self._accounts.aside(one)
             needs = tuple(
-                {d: max(0, size - has.get(d, 0) - aside.get(d, 0)) for d, size in seat.holds.items()}
+                {d: _more(size - has.get(d, 0), aside.get(d, 0), free.get(d, 0)) for d, size in seat.holds.items()}
                 for seat in self._accounts.seats(one, member.rules.high)
             )
             yield Want(one.key, group.name, needs, urgent, since if urgent else -float(member.rules.pinned))
@@ -382,6 +383,11 @@ class Pool:
             one.closed = shut
         if opened:
             member.group.serve_waiters()
+
+
+def _more(more: int, aside: int, free: int) -> int:
+    """What a replica that takes `more` bytes than it has needs of what is `free`; one that takes no more, nothing."""
+    return more - aside if more > 0 else min(0, free)
 
 
 def _dismissed(rules: Rules, current: list[Replica]) -> Rules:

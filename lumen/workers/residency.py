@@ -103,7 +103,8 @@ class Want:
 
     `urgent`: requests wait for it; the others take what is free and send nobody away. `since`: the oldest of those
     requests, else when it began to wait. `needs`: alternatives, the better one first: bytes by device, beyond what it
-    holds already.
+    holds already and what is set aside for it; below zero where more is set aside than it takes, which says nothing of
+    whether others have that already.
     """
 
     key: str
@@ -186,30 +187,30 @@ class _Room:
         self.coming = dict(coming)
 
     def fits(self, needs: Bytes) -> bool:
-        return all(self.free.get(device, 0) >= size for device, size in needs.items() if size > 0)
+        return all(self.free.get(device, 0) >= size for device, size in needs.items())
 
     def missing(self, needs: Bytes) -> dict[str, int]:
         """What neither is free nor comes back by itself."""
-        short = {d: size - self.free.get(d, 0) - self.coming.get(d, 0) for d, size in needs.items() if size > 0}
+        short = {d: size - self.free.get(d, 0) - self.coming.get(d, 0) for d, size in needs.items()}
         return {device: size for device, size in short.items() if size > 0}
 
     def take(self, needs: Bytes) -> None:
         """Give away what is free now."""
         for device, size in needs.items():
-            self.free[device] = self.free.get(device, 0) - size
+            self.free[device] = self.free.get(device, 0) - max(0, size)
 
     def owe(self, needs: Bytes, freed: Bytes) -> None:
         """Promise `needs` out of what is on its way, `freed` included, and of what is free only what that lacks."""
         for device in {*needs, *freed}:
             free, coming = self.free.get(device, 0), self.coming.get(device, 0) + freed.get(device, 0)
-            left = free + coming - needs.get(device, 0)
-            self.free[device] = max(0, min(free, left))
+            left = free + coming - max(0, needs.get(device, 0))
+            self.free[device] = min(free, max(0, left))
             self.coming[device] = max(0, left - self.free[device])
 
     def close(self, devices: Collection[str]) -> None:
         """Nothing more is given here: all of it is owed to one that waits."""
         for device in devices:
-            self.free[device] = self.coming[device] = 0
+            self.free[device], self.coming[device] = min(0, self.free.get(device, 0)), 0
 
 
 def decide(

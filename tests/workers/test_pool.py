@@ -30,13 +30,15 @@ GIB = 1 << 30
 
 
 class Card:
-    """A card of 10 GiB, each model taking what its option `takes` says; one that forgets to give back at will."""
+    """A card of 10 GiB, each model taking what its option `takes` says; one that forgets to give back at will, and on
+    which a stranger has `foreign` bytes."""
 
     def __init__(self, total: int = 10) -> None:
         self.total = total * GIB
         devices = [Device(CARD, "cuda", 0, "A card", self.total), Device("ram", "ram", 0, "Memory", 1000 * GIB)]
         self.ledger = Ledger(devices, margins={CARD: 0, "ram": 0})
         self.gives_back = True
+        self.foreign = 0
 
     def seats(self, spec: Spec, most: int) -> tuple[Seat, ...]:
         size = int(spec.model.options.get("takes", 10)) * GIB
@@ -50,7 +52,7 @@ class Card:
         held = {one.owner: one.charged.get(CARD, 0) for one in self.ledger.holdings()}
         if not self.gives_back:
             held = {one.owner: held[one.owner] + one.returning.get(CARD, 0) for one in self.ledger.holdings()}
-        self.ledger.seen(CARD, self.total - sum(held.values()), held, epoch=epoch)
+        self.ledger.seen(CARD, self.total - self.foreign - sum(held.values()), held, epoch=epoch)
 
 
 def model(*modes: str, **keys: Any) -> Model:

@@ -215,6 +215,19 @@ def test_one_after_the_other_on_a_card_and_side_by_side_in_memory() -> None:
     assert decide([want("a", 1)], [], {GPU: 9}, {}, (GPU,), (GPU,), 0.0).starts == {}
 
 
+def test_what_is_set_aside_is_not_there_while_others_have_it() -> None:
+    # All ten bytes of the card are set aside for `a`, and `b` has them.
+    assert plan([want("a", 0)], [held("b")], free=-10) == Plan({}, {"b": Down.STOP}, frozenset(), frozenset(), math.inf)
+    assert plan([want("a", 0)], [held("b", leaving=True)], free=-10).down == {}
+    # Fifteen are, of which it takes ten: five more than it needs may stay away.
+    assert plan([want("a", -5)], [held("b", 4), held("c", 6)], free=-10).down == {"c": Down.STOP}
+    assert plan([want("a", -5)], [], free=-5).starts == {"a": 0}
+    # What it does not take is nobody else's.
+    wants = [Want(name, name, ({"ram": size},)) for name, size in (("a", -5), ("b", 1))]
+    assert decide(wants, [], {"ram": 0}, {}, (), (GPU,), 0.0).starts == {"a": 0}
+    assert plan([want("a", 0, 0.0), want("b", 1, 1.0)], [held("c")], free=-10).down == {"c": Down.STOP}
+
+
 def test_among_alternatives_the_free_one_then_the_cheapest() -> None:
     on = [{"gpu:0": 10}, {"gpu:1": 10}]
     there = [Held("b", "b", {"gpu:0": 10}, wake=9.0, odds=1.0), Held("c", "c", {"gpu:1": 10}, wake=1.0, odds=1.0)]
