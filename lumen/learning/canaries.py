@@ -165,8 +165,9 @@ class Rollout:
         failed = tried.target != wanted or tried.outcome != "ok"
         seen = Observation(
             failed=failed,
-            ttft=None if failed or not settled.stream else settled.first_token,
+            ttft=None if failed else settled.first_token if settled.stream else settled.seconds,
             cost=None if failed else given.cost,
+            whole=not settled.stream,
         )
         self._changed(self.canary.observe(seen, candidate=part.candidate))
         if look and not failed and self.judge.source and "quality" in self.canary.watches:

@@ -17,6 +17,7 @@ import msgspec
 from lumen.config.schema import Route
 from lumen.core.errors import LumenError, RequestError
 from lumen.gateway.state import State
+from lumen.gateway.table import Target
 from lumen.learning import options as given
 from lumen.learning.canaries import CanaryPlan, Rollout, plan_of
 from lumen.learning.checking import Checking
@@ -103,7 +104,14 @@ class Rolling:
         found = self._rollout(plan, Canary(steps))
         if found.judge.source:
             priced(self._ground, entry, plan.candidate, found.judge)
-        self._ground.dark.target(entry, plan.candidate)
+        candidate = self._ground.dark.target(entry, plan.candidate)
+        others = [target for target in entry.targets if target.name != candidate.name]
+        if "cost" in steps.guards and not (_priced(candidate) and any(map(_priced, others))):
+            raise RequestError(
+                f"What '{candidate.name}' or the targets of '{route}' cost is not known, so its cost cannot be "
+                "guarded; give them a price in the configuration, or leave cost out of --guard.",
+                param="guard",
+            )
         if plan.checker is not None:
             await tried(found.judge)
         if running is not None:
@@ -266,6 +274,10 @@ class Rolling:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._ground.say(f"what a canary decided could not be carried out: {type(error).__name__}: {error}")
+
+
+def _priced(target: Target) -> bool:
+    return target.offer.price is not None
 
 
 def written(route: Route) -> list[Any]:

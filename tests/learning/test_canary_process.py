@@ -88,6 +88,11 @@ def test_an_equal_candidate_is_promoted_by_the_judge(box: Box) -> None:
     assert box.canary["ratings"] >= 5
 
 
+def test_answers_that_are_not_streamed_are_evidence_of_their_time(box: Box) -> None:
+    box.do("canary", "start", candidate="p/right-too", guard="ttft", **QUICK)
+    drive(box, "promoted", stream=False)
+
+
 def test_it_waits_for_a_word_where_it_was_told_to(box: Box) -> None:
     box.do("canary", "start", candidate="p/right-too", guard="errors", wait=True, **QUICK)
     drive(box, "waiting")
@@ -151,11 +156,15 @@ def test_what_the_candidate_cannot_serve_goes_where_it_went(box: Box) -> None:
 
 
 def test_what_cannot_be_rolled_out_is_refused_with_the_reason(box: Box) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("routes:", "  q: {base_url: 'http://127.0.0.1:9/v1', dialect: openai}\nroutes:"))
+    box.admin.post("/admin/reload")
     assert "Nobody says how good" in box.refused("canary", "start", candidate="p/wrong", guard="quality")
     assert "steps must rise" in box.refused("canary", "start", candidate="p/wrong", steps="5,1,100")
     assert "all of the traffic" in box.refused("canary", "start", candidate="p/right")
-    assert "no target" in box.refused("canary", "start", candidate="q/none")
+    assert "no target" in box.refused("canary", "start", candidate="r/none")
     assert "has had no canary" in box.refused("canary", "approve")
+    assert "its cost cannot be guarded" in box.refused("canary", "start", candidate="q/unpriced")
     box.do("canary", "start", candidate="p/wrong")
     assert "already" in box.refused("canary", "start", candidate="p/wrong")
     box.do("canary", "rollback")

@@ -135,7 +135,7 @@ class Canary:
         if not (self._rated and self._rated_before):
             return None
         pair = Observation(quality=self._rated.popleft()), Observation(quality=self._rated_before.popleft())
-        reading = GUARDS["quality"].read(*pair, self.plan.margins, 0.0)
+        reading = GUARDS["quality"].read(*pair, self.plan.margins, None)
         assert reading is not None
         self.ratings += 1
         self._take("quality", reading)
@@ -180,7 +180,7 @@ class Canary:
 
     def _pair(self, candidate: Observation, incumbent: Observation) -> None:
         seen, total = self._costs
-        scale = total / seen if seen >= _COST_SEEN else 0.0
+        scale = total / seen if seen >= _COST_SEEN else None
         for name in self.watches:
             reading = GUARDS[name].read(candidate, incumbent, self.plan.margins, scale)
             if reading is not None:

@@ -15,7 +15,8 @@ _COST_SPAN = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One answer. `quality`: 0 to 1, or `None` where nobody judged it. `ttft`: seconds, `None` without a first token.
+    """One answer. `quality`: 0 to 1, or `None` where nobody judged it. `ttft`: seconds to what its client got first,
+    which of a `whole` answer is all of it; `None` where that is not known.
 
     `cost`: in any unit, the same for both sides. `failed`: the target did not answer.
     """
@@ -24,6 +25,7 @@ class Observation:
     quality: float | None = None
     ttft: float | None = None
     cost: float | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,23 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """`read`: candidate, incumbent, margins, scale → what the pair says, or `None` where it says nothing.
+    """`read`: candidate, incumbent, margins, scale → what the pair says, or `None` where it says nothing. The scale is
+    the incumbent's mean cost, `None` before that is known.
 
     `edge`: margins → the mean of `better` and `worse` to expect of an equal and of a bad candidate.
     """
 
-    read: Callable[[Observation, Observation, Margins, float], Reading | None]
+    read: Callable[[Observation, Observation, Margins, float | None], Reading | None]
     edge: Callable[[Margins], float]
 
 
-def _quality(candidate: Observation, incumbent: Observation, margins: Margins, scale: float) -> Reading | None:
+def _quality(candidate: Observation, incumbent: Observation, margins: Margins, scale: float | None) -> Reading | None:
     if candidate.quality is None or incumbent.quality is None:
         return None
     return _difference(candidate.quality - incumbent.quality, margins.quality)
 
 
-def _errors(candidate: Observation, incumbent: Observation, margins: Margins, scale: float) -> Reading | None:
+def _errors(candidate: Observation, incumbent: Observation, margins: Margins, scale: float | None) -> Reading | None:
     return _difference(float(incumbent.failed) - float(candidate.failed), margins.errors)
 
 
@@ -72,18 +75,21 @@ def _difference(gain: float, margin: float) -> Reading:
     return Reading((gain + margin) / (1 + margin), (-gain - margin / 2) / (1 + margin / 2))
 
 
-def _ttft(candidate: Observation, incumbent: Observation, margins: Margins, scale: float) -> Reading | None:
+def _ttft(candidate: Observation, incumbent: Observation, margins: Margins, scale: float | None) -> Reading | None:
     """Times have long tails: what counts is which of the two was faster, with a head start for the candidate."""
-    if candidate.ttft is None or incumbent.ttft is None:
+    if candidate.ttft is None or incumbent.ttft is None or candidate.whole != incumbent.whole:
         return None
     better = 0.5 if candidate.ttft <= incumbent.ttft * (1 + margins.ttft) else -0.5
     worse = 0.5 if candidate.ttft > incumbent.ttft * (1 + margins.ttft / 2) else -0.5
     return Reading(better, worse)
 
 
-def _cost(candidate: Observation, incumbent: Observation, margins: Margins, scale: float) -> Reading | None:
-    if candidate.cost is None or incumbent.cost is None or scale <= 0:
+def _cost(candidate: Observation, incumbent: Observation, margins: Margins, scale: float | None) -> Reading | None:
+    if candidate.cost is None or incumbent.cost is None or scale is None:
         return None
+    if scale <= 0:
+        # Nothing has a cost so far, as with models of this machine: all that counts is whether it stays so.
+        return _difference(float(incumbent.cost > 0) - float(candidate.cost > 0), margins.cost)
     better = (incumbent.cost * (1 + margins.cost) - candidate.cost) / (_COST_SPAN * scale)
     worse = (candidate.cost - incumbent.cost * (1 + margins.cost / 2)) / (_COST_SPAN * scale)
     return Reading(_bounded(better), _bounded(worse))

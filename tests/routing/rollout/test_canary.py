@@ -77,6 +77,32 @@ def test_an_equal_candidate_is_promoted_within_the_stated_answers() -> None:
         assert all(canary.answers >= 4 * 20 for canary in ended if canary.status is Status.PROMOTED)
 
 
+@pytest.mark.parametrize("cost", [0.0, 3.0])
+def test_of_what_costs_nothing_only_what_costs_nothing_is_as_cheap(cost: float) -> None:
+    canary = Canary(Plan(guards=("cost",)))
+    for _ in range(500):
+        canary.observe(Observation(cost=0.0), candidate=False)
+        canary.observe(Observation(cost=cost), candidate=True)
+    assert canary.status is (Status.ROLLED_BACK if cost else Status.PROMOTED)
+
+
+@pytest.mark.parametrize("late", [1.0, 3.0])
+def test_whole_answers_are_measured_by_when_they_are_there(late: float) -> None:
+    canary = Canary(Plan(guards=("ttft",)))
+    for _ in range(500):
+        for seen in (Observation(ttft=0.3), Observation(ttft=9.0, whole=True)):
+            canary.observe(seen, candidate=False)
+            canary.observe(replace(seen, ttft=9.0 * late if seen.whole else 0.3), candidate=True)
+    assert canary.status is (Status.RUNNING if late > 1 else Status.PROMOTED)
+
+
+def test_a_whole_answer_is_not_held_against_the_beginning_of_a_stream() -> None:
+    canary = Canary(Plan(guards=("ttft",)))
+    canary.observe(Observation(ttft=9.0, whole=True), candidate=False)
+    canary.observe(Observation(ttft=0.3), candidate=True)
+    assert all(watch.better.count == 0 for watch in canary.watches.values())
+
+
 @pytest.mark.parametrize("truth", [replace(INCUMBENT, errors=1.0), replace(INCUMBENT, quality=0.0)])
 def test_a_broken_candidate_is_rolled_back_within_thirty_answers(truth: Truth) -> None:
     ended = [rollout(Plan(), truth, seed) for seed in range(200)]
