@@ -60,10 +60,14 @@ class Corrections:
         devices: Mapping[str, Device],
     ) -> None:
         """Remember what a replica took: on cards after it has loaded, of the machine's memory (the most of its life)
-        when it ends. Devices that `found` leaves out keep what is known of them."""
+        when it ends. Devices that `found` leaves out keep what is known of them; of cards that are alike the fullest
+        counts."""
+        most: dict[str, int] = {}
         for device, size in found.items():
-            key = _key(model, parameters, devices[device])
-            self._known[key] = max(size, estimated.get(device, 0)) if devices[device].kind == "ram" else size
+            key, least = _key(model, parameters, devices[device]), estimated.get(device, 0)
+            most[key] = max(size, most.get(key, 0), least if devices[device].kind == "ram" else 0)
+        for key, size in most.items():
+            self._known[key] = size
             self._known.move_to_end(key)
         while len(self._known) > _MOST:
             self._known.popitem(last=False)

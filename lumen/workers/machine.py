@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Machine:
     _files: dict[_Paths, _Known] = field(default_factory=dict)
     _peaks: dict[str, _Peak] = field(default_factory=dict)
     _lives: dict[str, int] = field(default_factory=dict)
+    _news: bool = False  # something was learned that is not kept yet
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.monitor.devices)
@@ -89,11 +90,18 @@ class Machine:
         for both in self._files.keys() - paths:
             del self._files[both]
         reserved = {name for name, (model, _) in models.items() if model.reserve} | set(claims) & models.keys()
-        self.ledger.earmark({f"model:{name}": self._claim(*models[name]) for name in sorted(reserved)})
+        self.ledger.earmark(self._claims({name: models[name] for name in sorted(reserved)}))
 
     def seats(self, spec: Spec, most: int) -> tuple[Seat, ...]:
         """See `seats.Memory`."""
-        return self._seats(spec.model, spec.files, most, draws=(f"model:{spec.name}",))
+        ledger, draws = self.ledger, (f"model:{spec.name}",)
+
+        def free(card: str) -> int:
+            could = ledger.free(card, draws=draws)
+            # Where capacity is set aside for it, before all others.
+            return could + (ledger.devices[card].total if could > ledger.free(card) else 0)
+
+        return self._seats(spec.model, spec.files, most, free)
 
     async def held(self, spec: Spec, owner: str, pid: int, *, asleep: bool) -> Mapping[str, int]:
         """See `seats.Memory`."""
@@ -102,6 +110,9 @@ class Machine:
             return {}
         cards = tuple(device for device in holding.charged if device != RAM)
         found = await self._survey({owner: Life(pid, cards)})
+        if not found.held.get(owner, {}).get(RAM):
+            # Gone meanwhile: what it holds now says nothing of what it takes.
+            return {}
         known = self._known(spec.files)
         reserved = {RAM: 0} | dict(holding.charged)
         grown = {card: self._own_use(owner, found, card) for card in cards}
@@ -111,6 +122,7 @@ class Machine:
             self._learn(known.digest, spec.model, cards, sizes, asleep=asleep)
         if not asleep:
             self._peaks[owner] = _Peak(spec, cards)
+        await self._keep()
         return sizes
 
     async def read(self, pids: Mapping[str, int]) -> None:
@@ -125,6 +137,7 @@ class Machine:
         for owner in self._peaks.keys() - pids.keys():
             self._end(self._peaks.pop(owner))
         self._lives = {owner: pid for owner, pid in self._lives.items() if owner in pids}
+        await self._keep()
 
     async def watch(self) -> None:
         """Look now and then without being asked, until cancelled: replicas fill up with use, strangers come and go."""
@@ -182,16 +195,13 @@ class Machine:
         for peak in self._peaks.values():
             self._end(peak)
         self._peaks.clear()
-        if self.kept is not None:
-            try:
-                await asyncio.to_thread(corrections.write, self.kept, self._corrections)
-            except OSError as trouble:
-                _logger.warning("what models took of memory cannot be written: %s", trouble.strerror)
+        self._news = True
+        await self._keep()
         await asyncio.to_thread(self.monitor.close)
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _seats(self, model: Model, files: ModelFiles, most: int, draws: Sequence[str] = ()) -> tuple[Seat, ...]:
+    def _seats(self, model: Model, files: ModelFiles, most: int, free: Callable[[str], int]) -> tuple[Seat, ...]:
         known, devices = self._known(files), self.ledger.devices
         cards = [one.id for one in devices.values() if one.kind in ("cuda", "rocm")]
         if not cards or not self._wants_cards(model):
@@ -204,17 +214,34 @@ class Machine:
             groups(cards, assigned, most),
             lambda here: self._expected(known, model, here),
             room,
-            lambda card: self.ledger.free(card, draws=draws),
+            free,
+            assigned=bool(assigned),
         )
         return tuple(
             Seat(tuple(devices[card].index for card in here), holds, self._expected(known, model, here, asleep=True))
             for here, holds in places
         )
 
-    def _claim(self, model: Model, files: ModelFiles) -> dict[str, int]:
-        """What all replicas of a model take, on the places they would be given on an empty machine."""
+    def _claims(self, models: Mapping[str, tuple[Model, ModelFiles]]) -> dict[str, dict[str, int]]:
+        """What the replicas of each of these models take: where they are already, else where most is left of an empty
+        machine by the others."""
+        devices, taken = self.ledger.devices, dict.fromkeys(self.ledger.devices, 0)
+        at_home: dict[str, set[str]] = {name: set() for name in models}
+        for peak in self._peaks.values():
+            at_home.get(peak.spec.name, set()).update(peak.cards)
+        claims: dict[str, dict[str, int]] = {}
+        for name in sorted(models, key=lambda name: not at_home[name]):
+            home = at_home[name]
+            left = {id_: one.total * (2 if id_ in home else 1) - taken[id_] for id_, one in devices.items()}
+            claims[f"model:{name}"] = claim = self._claim(*models[name], left)
+            for device, size in claim.items():
+                taken[device] += size
+        return claims
+
+    def _claim(self, model: Model, files: ModelFiles, left: Mapping[str, int]) -> dict[str, int]:
+        """What all replicas of a model take, where most is `left`."""
         count = max(1, model.replicas)
-        seats = self._seats(model, files, count)
+        seats = self._seats(model, files, count, left.__getitem__)
         total: dict[str, int] = {}
         for place in range(count):
             for device, size in seats[place % len(seats)].holds.items():
@@ -253,12 +280,23 @@ class Machine:
         most = {name: max(estimated.get(name, 0), devices[name].total - devices[name].margin) for name in found}
         return {name: min(size, most[name]) for name, size in found.items() if size}
 
+    async def _keep(self) -> None:
+        """Write what is new: whatever ends this process must not take it along."""
+        if self.kept is None or not self._news:
+            return
+        self._news = False
+        try:
+            await asyncio.to_thread(corrections.write, self.kept, self._corrections)
+        except OSError as trouble:
+            _logger.warning("what models took of memory cannot be written: %s", trouble.strerror)
+
     def _learn(
         self, digest: str, model: Model, cards: Sequence[str], sizes: Mapping[str, int], *, asleep: bool
     ) -> None:
         # The machine's memory is learned at the end of a life, when the most of it is known; of sleep, at once.
         here = {device: size for device, size in sizes.items() if device != RAM or asleep}
         self._corrections.learn(digest, _parameters(model, cards, asleep=asleep), {}, here, self.ledger.devices)
+        self._news |= bool(here)
 
     def _end(self, peak: _Peak) -> None:
         if (peak.spec.files.path, peak.spec.files.draft) not in self._files or not peak.size:
@@ -269,6 +307,7 @@ class Machine:
         model, of = peak.spec.model, _parameters(peak.spec.model, peak.cards, asleep=False)
         estimated = self._estimated(known, model, peak.cards, asleep=False)
         self._corrections.learn(known.digest, of, estimated, {RAM: peak.size}, self.ledger.devices)
+        self._news = True
 
     def _own_use(self, owner: str, found: Survey, card: str) -> int:
         """What a card's use says of the one owner that loaded last: starts on a card take turns."""

@@ -35,16 +35,21 @@ def ordered(
     takes: Callable[[tuple[str, ...]], Sizes],
     room: Sizes,
     free: Callable[[str], int],
+    *,
+    assigned: bool = False,
 ) -> list[tuple[tuple[str, ...], Sizes]]:
     """Places with what a replica takes there. Those that could never hold it are left out, unless none could.
 
     Of the rest the fewest cards first (each boundary between cards costs speed), then where most is left free, so that
-    replicas spread. `room`: what each device could give at all, `free`: what it can give now.
+    replicas spread. Places that were `assigned` are one replica's each, however large: there the emptiest comes first.
+    `room`: what each device could give at all, `free`: what it can give now.
     """
     found = [(cards, takes(cards)) for cards in places]
     fitting = [one for one in found if all(size <= room.get(device, 0) for device, size in one[1].items())]
     if not fitting:
         return found[:1]
+    if assigned:
+        return sorted(fitting, key=lambda one: -min((free(card) for card in one[0]), default=0))
     fewest = min(len(cards) for cards, _ in fitting)
     return sorted(
         (one for one in fitting if len(one[0]) == fewest),

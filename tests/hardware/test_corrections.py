@@ -34,6 +34,16 @@ def test_what_was_measured_is_expected_next_time() -> None:
     assert known.measured("m", "p", DEVICES["cuda:0"]) == 12
 
 
+def test_of_two_cards_of_one_kind_the_fuller_one_counts() -> None:
+    known = Corrections()
+    known.learn("m", "p", {}, {"cuda:0": 30, "cuda:1": 25, "cuda:2": 7}, DEVICES)
+    assert known.expect("m", "p", dict.fromkeys(DEVICES, 1), DEVICES) == {
+        "cuda:0": 30, "cuda:1": 30, "cuda:2": 7, "ram": 1,
+    }  # fmt: skip
+    known.learn("m", "p", {}, {"cuda:0": 20, "cuda:1": 22}, DEVICES)
+    assert known.measured("m", "p", DEVICES["cuda:0"]) == 22
+
+
 def test_a_quiet_life_proves_nothing_of_the_machine_s_memory() -> None:
     known = Corrections()
     estimated = {"ram": 1000}

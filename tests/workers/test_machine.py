@@ -209,6 +209,59 @@ def test_reserved_capacity() -> None:
     asyncio.run(run())
 
 
+def test_capacity_is_set_aside_on_cards_of_their_own_and_stays_where_its_model_is() -> None:
+    async def run() -> None:
+        here = machine(24, 24)
+        models = {name: (replace(ON_CARDS, reserve=True), ModelFiles(name, TINY)) for name in "mn"}
+
+        def aside() -> list[bool]:
+            return [one.set_aside > 0 for one in here.ledger.standing()]
+
+        # One on each card, though both would go on the first one if they were alone.
+        await here.adopt(models)
+        assert aside() == [True, True, False]
+        await here.adopt({"m": models["m"]})
+        assert aside() == [True, False, False]
+        # Others fill its card half: it is put where its capacity is all the same.
+        assert here.ledger.reserve("other", {"cuda:0": 9 * GIB}) is None
+        assert here.seats(spec(models["m"][0]), 1)[0].gpus == (0,)
+        # Once it has it, looking again at the configuration claims nothing anew.
+        found = await live(here, spec(models["m"][0]), "m/0", estimated(ON_CARDS, "cuda:0")["cuda:0"])
+        assert here.ledger.reserve("m/0", found, draws=("model:m",)) is None
+        before = [one.free for one in here.ledger.standing()]
+        await here.adopt({"m": models["m"]})
+        assert [one.free for one in here.ledger.standing()] == before and aside() == [False, False, False]
+
+    asyncio.run(run())
+
+
+def test_what_was_learned_of_a_card_is_kept_at_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        here, kept = machine(24, kept=tmp_path / "memory.json"), tmp_path / "memory.json"
+        await live(here, spec(ON_CARDS), "m:0", 3 * GIB)
+        # As after a `kill -9`: nobody has closed it.
+        assert machine(24, kept=kept).seats(spec(ON_CARDS), 1)[0].holds["cuda:0"] == 3 * GIB
+        await here.close()
+
+    asyncio.run(run())
+
+
+def test_a_process_that_is_gone_teaches_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        here, one = machine(24), spec(ON_CARDS)
+        (seat, *_) = here.seats(one, 1)
+        assert here.ledger.reserve("m:0", seat.holds) is None and here.ledger.start("m:0")
+        card = here.ledger.devices["cuda:0"]
+        tell(here, Reading(card, card.total - GIB, 0, 30, ((os.getpid(), GIB),)), Reading(MEMORY, MEMORY.total // 2))
+        gone = 2**22 + 1  # beyond the largest number that Linux gives
+        assert await here.held(one, "m:0", gone, asleep=False) == {}
+        assert here.seats(one, 1)[0].holds == seat.holds
+        assert await here.held(one, "m:0", gone, asleep=True) == {}
+        assert here.seats(one, 1)[0].asleep == seat.asleep
+
+    asyncio.run(run())
+
+
 def test_a_small_machine_has_little_room_for_finished_prefixes() -> None:
     model = replace(ON_CARDS, gpu_layers=0)
     found = needs(examine(TINY), model)

@@ -45,3 +45,22 @@ def test_the_fewest_cards_then_the_emptiest() -> None:
     double = ordered(groups(FOUR, [], 1), takes(150), room, free.__getitem__)
     assert [cards for cards, _ in double] == [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3")]
     assert ordered(groups(FOUR, [], 1), takes(1000), room, free.__getitem__) == [(("cuda:0",), {"cuda:0": 1000})]
+
+
+def test_replicas_are_spread_over_the_groups_that_were_assigned_however_large() -> None:
+    places = groups(FOUR, FOUR[:3], 2)
+    assert places == [("cuda:0", "cuda:1"), ("cuda:2",)]
+    room, free = dict.fromkeys(FOUR, 100), dict.fromkeys(FOUR, 100)
+    found = []
+    for _ in places:
+        (cards, takes), *_ = ordered(
+            places, lambda cards: dict.fromkeys(cards, 60 // len(cards)), room, free.__getitem__, assigned=True
+        )
+        found.append(cards)
+        free |= {card: free[card] - takes[card] for card in cards}
+    assert found == places
+    # Those that could never hold it are left out here too.
+    small = ordered(
+        places, lambda cards: dict.fromkeys(cards, 120 // len(cards)), room, free.__getitem__, assigned=True
+    )
+    assert [cards for cards, _ in small] == [("cuda:0", "cuda:1")]
