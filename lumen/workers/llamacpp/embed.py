@@ -7,6 +7,7 @@ their context.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lumen.workers.llamacpp.context import Context, Floats, Shape
+from lumen.workers.llamacpp.context import Context, DecodeFailed, Floats, NoRoom, Shape
 from lumen.workers.llamacpp.metrics import Counters
-from lumen.workers.llamacpp.model import Model
+from lumen.workers.llamacpp.model import LoadError, Model
 from lumen.workers.llamacpp.scheduler import Chunk
+
+log = logging.getLogger("lumen.worker.embed")
+
+_MAX_FAILURES = 3
+"""Decodes that fail one after another before the engine is given up."""
 
 _POOLING = {"1": "mean", "2": "cls", "3": "last"}
 
@@ -78,6 +84,7 @@ class Embedder:
         self._lock = threading.Lock()
         self._input: _Input | None = None
         self._sum: Floats | None = None
+        self._failures = 0
 
     @property
     def pending(self) -> bool:
@@ -108,15 +115,35 @@ class Embedder:
         try:
             if not job.cancelled:
                 self._compute(job)
+        except (LoadError, NoRoom, DecodeFailed) as error:
+            self._refuse(job, error)
+            self._survive(error)
+            return
         except Exception as error:
-            self._input = None
-            self._drop(job)
-            job.done(f"The engine could not embed this input ({type(error).__name__}).")
+            self._refuse(job, error)
             raise
+        self._failures = 0
         if job.cancelled or len(job.vectors) == len(job.inputs):
             self._input = None
             self._drop(job)
             job.done(job.vectors)
+
+    def _refuse(self, job: EmbedJob, error: Exception) -> None:
+        log.error("an input could not be embedded: %s", error)
+        self._input = None
+        self._drop(job)
+        job.done(f"The engine could not embed this input ({type(error).__name__}).")
+
+    def _survive(self, error: LoadError | NoRoom | DecodeFailed) -> None:
+        """Answers that run beside have no part in it: the next input gets a context of its own. Raises `error` where
+        that did not help.
+        """
+        if isinstance(error, LoadError):  # most often there is no memory for one; what runs has its own
+            return
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            raise error
+        self.close()
 
     def _drop(self, job: EmbedJob) -> None:
         with self._lock:

@@ -176,7 +176,14 @@ class Server:
             return preparer.completion(wanted, outbox)
 
         heavy = size > _INLINE or wanted.common.response_format or getattr(wanted, "tools", None)
-        return await asyncio.to_thread(work) if heavy else work()
+        if not heavy:
+            return work()
+        made = asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            return await asyncio.shield(made)
+        except asyncio.CancelledError:  # no thread can be stopped, and what it makes is to be freed
+            made.add_done_callback(_discard)
+            raise
 
     def _check_queue(self, prepared: Prepared, who: Caller) -> None:
         """Raises `ApiError` 429 where the queue is full, or what one caller may fill of it, or longer than it waits."""
@@ -350,6 +357,11 @@ class Server:
         vocab = self._worker.model.vocab
         text = vocab.detokenize(check_ids(body.get("tokens"), "tokens", vocab.size))
         return _json({"prompt": text, "content": text})
+
+
+def _discard(made: asyncio.Future[Prepared]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().close()
 
 
 def _crowded(wait: float) -> ApiError:
