@@ -282,14 +282,22 @@ class Engine:
 
     def _admit(self) -> None:
         if self._waiting:
-            if self._asleep:
-                self._rouse()  # nobody should ask a sleeper, but whoever does is answered
+            if self._asleep and not self._roused():
+                return
             if self._keeper is not None:
                 self._keeper.look(self._cache, (sequence.tokens for sequence in self._waiting))
             n_cells = self._need().n_cells
             for sequence in self._admission.admit(self._running, self._cache, n_cells, time.monotonic()):
                 self._enter(sequence)
             self._shut = bool(self._waiting)
+
+    def _roused(self) -> bool:
+        """Nobody should ask a sleeper, but whoever does is answered: that it cannot wake, if need be."""
+        try:
+            return self._rouse()
+        except LoadError as error:
+            self._fail_all((503, f"The engine cannot wake: {error}."), list(self._waiting))
+            return False
 
     def _enter(self, sequence: Sequence) -> None:
         sequence.slot, sequence.computed = self._cache.take(sequence.tokens, sequence.salt, sequence.reuse)

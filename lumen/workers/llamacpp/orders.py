@@ -26,10 +26,12 @@ class Orders:
         self._inbox.put(_nothing)
 
     def ask(self, call: Callable[[], bool]) -> Future[bool]:
-        """What `call` returns there, or the `LoadError` it raises."""
+        """What `call` returns there, or the `LoadError` it raises. Whoever cancels before that has asked nothing."""
         done: Future[bool] = Future()
 
         def obey() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 done.set_result(call())
             except LoadError as error:

@@ -21,6 +21,10 @@ from lumen.workers.llamacpp.protocol import ChatRequest, Common, CompletionReque
 from lumen.workers.llamacpp.sampling import Sampler, SamplingParams
 from lumen.workers.llamacpp.sequence import NEVER, Event, Outbox, Sequence
 
+_COLDEST = 1e-5
+"""Temperatures up to this are greedy: nothing but the likeliest is ever drawn, and logits divided by much less are no
+numbers any more."""
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -79,7 +83,7 @@ class Preparer:
         except BadSchema as error:
             raise bad(str(error), error.param) from None
         prompt = self._tokens(text)
-        params = _params(common.sampling)
+        params = _params(common.sampling, self._n_ctx)
 
         def parser(choice: int) -> StreamParser | None:
             ids = _call_ids(params.seed, prompt, choice)
@@ -105,9 +109,8 @@ class Preparer:
         except BadSchema as error:
             raise bad(str(error), error.param) from None
         prompts = [self._tokens(prompt) for prompt in request.prompts]
-        return self._prepare(
-            request.common, prompts, _params(request.common.sampling), grammar, lambda _choice: None, "prompt", outbox
-        )
+        params = _params(request.common.sampling, self._n_ctx)
+        return self._prepare(request.common, prompts, params, grammar, lambda _choice: None, "prompt", outbox)
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if not isinstance(prompt, str):
@@ -216,10 +219,12 @@ def _last(sequence: Sequence, reason: Literal["stop", "length"], completion: int
     return Event(sequence.choice, deltas, finish=finish, completion=completion)
 
 
-def _params(sampling: Sampling) -> SamplingParams:
+def _params(sampling: Sampling, n_ctx: int) -> SamplingParams:
+    """`n_ctx`: no penalty looks further back than that many tokens; -1 asks for all of them."""
+    last_n = n_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, n_ctx)
     seed = secrets.randbits(63) if sampling.seed is None else sampling.seed & ((1 << 64) - 1)
     return SamplingParams(
-        temperature=sampling.temperature,
+        temperature=sampling.temperature if sampling.temperature > _COLDEST else 0.0,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
@@ -227,7 +232,7 @@ def _params(sampling: Sampling) -> SamplingParams:
         repeat_penalty=sampling.repeat_penalty,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
-        repeat_last_n=sampling.repeat_last_n,
+        repeat_last_n=last_n,
         logit_bias=sampling.logit_bias,
         seed=seed,
         logprobs=sampling.logprobs,

@@ -226,12 +226,17 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
             raise bad("Each message must be an object.", f"messages[{i}]")
-        if message.get("role") not in _ROLES:
+        role = message.get("role")
+        if not isinstance(role, str) or role not in _ROLES:
             raise bad(f"A role must be one of {', '.join(sorted(_ROLES))}.", f"messages[{i}].role")
         _content(message.get("content"), f"messages[{i}].content")
         calls = message.get("tool_calls")
         if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
             raise bad("'tool_calls' must be a list of objects.", f"messages[{i}].tool_calls")
+        for j, call in enumerate(calls or ()):
+            function = call.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise bad("A tool call needs a function with a name.", f"messages[{i}].tool_calls[{j}].function")
     return messages
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Literal
 
 from lumen.workers.llamacpp.chat.output import Delta
 from lumen.workers.llamacpp.context import Context
+from lumen.workers.llamacpp.grammar import GrammarError
 from lumen.workers.llamacpp.metrics import Counters
 from lumen.workers.llamacpp.sampling import top_logprobs
 from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+
+log = logging.getLogger("lumen.worker.engine")
 
 Post = Callable[[list[tuple[Outbox, Event]]], None]
 
@@ -43,7 +47,11 @@ class Talk:
         context = self._context
         assert context is not None, "the server admits no generation where there is no context"
         vocab, answered = context.model.vocab, sequence.answered
-        token = sequence.sampler.take(context, row, answered)
+        try:
+            token = sequence.sampler.take(context, row, answered)
+        except GrammarError as error:
+            self._give_up(sequence, error)
+            return False
         if vocab.is_eog(token) and not sequence.ignore_eos:
             self._finish(sequence, "stop")
             return False
@@ -87,6 +95,14 @@ class Talk:
         self.emit(sequence, event)
         self._leave(sequence, finish)
 
+    def _give_up(self, sequence: Sequence, error: GrammarError) -> None:
+        """Nothing that the model could say is allowed: that is the end of this answer, and of no other."""
+        log.error("an answer broke: %s", error)
+        if sequence.unsent_deltas:
+            self.emit(sequence, self._event(sequence, []))
+        self.emit(sequence, Event(sequence.choice, error=(500, "The model can say nothing that the format allows.")))
+        self._leave(sequence, "error")
+
     def emit(self, sequence: Sequence, event: Event) -> None:
         """Past the loop where that is possible, else with the rest of this step."""
         outbox = sequence.outbox
@@ -113,9 +129,13 @@ class Talk:
 def joined(deltas: list[Delta]) -> list[Delta]:
     """The same with contents that follow each other in one piece."""
     out: list[Delta] = []
+    pieces: list[str] = []  # added one by one, a long answer would be copied once for each token of it
     for delta in deltas:
-        if out and delta.content is not None and out[-1].content is not None:
-            out[-1] = Delta(content=out[-1].content + delta.content)
-        else:
-            out.append(delta)
-    return out
+        if delta.content is not None:
+            pieces.append(delta.content)
+            continue
+        if pieces:
+            out.append(Delta(content="".join(pieces)))
+            pieces = []
+        out.append(delta)
+    return [*out, Delta(content="".join(pieces))] if pieces else out

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumen.workers.llamacpp.chat.output import OutputMachine
+from lumen.workers.llamacpp.chat.output import Delta, OutputMachine, ToolDelta
 from lumen.workers.llamacpp.context import DecodeFailed, NoRoom
 from lumen.workers.llamacpp.engine import Engine
+from lumen.workers.llamacpp.grammar import GrammarError
 from lumen.workers.llamacpp.metrics import Counters, render
+from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.prefix import State
 from lumen.workers.llamacpp.scheduler import Chunk
 from lumen.workers.llamacpp.sequence import Event, Outbox, Sequence
+from lumen.workers.llamacpp.talk import joined
 
 EOG = 9
 
@@ -467,6 +470,66 @@ def test_where_a_step_takes_longer_nothing_waits() -> None:
     bench.sequence(0, prompt(0), 4)
     bench.steps(8)
     assert said(bench, 0) == ["100 ", "101 ", "102 ", "103 "]
+
+
+class Mute(Sampler):
+    """After some tokens the grammar refuses all that is left."""
+
+    def take(self, context: object, row: int, position: int) -> int:
+        if position == 3:
+            raise GrammarError("refused")
+        return super().take(context, row, position)
+
+
+def test_an_answer_that_may_say_nothing_any_more_ends_and_no_other_does() -> None:
+    bench = Bench(Context(1000, 1000), together=LONG)
+    mute: Any = Mute()
+    bench.sequence(0, prompt(0), 10).sampler = mute
+    bench.sequence(1, prompt(1), 10)
+    bench.steps(30)
+    errors = {event.choice: event.error for event in bench.events if event.error}
+    assert list(errors) == [0] and errors[0] is not None and errors[0][0] == 500
+    assert ["".join(said(bench, i)) for i in range(2)] == ["".join(f"{100 + p} " for p in range(n)) for n in (3, 10)]
+    assert mute.closed == 1 and not bench.engine._running
+    bench.sequence(2, prompt(2), 2)
+    bench.steps(10)
+    assert bench.finished()[2] == "length"
+
+
+def test_what_its_asker_has_given_up_is_not_done_and_breaks_nothing() -> None:
+    bench = Bench(Context(1000, 1000))
+    asked = [bench.engine.sleep(), bench.engine.rouse(), bench.engine.sleep()]
+    assert all(each.cancel() for each in asked)
+    bench.sequence(0, prompt(0), 2)
+    bench.steps(10)
+    assert not bench.engine.asleep and bench.finished() == {0: "length"}
+
+
+class Piece(str):
+    """Text that is too long to be copied again and again."""
+
+    def __add__(self, other: str) -> str:
+        raise AssertionError("a piece was added to another")
+
+
+def test_a_long_answer_is_put_together_once() -> None:
+    call = Delta(tool=ToolDelta(0, "a", "b", ""))
+    pieces = [Delta(content=Piece(text)) for text in "abcd"]
+    assert joined([*pieces, call, call, *pieces[:2]]) == [Delta(content="abcd"), call, call, Delta(content="ab")]
+    assert joined([call]) == [call] and joined([]) == []
+
+
+def test_where_there_is_no_memory_to_wake_who_waits_is_told() -> None:
+    class Full(Context):
+        def reopen(self) -> None:
+            raise LoadError("no memory")
+
+    bench = Bench(Full(1000, 1000))
+    bench.engine._asleep = True
+    bench.sequence(0, prompt(0), 2)
+    bench.steps(2)
+    assert [event.error for event in bench.events] == [(503, "The engine cannot wake: no memory.")]
+    assert bench.engine.asleep and not bench.engine._waiting
 
 
 def _before(call: Any, first: Callable[[], None]) -> Any:

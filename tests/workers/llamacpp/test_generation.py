@@ -170,6 +170,28 @@ def test_penalties_push_down_what_the_prompt_has_already(worker: Worker) -> None
     assert first(presence_penalty=2, repeat_last_n=2) == [300]
 
 
+def test_penalties_look_back_as_far_as_there_is_something(worker: Worker) -> None:
+    prompt = worker.post("/tokenize", prompt="Lumen " * 40 + "one two three four five six seven eight").body["tokens"]
+
+    def ask(**more: Any) -> Any:
+        body = {"max_tokens": 12, "temperature": 0, "ignore_eos": True, "return_token_ids": True, "cache_prompt": False}
+        return worker.complete(prompt, **body, **more).choice["token_ids"]
+
+    near, far = (ask(repeat_penalty=8.0, repeat_last_n=n) for n in (4, 4000))
+    assert near != far and not set(far) & set(prompt)
+    assert ask(repeat_penalty=8.0, repeat_last_n=-1) == far, "-1 is the whole context"
+    assert ask(repeat_penalty=8.0, repeat_last_n=1 << 31) == far, "more than there can be is all there is"
+    assert ask(repeat_penalty=8.0, repeat_last_n=0) == ask()
+
+
+def test_a_temperature_next_to_nothing_is_greedy(worker: Worker) -> None:
+    """Logits divided by it are no numbers any more, and a draw among such may be what the grammar refuses."""
+    bound = {"type": "json_object"}
+    for body in ({"max_tokens": 12}, {"max_tokens": 12, "response_format": bound}):
+        coldest, greedy = (worker.chat("What is Lumen?", temperature=t, **body).choice for t in (1e-40, 0))
+        assert coldest["message"] == greedy["message"]
+
+
 def test_filters_narrow_the_draw_to_the_likeliest(worker: Worker) -> None:
     greedy = worker.chat(QUESTION, temperature=0, max_tokens=8, return_token_ids=True).body
     prompt, want = greedy["prompt_token_ids"], greedy["choices"][0]["token_ids"]

@@ -42,6 +42,16 @@ def test_a_whole_answer_nobody_waits_for_is_freed_too(worker: Worker) -> None:
     until(lambda: worker.metric("requests_running") == 0)
 
 
+def test_whoever_asks_for_sleep_and_leaves_harms_nobody() -> None:
+    with Worker("--slots", "2") as worker:
+        for path in ("sleep", "wake") * 20:
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as raw:
+                raw.connect(str(worker.socket))
+                raw.sendall(f"POST /{path} HTTP/1.1\r\nHost: w\r\nContent-Length: 0\r\n\r\n".encode())
+        assert worker.request("POST", "/wake").status == 200
+        assert worker.complete("Once", max_tokens=2).status == 200
+
+
 def test_a_slow_reader_pauses_alone_and_loses_nothing(worker: Worker) -> None:
     base = worker.metric("generated_tokens_total")
     body = {**LONG, "max_tokens": 2000, "logprobs": 5, "return_token_ids": True}

@@ -236,7 +236,7 @@ def end(worker: Worker) -> None:
 PROMPT = [3 + (i * 7) % 400 for i in range(1000)]
 
 
-@pytest.mark.parametrize("layout", [(), ("--kv", "3000"), ("--kv-type", "q8_0")])
+@pytest.mark.parametrize("layout", [(), ("--kv", "3000"), ("--kv-type", "q8_0"), ("--kv-type", "q4_0")])
 def test_the_first_request_after_a_restart_skips_the_prefill(tmp_path: Path, layout: tuple[str, ...]) -> None:
     with Worker(*flags(tmp_path, *layout)) as worker:
         assert ask(worker, PROMPT, KEEP)[0] == 0

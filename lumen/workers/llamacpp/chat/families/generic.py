@@ -164,7 +164,7 @@ def _as_text(message: dict[str, Any]) -> dict[str, Any]:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments)
-            except ValueError:
+            except (ValueError, RecursionError):
                 arguments = {"text": arguments}
         plain.append({"name": function.get("name"), "arguments": arguments})
     shown = json.dumps(plain[0] if len(plain) == 1 else {"tool_calls": plain}, ensure_ascii=False)
