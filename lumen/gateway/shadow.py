@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct, structs
 
-from lumen.core.errors import LumenError, RequestError, let_go
+from lumen.core.errors import LumenError, RequestError, Retry, UpstreamError, let_go
 from lumen.core.meter import worst
 from lumen.core.trace import Trace
 from lumen.gateway.attempt import Errand, Journey, Record
@@ -46,7 +46,8 @@ MOST_OUTPUT = 4096
 class Heard(Struct, frozen=True):
     """What a target answered in the dark. `payloads`: the JSON of its events. `outcome`: ok or an error's code.
 
-    `cost`: pico-dollars, `None` where the target has no price. `ttft`, `seconds`: from when it was asked.
+    `cost`: pico-dollars, `None` where the target has no price. `ttft`, `seconds`: from when it was asked. `passing`: it
+    failed for a reason of the moment, such as a limit of its rate, which says nothing of how it answers.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Heard(Struct, frozen=True):
     cost: int | None
     ttft: float | None
     seconds: float
+    passing: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -203,7 +205,7 @@ class Dark:
             [(target, kind)], journey.trace, asked(call), state.health,
             around_filter=False, clock=loop.time, draw=state.draw.random,
         )  # fmt: skip
-        request_id, outcome = f"{kind}_{secrets.token_hex(12)}", "cancelled"
+        request_id, outcome, passing = f"{kind}_{secrets.token_hex(12)}", "cancelled", False
         tab = None
         try:
             tab = state.billing.open(request_id, None, entry.account, call, size, [target.offer])
@@ -214,8 +216,9 @@ class Dark:
         except LumenError as error:
             let_go(error)
             outcome = error.code or error.type
+            passing = not (isinstance(error, UpstreamError) and error.retry is Retry.NEVER)
         except TimeoutError:
-            outcome = "timeout"
+            outcome, passing = "timeout", True
         finally:
             if tab is not None:
                 tab.close(outcome)
@@ -224,7 +227,7 @@ class Dark:
             return None
         last = journey.attempts[-1]
         cost = None if target.offer.price is None or tab is None else tab.cost
-        return Heard(target.name, outcome, ear.payloads, last.usage, cost, *_times(last))
+        return Heard(target.name, outcome, ear.payloads, last.usage, cost, *_times(last), passing)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -132,6 +132,8 @@ async def compare(ground: Ground, pairing: Pairing, judge: Judge, ceiling: Ceili
         return Outcome(None, "it could not be asked")
     second = heard(other)
     pair = (second, pairing.given) if pairing.candidate == "given" else (pairing.given, second)
+    if other.passing:
+        return await _keep(ground, pairing, pair, Found(None, "", "", f"{target.name} failed: {other.outcome}"))
     said = sum(len(answer.said.encode(errors="replace")) for answer in pair)
     purse = Purse(ceiling, ground.kept)
     try:

@@ -71,6 +71,19 @@ def test_a_judge_that_is_down_costs_labels_and_no_answer(box: Box) -> None:
     assert "could not be asked" in box.shadow["why"]
 
 
+@pytest.mark.parametrize("checker", [None, "regex:right"])
+def test_a_target_that_is_down_for_a_moment_is_no_word_on_its_answers(box: Box, checker: str | None) -> None:
+    box.provider.down.add("wrong")
+    judged = {"checker": checker} if checker else {"judge": "p/judge"}
+    box.do("shadow", "start", **ALL, **judged)
+    box.ask(3)
+    until(lambda: box.shadow["pairs"] == 3, "three pairs")
+    report = box.admin.get("/admin/shadow/chat")["report"]
+    assert (report["candidate"]["failed"], report["judged"], report["quality_change"]) == (3, 0, None)
+    assert box.admin.get("/admin/learn/chat")["labels"] == {}
+    assert "p/wrong failed" in box.shadow["why"]
+
+
 def test_what_is_run_in_the_dark_goes_first_when_clients_come(box: Box) -> None:
     text = box.config.read_text()
     box.config.write_text(text.replace("[p/right]", "[p/wrong]"))
