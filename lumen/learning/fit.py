@@ -14,14 +14,17 @@ import msgspec
 from msgspec import Struct
 
 from lumen.files import write_atomic
-from lumen.ledger.labels import MOST_LABELS, Label, Labels
+from lumen.ledger.labels import MOST_LABELS, SOURCES, Label, Labels
 
 # Learning takes the square of their number.
 MOST = 5_000
 
 
 class Task(Struct):
-    """What to learn. `ledger`: where the labels are. `live`: the file of the scorer in force, `out`: of the new one."""
+    """What to learn. `ledger`: where the labels are. `aside`: judges whose labels do not count, as these name them.
+
+    `live`: the file of the scorer in force, `out`: of the new one.
+    """
 
     ledger: str
     route: str
@@ -29,7 +32,7 @@ class Task(Struct):
     strong: str
     limit: float
     confidence: float
-    sources: list[str]
+    aside: list[str]
     out: str
     live: str | None = None
 
@@ -45,10 +48,11 @@ class Report(Struct):
     strangers: list[str] = []
 
 
-def gathered(store: Labels, route: str, sources: Sequence[str]) -> list[Label]:
+def gathered(store: Labels, route: str, aside: Sequence[str] = ()) -> list[Label]:
     """What there is to learn from: the newest pairs, and what people said of single answers, in no pair's place."""
-    pairs = store.of(route, MOST, [source for source in sources if source != "feedback"])
-    return pairs + (store.of(route, MOST_LABELS, ["feedback"]) if "feedback" in sources else [])
+    pairs = store.of(route, MOST_LABELS if aside else MOST, [source for source in SOURCES if source != "feedback"])
+    used = [label for label in pairs if label.source != "judge" or label.versions not in aside]
+    return used[-MOST:] + store.of(route, MOST_LABELS, ["feedback"])
 
 
 def main(given: str) -> int:
@@ -58,7 +62,7 @@ def main(given: str) -> int:
     from lumen.learning import fitting
 
     store = Labels(Path(task.ledger))
-    labels = gathered(store, task.route, task.sources)
+    labels = gathered(store, task.route, task.aside)
     store.close()
     live = Path(task.live).read_bytes() if task.live else None
     strangers = {name for label in labels for name in label.ok} - set(task.targets)

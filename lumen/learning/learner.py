@@ -32,10 +32,10 @@ class Learner:
 
     async def learn(
         self, route: str, targets: Sequence[str], strong: str, limit: float, confidence: float,
-        sources: Sequence[str], *, dry: bool = False,
+        aside: Sequence[str], *, dry: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Learn, certify, replay, and make the new version live; what came of it. Nothing changes below 300 labels,
-        where the replay breaks the promise, and in a `dry` run.
+        where the replay breaks the promise, and in a `dry` run. `aside`: judges whose labels are not learnt from.
 
         Raises:
             UnavailableError: the process failed or took too long.
@@ -50,7 +50,7 @@ class Learner:
                     live = str(Path(folder) / "live")
                     await asyncio.to_thread(Path(live).write_bytes, current[1])
                 task = Task(
-                    str(self._ledger), route, list(targets), strong, limit, confidence, list(sources), str(out), live
+                    str(self._ledger), route, list(targets), strong, limit, confidence, list(aside), str(out), live
                 )
                 report = await self._run(task)
                 told: dict[str, Any] = {"route": route, "labels": report.labels, "missing": report.missing}

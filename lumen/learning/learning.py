@@ -26,7 +26,7 @@ from lumen.learning.shadowing import Shadowing, declared
 from lumen.learning.shelf import Shelf
 from lumen.learning.trials import Remembered, RouteTrial
 from lumen.learning.trust import Trust
-from lumen.ledger.labels import SOURCES, Label, Labels, LabelsError, Served
+from lumen.ledger.labels import Label, Labels, LabelsError, Served
 
 # Seconds between two looks at judges and nightly learning; the hour of the night, of local time.
 _LOOK = 30.0
@@ -270,21 +270,14 @@ class Learning:
             raise RequestError("Send 'action' as learn or rollback.", param="action")
         config = self._state.config.routes[route]
         targets = [target.name for target in entry.targets]
-        sources = [source for source in SOURCES if source != "judge" or self._judged(route)]
         told = await self._learner.learn(
-            route, targets, config.strong or targets[0], config.max_loss, config.confidence, sources, dry=asked.dry
-        )
-        told["sources"] = sources
+            route, targets, config.strong or targets[0], config.max_loss, config.confidence,
+            self._trust.distrusted(route), dry=asked.dry,
+        )  # fmt: skip
         if told["version"] is not None:
             await self._outside.learnt()
             await self._outside.note("route.learn", route, who, {"version": told["version"], "labels": told["labels"]})
         return told
-
-    def _judged(self, route: str) -> bool:
-        """Whether labels of the route's judges may be learnt from: one that is not trusted spoils them all."""
-        found = (self._shadows.live.get(route), self._canaries.of.get(route))
-        judges = {one.plan.judge for one in found if one is not None and one.plan.judge is not None}
-        return all((self._trust.standing(route, judge) or {}).get("trusted") is not False for judge in judges)
 
     def status(self) -> dict[str, Any]:
         """Everything in motion, without any text; also for the dashboard."""

@@ -58,6 +58,12 @@ class Trust:
         seen = self._seen.get(f"{route} {versions}")
         return seen is None or agreement(seen.agreed, seen.asked).trusted is not False
 
+    def distrusted(self, route: str) -> list[str]:
+        """The judges of a route whose labels may not be used, as labels name them."""
+        before = f"{route} "
+        names = [name.removeprefix(before) for name in self._seen if name.startswith(before)]
+        return [versions for versions in names if not self.trusted(route, versions)]
+
     def standing(self, route: str, judge: str | None) -> dict[str, Any] | None:
         """For operators: how a judge agrees with the anchors, and whether its labels are used."""
         if judge is None:

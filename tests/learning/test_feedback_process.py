@@ -121,3 +121,23 @@ def test_a_judge_that_people_disagree_with_is_set_aside(box: Box, judge: str, tr
     report = box.admin.get("/admin/shadow/chat")["report"]
     assert report["judged"] == (4 if trusted else 0)
     assert box.admin.get("/admin/learn/chat")["labels"] == ({"judge": 4} if trusted else {})
+
+
+def test_labels_of_a_judge_that_failed_are_not_learnt_from_after_its_shadow_either(box: Box) -> None:
+    text = box.config.read_text()
+    box.config.write_text(text.replace("[p/right]", "[p/right, p/wrong]"))
+    box.admin.post("/admin/reload")
+    for number, judge in enumerate(("p/fickle", "p/judge")):
+        box.do("shadow", "start", candidate="p/wrong", share="100%", judge=judge)
+        box.ask(4, first=4 * number)
+        until(lambda: box.shadow["pairs"] == 4, "four pairs")
+        box.do("shadow", "stop")
+    assert box.do("learn", "learn", dry=True)["labels"] == 8
+    store = Labels(box.paths.ledger_file)
+    store.anchor("chat", anchors(20), int(time.time() * 1e6))
+    store.close()
+    box.do("shadow", "start", candidate="p/wrong", share="1%", judge="p/fickle")
+    until(lambda: box.shadow["judge_standing"].get("asked") == 20, "the judge to be looked at")
+    assert box.do("learn", "learn", dry=True)["labels"] == 4
+    box.do("shadow", "stop")
+    assert box.do("learn", "learn", dry=True)["labels"] == 4

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from lumen.learning import fit as fitted
 from lumen.learning.asks import numbers_of, pack, read, text_of, unpack
 from lumen.learning.fitting import History, fit, history
-from lumen.ledger.labels import SOURCES, Label, Labels
+from lumen.ledger.labels import Label, Labels
 from lumen.routing.auto.ask import Ask
 from lumen.routing.auto.features import features
 from lumen.routing.auto.model import Model
@@ -176,10 +177,21 @@ def test_much_feedback_takes_no_place_of_pairs(tmp_path: Path, monkeypatch: pyte
         store.add(label)
     for label in traffic(8):
         store.add(Label(label.request, "feedback", "chat", 100 + label.at, {"strong": 0.5}))
-    labels = fitted.gathered(store, "chat", SOURCES)
+    labels = fitted.gathered(store, "chat")
     assert [label.source for label in labels] == ["judge"] * 5 + ["feedback"] * 8
     assert known(labels).ok[:, 1].tolist() == [0.5] * 5
-    assert len(fitted.gathered(store, "chat", ["judge"])) == 5
+    store.close()
+
+
+def test_what_a_distrusted_judge_said_takes_no_place_of_what_others_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted, "MOST", 5)
+    store = Labels(tmp_path / "ledger.db")
+    for number, label in enumerate(traffic(12)):
+        store.add(msgspec.structs.replace(label, versions="bad" if number >= 6 else "good"))
+    assert [label.versions for label in fitted.gathered(store, "chat", ["bad"])] == ["good"] * 5
+    assert [label.versions for label in fitted.gathered(store, "chat")] == ["bad"] * 5
     store.close()
 
 
