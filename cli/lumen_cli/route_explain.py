@@ -15,15 +15,18 @@ import typer
 from lumen.paths import paths as find_paths
 from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
+from lumen_cli.limits import AMOUNTS
 from lumen_cli.output import JSON, note, print_json, say, table
 from lumen_cli.settings import CONFIG, config_file
 
 if TYPE_CHECKING:
     from lumen.config.schema import Config, Route
+    from lumen.routing.base import Step
     from lumen.routing.plan.view import Candidate, Goal, Past
 
 _LARGEST = 48 * 1024
 _AUTO = "lumen/auto"
+_PIN = "x-lumen-pin"
 
 
 def explain(
@@ -148,7 +151,7 @@ def offline(path: Path, name: str, request: str, headers: Mapping[str, str]) -> 
     from lumen.learning.shelf import Shelf
     from lumen.routing.base import policy
     from lumen.routing.plan import scorers
-    from lumen.routing.plan.explain import explained
+    from lumen.routing.plan.explain import DEAR, UNPRICED, explained
     from lumen.routing.plan.rules import ruled
     from lumen.routing.plan.view import View
     from lumen.wire.call import chat_call
@@ -167,10 +170,33 @@ def offline(path: Path, name: str, request: str, headers: Mapping[str, str]) -> 
         raise CliError(error.message, "give a chat request as clients send it", code=USAGE) from None
     view = View(goal, known, lambda: 0.5, (call, len(body), "", headers))
     ceilings = [c for c in (route.budget.max_cost, settings.server.budget.max_cost) if c is not None]
-    met = [c for c in candidates if not ceilings or meets(c.price, min(ceilings))] or candidates
-    dear = {c.name: "a token of it costs more than is allowed" for c in candidates if c not in met}
-    able = [c for c in met if view.lacks(c) is None] or met
-    return explained(candidates, view, ruled(policy(used)(able, view), view), used, dear) | {"route": name}
+    met = [c for c in candidates if not ceilings or meets(c.price, min(ceilings))]
+    limited = any(getattr(limits, amount) is not None for limits in (route.budget, settings.server.budget)
+                  for amount in AMOUNTS)  # fmt: skip
+    paid = [c for c in met if not limited or c.price is not None]
+    able = [c for c in met or candidates if view.lacks(c) is None] or met or candidates
+    planned = _pinned(headers, candidates, name) or ruled(policy(used)(able, view), view)
+    steps = [step for step in planned if candidates[step.key] in paid]
+    if not steps:
+        raise CliError(f"no target of {name} may be asked: none has a known price within what is allowed",
+                       "see `budget` of the route and the server, and the prices of its targets")  # fmt: skip
+    left_out = {c.name: DEAR if c not in met else UNPRICED for c in candidates if c not in paid}
+    return explained(candidates, view, steps, used, left_out) | {"route": name}
+
+
+def _pinned(headers: Mapping[str, str], candidates: Sequence[Candidate], route: str) -> list[Step]:
+    """The one target that the request insists on, where it does.
+
+    Raises:
+        CliError: the route has no such target.
+    """
+    from lumen.routing.base import Step
+
+    pin = headers.get(_PIN)
+    found = [Step(one.key, "pinned by the client") for one in candidates if one.name == pin]
+    if pin is not None and not found:
+        raise CliError(f"'{pin}' is no target of '{route}'", f"{_PIN} names one of its targets", code=USAGE)
+    return found
 
 
 def route_of(config: Config, name: str) -> tuple[Route, str, str]:

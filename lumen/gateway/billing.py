@@ -211,6 +211,15 @@ class Billing:
         )  # fmt: skip
         return tab
 
+    def usable(self, route: str, offers: Sequence[Offer]) -> Sequence[Offer]:
+        """Those of a plan's targets that may be asked, by the price ceilings and limits of the route and the box.
+
+        Raises:
+            LumenError: 400 `budget_unsatisfiable`: none of them.
+        """
+        known = self._routes.get(route) or self._box
+        return self._within(known, route, any(one.limited for one in self._bound(None, known)), offers)
+
     def _bound(self, key: Key | None, route: _Route) -> tuple[Account, ...]:
         """The accounts that a request counts in."""
         box = self._box.account

@@ -13,7 +13,7 @@ from lumen.core.errors import RequestError
 from lumen.gateway.objective import Plan, punctual
 from lumen.gateway.tab import UNMARKED, Marks
 from lumen.routing.base import Candidate, Step, View
-from lumen.routing.plan.explain import explained
+from lumen.routing.plan.explain import DEAR, UNPRICED, explained
 from lumen.routing.plan.rules import ruled
 from lumen.wire.requests import ChatRequest, Message, Plain
 
@@ -101,9 +101,10 @@ def explain(
 
     Raises:
         RequestError: 400: it is pinned to what is no target of the route.
+        LumenError: 400 `budget_unsatisfiable`: no target may be asked.
     """
     view = View(entry.goal, state.planner, state.draw.random, (call, size, "", headers))
-    left_out = {c.name: "a token of it costs more than is allowed" for c in entry.candidates if c not in entry.within}
+    left_out = {c.name: DEAR for c in entry.candidates if c not in entry.within}
     pin = headers.get(PIN_HEADER)
     if pin is not None:
         ((_, why),) = pinned(entry, pin)
@@ -111,6 +112,10 @@ def explain(
         steps = [Step(c.key, why) for c in entry.candidates if c.name == pin]
     else:
         steps = decided(entry, view, call, size)
+    offers = {step.key: entry.targets[step.key].offer for step in steps}
+    usable = state.billing.usable(entry.account, list(offers.values()))
+    left_out |= {entry.targets[key].name: UNPRICED for key, offer in offers.items() if offer not in usable}
+    steps = [step for step in steps if offers[step.key] in usable]
     if entry.ttft is not None:
         late = {c.key: c.name for c in entry.candidates if state.health.late(c.name, entry.ttft)}
         left_out |= dict.fromkeys(late.values(), "its first token usually comes later than is wanted")

@@ -123,6 +123,9 @@ def test_rules_over_headers_and_tags_are_explained(lumen: Lumen, written: Path) 
     found = lumen(*asked, "--header", "X-Team: red", "--header", "x-lumen-tags: app=b").json
     assert found["choice"] == "acme/small" and found["reason"].startswith("rule: headers")
     assert "no header" in lumen(*asked, "--header", "red").err
+    found = lumen(*asked, "--header", "x-lumen-pin: acme/small").json
+    assert (found["choice"], found["reason"]) == ("acme/small", "pinned by the client")
+    assert "no target of 'smart'" in lumen(*asked, "--header", "x-lumen-pin: acme/none").err
 
 
 def test_price_ceilings_and_lumen_auto_are_known_without_a_gateway(lumen: Lumen, written: Path, home: Paths) -> None:
@@ -135,6 +138,19 @@ def test_price_ceilings_and_lumen_auto_are_known_without_a_gateway(lumen: Lumen,
     found = lumen("route", "explain", "lumen/auto", "--prompt", "hi", "--json").json
     assert found["route"] == "lumen/auto"
     assert "version 1 cannot be used" in found["learnt"]["why"]
+
+
+def test_what_money_keeps_from_being_asked_is_known_without_a_gateway(lumen: Lumen, written: Path) -> None:
+    written.write_text(written.read_text().replace("  own:", "  odd:\n    targets: [acme/odd, acme/large]\n  own:"))
+    found = lumen("route", "explain", "odd", "--prompt", "hi", "--json").json
+    assert {one["target"] for one in found["targets"] if one["place"] is not None} == {"acme/odd", "acme/large"}
+    assert lumen("route", "set", "odd", "--daily", "5usd").code == 0
+    found = lumen("route", "explain", "odd", "--prompt", "hi", "--json").json
+    assert [(one["target"], one["place"]) for one in found["targets"]] == [("acme/large", 0), ("acme/odd", None)]
+    assert found["targets"][1]["left_out"] == "its price is not known, and money is limited here"
+    assert lumen("route", "set", "odd", "--max-cost", "0.01/1M").code == 0
+    ran = lumen("route", "explain", "odd", "--prompt", "hi")
+    assert ran.code != 0 and "no target of odd may be asked" in ran.err
 
 
 def test_a_damaged_scorer_is_told(lumen: Lumen, written: Path, home: Paths) -> None:

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from lumen.config.schema import Config, Route, Rule, Server, Target
-from lumen.core.errors import ConfigError, RequestError
+from lumen.config.schema import Budget, Config, Route, Rule, Server, Target
+from lumen.core.errors import ConfigError, LumenError, RequestError
 from lumen.core.money import Price
 from lumen.gateway import app, planning, policyfile
 from lumen.gateway.billing import Billing
@@ -380,3 +380,24 @@ async def test_explaining_counts_nothing_and_says_what_costs_too_much(box: Box) 
     found = planning.explain(box.state, entry, *chat("hi"))
     assert [one["left_out"] for one in found["targets"]] == [None, "a token of it costs more than is allowed"]
     assert box.live.number == 0
+
+
+async def test_what_money_keeps_from_being_asked_is_no_part_of_what_is_explained(box: Box) -> None:
+    entry = box.state.table.find("failing")
+
+    def limit(budget: Budget) -> None:
+        routes = {**box.state.config.routes, "failing": replace(box.state.config.routes["failing"], budget=budget)}
+        box.state.billing.configure(replace(box.state.config, routes=routes), None)
+
+    found = planning.explain(box.state, entry, *chat("hi"))
+    assert [one["place"] for one in found["targets"]] == [0, 1]
+    limit(Budget(daily=10**12))
+    found = planning.explain(box.state, entry, *chat("hi"))
+    assert [(one["target"], one["place"], one["left_out"]) for one in found["targets"]] == [
+        (STRONG, 0, None), ("one/status-503", None, "its price is not known, and money is limited here")
+    ]  # fmt: skip
+    with pytest.raises(LumenError, match="no target of 'failing' has a known price"):
+        planning.explain(box.state, entry, *chat("hi"), headers={"x-lumen-pin": "one/status-503"})
+    limit(Budget(max_cost=1))
+    with pytest.raises(LumenError, match="costs at most"):
+        planning.explain(box.state, entry, *chat("hi"))

@@ -10,6 +10,10 @@ from lumen.routing.auto.policy import Decision, Verdict, decide
 from lumen.routing.base import Step
 from lumen.routing.plan.view import Candidate, View
 
+# What keeps a target from being asked at all.
+DEAR = "a token of it costs more than is allowed"
+UNPRICED = "its price is not known, and money is limited here"
+
 
 def explained(
     candidates: Sequence[Candidate], view: View, steps: Sequence[Step], policy: str, left_out: Mapping[str, str]
