@@ -103,7 +103,7 @@ class Paths:
 
     @property
     def handover_socket(self) -> Path:
-        """Where a gateway that is to take over asks for the sockets of the running one; see `lumen/handover.py`."""
+        """Where a gateway that is to take over asks for the sockets of the running one; see `lumen/handover/`."""
         return self.run_dir / "handover.sock"
 
     @property

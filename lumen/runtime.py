@@ -25,7 +25,8 @@ from lumen.gateway.acme import Acme
 from lumen.gateway.http import Connection, Ingress
 from lumen.gateway.remote import Remote
 from lumen.gateway.tls import Certificates
-from lumen.handover import Giving, Predecessor, Successor, Taken, Taking
+from lumen.handover.predecessor import Giving, Predecessor
+from lumen.handover.successor import Successor, Taken, Taking
 from lumen.operator import Operator
 from lumen.owner import owner
 from lumen.paths import Paths, paths

@@ -68,7 +68,7 @@ TINY_NOTICE = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line may override. `succeed`: take over from the gateway that runs, see `handover.py`."""
+    """What the command line may override. `succeed`: take over from the gateway that runs, see `handover/`."""
 
     config: Path | None = None
     host: str | None = None

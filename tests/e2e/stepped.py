@@ -1,6 +1,6 @@
 """A gateway that is killed at one step of a handover: `python -m tests.e2e.stepped STEP …`, then as `python -m lumen`.
 
-STEP: `send WHAT`, `sent WHAT` and `got WHAT` are about the messages of `lumen/handover.py`; `outbox` is when what is
+STEP: `send WHAT`, `sent WHAT` and `got WHAT` are about the messages of `lumen/handover/`; `outbox` is when what is
 handed on begins to be written beside the ledger, `closed` when the ledger is closed, `opened` when it is open.
 """
 
@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lumen import handover
 from lumen.__main__ import main
 from lumen.gateway import billing
+from lumen.handover import channel, predecessor, successor
 from lumen.ledger.outbox import Outbox
 from lumen.ledger.store import Ledger
 
@@ -26,14 +26,14 @@ def reached(step: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Channel(handover.Channel):
+class Channel(channel.Channel):
     def send(self, what: str, fds: Iterable[int] = (), **body: Any) -> bool:
         reached(f"send {what}")
         done = super().send(what, fds, **body)
         reached(f"sent {what}")
         return done
 
-    async def get(self, timeout: float | None) -> handover.Message | None:
+    async def get(self, timeout: float | None) -> channel.Message | None:
         got = await super().get(timeout)
         reached(f"got {got.say if got is not None else 'end'}")
         return got
@@ -49,7 +49,8 @@ def then(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    handover.Channel = Channel  # type: ignore[misc]
+    for side in (predecessor, successor):
+        vars(side)["Channel"] = Channel
     vars(billing)["Outbox"] = then("outbox", Outbox)
     Ledger.close = then("closed", Ledger.close)  # type: ignore[method-assign]
     Ledger.open = then("opened", Ledger.open)  # type: ignore[method-assign]

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from aiohttp.web import BaseRequest, Response, ServerRunner, StreamResponse
 
-from lumen import handover
 from lumen.gateway.http import Connection, Ingress
-from lumen.handover import Giving, HandoverError, Predecessor, Successor, Taking
+from lumen.handover import successor
+from lumen.handover.channel import HandoverError
+from lumen.handover.predecessor import Giving, Predecessor
+from lumen.handover.successor import Successor, Taking
 from lumen.paths import Paths
 
 pytestmark = pytest.mark.anyio
@@ -257,7 +259,7 @@ async def test_a_gateway_that_dies_when_its_successor_is_ready_is_taken_over_fro
 
 async def test_one_that_is_still_taking_over_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, busy = tmp_path / "h.sock", [True, True, False]
-    monkeypatch.setattr(handover, "_BUSY", 0.01)
+    monkeypatch.setattr(successor, "_BUSY", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "lock").open("w") as lock:
         before = Predecessor(path, lock.fileno(), listening.fileno(), giving([], lambda: busy.pop(0)))
         after, taken = await Successor.begin(path)
@@ -266,7 +268,7 @@ async def test_one_that_is_still_taking_over_is_waited_for(tmp_path: Path, monke
         os.close(taken.lock)
         after.close()
         await until(lambda: before._task is None)
-        monkeypatch.setattr(handover, "_PATIENCE", 0.05)
+        monkeypatch.setattr(successor, "PATIENCE", 0.05)
         busy += [True] * 1000
         with pytest.raises(HandoverError, match="still finishing"):
             await Successor.begin(path)
