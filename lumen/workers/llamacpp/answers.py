@@ -68,7 +68,15 @@ class Parts:
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    tools: dict[int, ToolDelta] = field(default_factory=dict)
+    calls: dict[int, ToolDelta] = field(default_factory=dict)  # without their arguments
+    arguments: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def tools(self) -> list[ToolDelta]:
+        return [
+            ToolDelta(i, call.id, call.name, "".join(self.arguments[i]) if i in self.arguments else None)
+            for i, call in self.calls.items()
+        ]
 
     def add(self, deltas: Many[Delta]) -> None:
         for delta in deltas:
@@ -80,11 +88,11 @@ class Parts:
                 self._tool(delta.tool)
 
     def _tool(self, new: ToolDelta) -> None:
-        old = self.tools.get(new.index)
-        if old is not None:
-            arguments = (old.arguments or "") + (new.arguments or "")
-            new = ToolDelta(new.index, old.id or new.id, old.name or new.name, arguments)
-        self.tools[new.index] = new
+        if new.arguments is not None:
+            self.arguments.setdefault(new.index, []).append(new.arguments)
+        old = self.calls.get(new.index)
+        if old is None or new.id is not None or new.name is not None:
+            self.calls[new.index] = new if old is None else ToolDelta(new.index, old.id or new.id, old.name or new.name)
 
 
 class Stream:
@@ -134,6 +142,8 @@ class Stream:
     def _slow(self, event: Event) -> list[bytes]:
         out = []
         tokens, logprobs = event.tokens, event.logprobs
+        if event.tail:
+            return [self._chunk(self._body(event.choice, event.deltas), event.finish, tokens, logprobs)]
         if event.deltas or (event.finish is None and tokens):
             out.append(self._chunk(self._body(event.choice, event.deltas), None, tokens, logprobs))
             tokens, logprobs = [], []
@@ -151,8 +161,8 @@ class Stream:
             delta["content"] = "".join(parts.content)
         if parts.reasoning:
             delta["reasoning_content"] = "".join(parts.reasoning)
-        if parts.tools:
-            delta["tool_calls"] = [_tool_chunk(tool) for tool in parts.tools.values()]
+        if parts.calls:
+            delta["tool_calls"] = [_tool_chunk(tool) for tool in parts.tools]
         return {"index": choice, "delta": delta}
 
     def _chunk(
@@ -237,14 +247,14 @@ class Whole:
 
 def _message(parts: Parts) -> dict[str, Any]:
     text = "".join(parts.content)
-    message: dict[str, Any] = {"role": "assistant", "content": None if parts.tools and not text else text}
+    message: dict[str, Any] = {"role": "assistant", "content": None if parts.calls and not text else text}
     message["refusal"] = None
     if parts.reasoning:
         message["reasoning_content"] = "".join(parts.reasoning)
-    if parts.tools:
+    if parts.calls:
         message["tool_calls"] = [
             {"id": tool.id, "type": "function", "function": {"name": tool.name, "arguments": tool.arguments or ""}}
-            for tool in parts.tools.values()
+            for tool in parts.tools
         ]
     return message
 

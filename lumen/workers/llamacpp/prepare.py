@@ -216,7 +216,7 @@ def _rendered(template: ChatTemplate, request: ChatRequest) -> str:
 
 def _last(sequence: Sequence, reason: Literal["stop", "length"], completion: int) -> Event:
     deltas, finish = sequence.machine.finish(reason)
-    return Event(sequence.choice, deltas, finish=finish, completion=completion)
+    return Event(sequence.choice, deltas, finish=finish, tail=bool(deltas), completion=completion)
 
 
 def _params(sampling: Sampling, n_ctx: int) -> SamplingParams:

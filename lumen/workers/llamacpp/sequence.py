@@ -24,7 +24,9 @@ class Event(msgspec.Struct):
     """What one step adds to one choice. `tokens`: all ids consumed since the choice's previous event
     (held-back text included).
 
-    finish: the last event of its choice. rest: bytes of it that are still to be written, the others have been.
+    finish: the last event of its choice. tail: the end of its text was held back until then. An answer that goes on
+    from its tokens says that again, so the client must have text and finish, or neither.
+    rest: bytes of it that are still to be written, the others have been.
     error: (HTTP status, message), the choice ends without an answer.
     started: the choice was given a slot; `cached` tells how many prompt tokens were there already.
     completion, accepted: with the last event, tokens of the answer, and those of them that had been guessed.
@@ -35,6 +37,7 @@ class Event(msgspec.Struct):
     tokens: list[int] = []
     logprobs: list[TokenLogprob] = []
     finish: str | None = None
+    tail: bool = False
     error: tuple[int, str] | None = None
     started: bool = False
     cached: int = 0

@@ -49,6 +49,9 @@ OUTBOX_LIMIT = 64
 _INLINE = 16 * 1024
 """Bodies up to this size are prepared on the loop (well under a millisecond); larger ones on a thread."""
 
+_NUMBERS = 8192
+"""Numbers of embeddings up to which they are written on the loop (about a millisecond); more of them on a thread."""
+
 _SSE_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -284,11 +287,7 @@ class Server:
         else:
             inputs = self._embedding_inputs(wanted)
         vectors = await self._embed(inputs, caller.read(None, request.headers.get(caller.PATIENCE)).patience)
-        data = []
-        for i, vector in enumerate(vectors):
-            unit = normalise(vector, wanted.dimensions)
-            value = base64.b64encode(unit.tobytes()).decode() if wanted.base64 else unit.tolist()
-            data.append({"object": "embedding", "index": i, "embedding": value})
+        data = await _written(vectors, wanted)
         tokens = sum(len(tokens) for tokens in inputs)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return _json({"object": "list", "data": data, "model": worker.settings.name, "usage": usage})
@@ -362,6 +361,21 @@ class Server:
 def _discard(made: asyncio.Future[Prepared]) -> None:
     if not made.cancelled() and made.exception() is None:
         made.result().close()
+
+
+async def _written(vectors: list[Floats], wanted: EmbeddingRequest) -> list[msgspec.Raw]:
+    """The vectors as JSON, each by itself: a call that writes them all would keep the engine waiting for its lock."""
+
+    def work() -> list[msgspec.Raw]:
+        return [_entry(i, vector, wanted) for i, vector in enumerate(vectors)]
+
+    return await asyncio.to_thread(work) if sum(map(len, vectors)) > _NUMBERS else work()
+
+
+def _entry(index: int, vector: Floats, wanted: EmbeddingRequest) -> msgspec.Raw:
+    unit = normalise(vector, wanted.dimensions)
+    value = base64.b64encode(unit.tobytes()).decode() if wanted.base64 else unit.tolist()
+    return msgspec.Raw(msgspec.json.encode({"object": "embedding", "index": index, "embedding": value}))
 
 
 def _crowded(wait: float) -> ApiError:

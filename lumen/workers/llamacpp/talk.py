@@ -90,6 +90,7 @@ class Talk:
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], deltas: list[Delta] | None = None) -> None:
         last, finish = sequence.machine.finish(reason)
         event = self._event(sequence, (deltas or []) + last)
+        event.tail = bool(last)
         event.finish, event.completion, event.cached = finish, sequence.answered, sequence.cached
         event.accepted = sequence.accepted
         self.emit(sequence, event)

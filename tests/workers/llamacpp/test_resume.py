@@ -60,6 +60,25 @@ def test_a_cut_between_two_events_loses_and_doubles_nothing(worker: Worker) -> N
             assert seen + text_of(rest) == whole
 
 
+def test_text_that_is_held_to_the_very_end_comes_with_the_finish(worker: Worker) -> None:
+    """Whoever goes on from the tokens that came with it says it again, so a cut between the two would double it."""
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "resume_exact": True}
+    text = text_of(stream(worker, **options))
+    options["stop"] = text[-4:] + "zqx"
+    events = stream(worker, **options)
+    (last,) = events[-1]["choices"]
+    assert text_of(events) == text
+    assert last["finish_reason"] == "length" and last["delta"]["content"].endswith(text[-4:])
+    seen: list[int] = []
+    for at, event in enumerate(events[:-1]):
+        seen += event["choices"][0]["token_ids"]
+        if seen:
+            rest = stream(worker, **options, resume_token_ids=seen)
+            assert text_of(events[: at + 1]) + text_of(rest) == text
+    (again,) = stream(worker, **options, resume_token_ids=ids_of(events))
+    assert again["choices"][0]["delta"] == {"content": text[-4:]} and again["choices"][0]["finish_reason"] == "length"
+
+
 def test_what_was_whole_already_only_finishes(worker: Worker) -> None:
     options = {"temperature": 0, "max_tokens": 10, "ignore_eos": True}
     ids = ids_of(stream(worker, **options))
