@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 # What of a request is read at all: the first and the last characters of its text say what it is about.
 HEAD, TAIL = 6144, 2048
 ASIDE = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True, gc=False):
     """One request, before any target is asked.
 
     `text`: what the user asks now (the last user turn). `system`: the system prompt. `context`: the turns before,

@@ -116,7 +116,7 @@ def fit_table(rows: Table, labels: Labels, targets: Sequence[str], strong: str) 
     if lengths is not None:
         ridged = ridged.plus(lengths.waves(lengths.scale.apply(lengths.left_out)))
     fitted = ridge.fit(ridged, wanted)
-    neighbours, shift, nearest = near.learn(alike, sketches, wanted, fitted.left_out, judged)
+    neighbours, shift, nearest = near.learn(alike, groups, sketches, wanted, fitted.left_out, judged)
     seen = fitted.left_out + shift
     straight = [line(seen[:, i], wanted[:, i], weights) for i in range(wanted.shape[1])]
     columns = np.stack([straight[i](seen[:, i]) for i in range(wanted.shape[1])], axis=1)
@@ -188,6 +188,7 @@ def _model(
         "weights": points.T @ fitted.dual,
         "mean": fitted.mean,
         "sketches": neighbours.sketches,
+        "turn": neighbours.turn,
         "residuals": neighbours.residuals,
         "known": neighbours.known,
         **far.arrays(),

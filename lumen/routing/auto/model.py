@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 MAGIC = b"lumen-route-model\n"
 # Raised whenever the features, their order or the meaning of an array change: an old model is then refused.
-FORMAT = 5
+FORMAT = 6
 _DIGEST = 32
 _TYPES = {"float32": np.float32, "float64": np.float64}
 

@@ -87,11 +87,13 @@ def decide(candidates: Sequence[Candidate], view: View) -> Decision:
         reason = why or "no cheaper target is expected to be as good"
         return Decision(strong, f"strong: {reason}", verdicts)
     best = min(may, key=lambda v: (v.cost is None, v.cost or 0, v.loss or 0.0))
-    costs = {v.candidate.name: v.cost for v in (*may, *(v for v in verdicts if v.candidate is strong))}
-    staying = stays(view.past, best.candidate.name, costs)
-    if staying is not None and view.past is not None:
-        there = next(c for c in candidates if c.name == view.past.target)
-        return Decision(there, f"stays: {staying}", verdicts)
+    past = view.past
+    if past is not None:
+        costs = {v.candidate.name: v.cost for v in (*may, *(v for v in verdicts if v.candidate is strong))}
+        staying = stays(past, best.candidate.name, costs)
+        if staying is not None:
+            there = next(c for c in candidates if c.name == past.target)
+            return Decision(there, f"stays: {staying}", verdicts)
     return Decision(best.candidate, _told(best), verdicts)
 
 

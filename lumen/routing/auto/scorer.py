@@ -81,9 +81,8 @@ class Scorer:
         self._space = Space.from_arrays(kept)
         self._themes, self._of_themes = Themes(kept["themes"], kept["theme_places"]), kept["theme_weights"]
         self._weights, self._mean = kept["weights"], kept["mean"]
-        self._near = near.Near(
-            kept["sketches"], kept["residuals"], kept["known"], model.scalars["doubt"], model.scalars["familiar"]
-        )
+        about = (model.scalars["doubt"], model.scalars["familiar"])
+        self._near = near.Near(kept["sketches"], kept["turn"], kept["residuals"], kept["known"], *about)
         self._far = Far.kept(model.scalars, kept)
         self._lines = np.array([model.lines[str(i)] for i in range(len(model.lines))])
         self._lengths = "length_weights" in kept

@@ -13,14 +13,14 @@ HOLD = 3
 MARGIN = 0.1
 
 
-def stays(past: Past | None, choice: str, costs: dict[str, int | None]) -> str | None:
+def stays(past: Past, choice: str, costs: dict[str, int | None]) -> str | None:
     """Why the conversation stays with `past.target` rather than going to `choice`; `None`: it goes.
 
     Args:
         costs: of the targets that may answer this request, in pico-dollars, what their caches save taken off; `None`
             where a price is not known.
     """
-    if past is None or past.target == choice or past.target not in costs:
+    if past.target == choice or past.target not in costs:
         return None
     if past.since < HOLD:
         return f"moved {past.since} request{'s' if past.since > 1 else ''} ago"

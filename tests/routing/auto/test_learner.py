@@ -80,13 +80,20 @@ def test_one_and_many_score_alike_where_neighbours_say_more() -> None:
     assert not np.allclose(many.loss, scorer.score_table(rows).loss, atol=1e-3)
 
 
-def test_models_with_wider_sketches_are_read_as_they_were_made() -> None:
-    rows, labels, _ = labelled(60, 6)
-    asks, _, _ = traffic(60, 6)
-    model = fit_table(rows, labels, NAMES, "strong").model
-    wide = Scorer(replace(model, arrays={**model.arrays, "sketches": near.sketch(rows.grams, 2 * near.SKETCH)}))
-    assert wide.score_table(rows).nearest == pytest.approx(1.0, abs=1e-5)
-    assert [wide.score(ask).nearest for ask in asks] == pytest.approx([1.0] * 60, abs=1e-5)
+def test_one_unlike_all_labelled_requests_is_near_none() -> None:
+    rows, labels, _ = labelled(200, 6)
+    scorer = Scorer(fit_table(rows, labels, NAMES, "strong").model)
+    strange = scorer.score(Ask("Грузовик везёт зелёные арбузы через мост 7 раз; σ(x) ≠ ∮ dz"))
+    assert strange.nearest < 0.5 * scorer.score_table(rows).nearest.min()
+
+
+def test_outlines_find_what_sketches_find_nearest() -> None:
+    rows, _, _ = labelled(200, 6)
+    sketches = near.sketch(rows.grams)
+    turn = near.turn(sketches)
+    assert turn.shape == (near.SKETCH, near.OUTLINE) and np.allclose(turn.T @ turn, np.eye(near.OUTLINE), atol=1e-5)
+    whole, outlined = sketches @ sketches.T, (sketches @ turn) @ (sketches @ turn).T
+    assert (whole + 1e-5 >= outlined).diagonal().all() and np.corrcoef(whole.ravel(), outlined.ravel())[0, 1] > 0.95
 
 
 def test_left_out_rows_equal_a_fit_without_them() -> None:
