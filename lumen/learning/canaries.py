@@ -95,6 +95,11 @@ class Rollout:
         """Whether it still has a say in who is asked."""
         return self.phase in ("running", "waiting", "promoting")
 
+    @property
+    def judged(self) -> bool:
+        """Whether answers are still evidence; while it waits they can only end it."""
+        return self.phase in ("running", "waiting")
+
     def dump(self) -> dict[str, Any]:
         """Everything that must outlive the process."""
         return {
@@ -156,7 +161,7 @@ class Rollout:
 
     def over(self, asked: Asked, part: Part, settled: Settled, given: Answer, *, look: bool) -> None:
         """It is over. `look`: its text may be looked at."""
-        if self.phase != "running" or not settled.attempts:
+        if not self.judged or not settled.attempts:
             return
         tried = settled.attempts[0]
         if tried.outcome in _SILENT:
@@ -176,7 +181,7 @@ class Rollout:
 
     def rate(self, target: str, quality: float) -> None:
         """Somebody says how good an answer of this target was."""
-        if self.phase == "running":
+        if self.judged:
             self._changed(self.canary.rate(quality, candidate=target == self.plan.candidate))
             self._ground.kept.soon()
 
@@ -207,14 +212,14 @@ class Rollout:
             self.why = "answers are not judged while the gateway has better things to do"
 
     async def _compare(self, pairing: Pairing) -> None:
-        if self.phase != "running":
+        if not self.judged:
             return
         done = await compare(self._ground, pairing, self.judge, self.ceiling)
         self.why = done.why
-        if done.compared is not None and done.compared.quality is not None and self.phase == "running":
+        if done.compared is not None and done.compared.quality is not None and self.judged:
             incumbent, candidate = done.compared.quality
             self._changed(self.canary.rate(incumbent, candidate=False))
-            if self.phase == "running":
+            if self.judged:
                 self._changed(self.canary.rate(candidate, candidate=True))
         self._ground.kept.soon()
 

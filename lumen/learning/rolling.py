@@ -198,6 +198,7 @@ class Rolling:
             self._own(self._ended(found, "rolled_back", change.reason, ITSELF))
         elif found.plan.waits:
             found.finish("waiting", f"{change.reason}; waits for approval")
+            found.canary.hold()
             self._own(self._waits(found))
         else:
             found.phase = "promoting"

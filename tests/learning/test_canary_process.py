@@ -102,6 +102,17 @@ def test_it_waits_for_a_word_where_it_was_told_to(box: Box) -> None:
     assert yaml.safe_load(box.config.read_text())["routes"]["chat"]["targets"][0] == "p/right-too"
 
 
+def test_while_it_waits_it_is_still_guarded(box: Box) -> None:
+    box.do("canary", "start", candidate="p/right-too", guard="errors", wait=True, **QUICK)
+    drive(box, "waiting")
+    box.kill()
+    box.up()
+    box.provider.down.add("right-too")
+    drive(box, "rolled_back", stream=False)
+    assert "errors" in box.canary["reason"] and len(audited(box, "canary.rolled_back")) == 1
+    assert yaml.safe_load(box.config.read_text())["routes"]["chat"]["targets"] == ["p/right"]
+
+
 def test_a_conversation_keeps_its_side_and_the_share_is_as_told(box: Box) -> None:
     box.do("canary", "start", candidate="p/right-too", guard="errors", steps="30,100", dwell=20_000)
     once = box.ask(200)

@@ -85,6 +85,8 @@ class Canary:
         self.plan = plan
         self.status = Status.RUNNING
         self.step = 0
+        # It has convinced, and waits for an operator's word.
+        self.held = False
         self.reason = f"started at {plan.steps[0]:g} %"
         # Answers of the candidate: in all, and in this step.
         self.answers = 0
@@ -120,7 +122,7 @@ class Canary:
         if self._candidates and self._incumbents:
             self._pair(self._candidates.popleft(), self._incumbents.popleft())
             return self._decide()
-        if self.answers >= self.plan.most:
+        if self.answers >= self.plan.most and not self.held:
             return self.end(Status.ROLLED_BACK, f"nothing to compare with after {self.answers} answers")
         return None
 
@@ -157,6 +159,16 @@ class Canary:
             self.step = len(self.plan.steps) - 1
         return Change(status, self.step, reason)
 
+    def hold(self) -> None:
+        """Go on after the evidence was enough to promote it, until an operator says so: it can only be rolled back now.
+
+        The evidence for that begins anew, so that what was good for long can be bad soon; the chance of a false alarm
+        while it waits is at most `Plan.false_alarm` once more.
+        """
+        self.status, self.held = Status.RUNNING, True
+        for name, watch in self.watches.items():
+            watch.worse = self._watch(name).worse
+
     # -- deciding ----------------------------------------------------------------------------------------
 
     def _decide(self) -> Change | None:
@@ -164,6 +176,8 @@ class Canary:
         for name, watch in self.watches.items():
             if watch.worse.log_wealth >= alarm:
                 return self.end(Status.ROLLED_BACK, f"{name}: worse than the incumbent")
+        if self.held:
+            return None
         if self.answers >= self.plan.most:
             return self.end(Status.ROLLED_BACK, f"not convincing after {self.answers} answers")
         if self.in_step < self.plan.dwell:
@@ -208,6 +222,7 @@ class Canary:
             "plan": asdict(self.plan),
             "status": self.status.value,
             "step": self.step,
+            "held": self.held,
             "reason": self.reason,
             "answers": self.answers,
             "in_step": self.in_step,
@@ -229,7 +244,7 @@ class Canary:
         made = cls(Plan(**given))
         made.status, made.step, made.reason = Status(kept["status"]), kept["step"], kept["reason"]
         made.answers, made.in_step = kept["answers"], kept["in_step"]
-        made.ratings = kept["ratings"]
+        made.ratings, made.held = kept["ratings"], kept.get("held", False)
         made._costs = (kept["costs"][0], kept["costs"][1])
         made.watches = {
             name: Watch(Evidence(**watch["better"]), Evidence(**watch["worse"]))

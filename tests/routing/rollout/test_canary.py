@@ -142,6 +142,21 @@ def test_a_step_lasts_as_long_as_it_must() -> None:
     assert canary.in_step == 0 and canary.answers == 40
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_while_it_is_held_evidence_can_only_roll_it_back(fails: bool) -> None:
+    canary = Canary(Plan(guards=("errors",), dwell=5, most=2_000))
+    perfect(canary)
+    assert canary.status is Status.PROMOTED
+    canary.hold()
+    canary = Canary.load(json.loads(json.dumps(canary.dump())))
+    before = canary.answers
+    for _ in range(1_000):
+        canary.observe(Observation(), candidate=False)
+        canary.observe(Observation(failed=fails), candidate=True)
+    assert canary.status is (Status.ROLLED_BACK if fails else Status.RUNNING)
+    assert not fails or canary.answers - before <= 30
+
+
 def test_nothing_changes_after_the_end() -> None:
     canary = Canary(Plan())
     assert canary.end(Status.ROLLED_BACK, "by hand").reason == "by hand"
