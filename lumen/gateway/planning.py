@@ -44,12 +44,13 @@ def plan(
         return *punctual(state.health, entry, pinned(entry, pin), now, stream=call.stream), UNMARKED
     view = View(entry.goal, state.planner, state.draw.random, (call, size, key.name if key else "", headers))
     steps = decided(entry, view, call, size)
-    if entry.remembers and len(steps) > 1:
-        state.planner.opened(request_id, view.conversation)
     targets = entry.targets
     marks = {targets[one.key].name: (one.score, one.bar) for one in steps if one.score is not None} or UNMARKED
     told = [(targets[step.key], step.reason) for step in steps]
-    return *punctual(state.health, entry, told, now, stream=call.stream), marks
+    made, fresh = punctual(state.health, entry, told, now, stream=call.stream)
+    if entry.remembers and len(steps) > 1:
+        state.planner.opened(request_id, view.conversation)
+    return made, fresh, marks
 
 
 def decided(entry: Entry, view: View, call: Call, size: int) -> list[Step]:

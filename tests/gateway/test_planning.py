@@ -382,6 +382,22 @@ async def test_explaining_counts_nothing_and_says_what_costs_too_much(box: Box) 
     assert box.live.number == 0
 
 
+async def test_a_request_without_a_plan_is_not_remembered(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(box.state.table.find("failing"), ttft=0.001)
+    call, size = chat("hi", stream=True)
+
+    def plan(request_id: str) -> Any:
+        return planning.plan(box.state, entry, call, request_id, None, size, {}, 0.0)
+
+    assert len(plan("req_1")[0]) == 2 and list(box.state.planner._open) == ["req_1"]
+    monkeypatch.setattr(box.state.health, "within", lambda names, objective, now: [])
+    monkeypatch.setattr(box.state.health, "usual", lambda name: 1.0)
+    with pytest.raises(LumenError, match="first token within"):
+        plan("req_2")
+    # It never ends, so nothing would take it away again.
+    assert list(box.state.planner._open) == ["req_1"]
+
+
 async def test_what_money_keeps_from_being_asked_is_no_part_of_what_is_explained(box: Box) -> None:
     entry = box.state.table.find("failing")
 
