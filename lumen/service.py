@@ -234,7 +234,6 @@ class Service:
     def _serve(self) -> None:
         self.serving = True
         self._own(self._keeper.run())
-        self._own(self.memory.watch())
         self._own(prober(self.state.health, self.upstreams.alive))
 
     async def close(self, grace: float, released: Callable[[], None] | None = None) -> None:

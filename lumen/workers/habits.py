@@ -31,6 +31,11 @@ class Rate:
         self._count = 0.0
         self._at = -math.inf
 
+    @property
+    def last(self) -> float:
+        """When it was last asked for; minus infinity: never."""
+        return self._at
+
     def add(self, now: float) -> None:
         self._count = self._count * math.exp((self._at - now) / _FADES) + 1.0
         self._at = now

@@ -33,7 +33,6 @@ _logger = logging.getLogger(__name__)
 
 # Of each card, for an engine that nothing is known of: enough to take its turn there, and to be measured.
 _TOKEN = 1024 * 1024
-_WATCH = 30.0  # seconds
 _SHOWN = ("margin", "foreign", "charged", "returning", "set_aside", "free")
 
 
@@ -73,7 +72,6 @@ class Machine:
     _corrections: Corrections = field(init=False)
     _files: dict[_Paths, _Known] = field(default_factory=dict)
     _peaks: dict[str, _Peak] = field(default_factory=dict)
-    _lives: dict[str, int] = field(default_factory=dict)
     _news: bool = False  # something was learned that is not kept yet
 
     def __post_init__(self) -> None:
@@ -117,11 +115,11 @@ class Machine:
         reserved = {RAM: 0} | dict(holding.charged)
         grown = {card: self._own_use(owner, found, card) for card in cards}
         sizes = dict(found.held.get(owner, {})) if asleep else charge(reserved, found.held.get(owner, {}), grown)
-        self._lives[owner] = pid
         if known.digest is not None:
             self._learn(known.digest, spec.model, cards, sizes, asleep=asleep)
         if not asleep:
-            self._peaks[owner] = _Peak(spec, cards)
+            before = self._peaks.get(owner)
+            self._peaks[owner] = _Peak(spec, cards, before.size if before is not None and before.cards == cards else 0)
         await self._keep()
         return sizes
 
@@ -136,17 +134,7 @@ class Machine:
                 self._peaks[owner].size = max(self._peaks[owner].size, sizes.get(RAM, 0))
         for owner in self._peaks.keys() - pids.keys():
             self._end(self._peaks.pop(owner))
-        self._lives = {owner: pid for owner, pid in self._lives.items() if owner in pids}
         await self._keep()
-
-    async def watch(self) -> None:
-        """Look now and then without being asked, until cancelled: replicas fill up with use, strangers come and go."""
-        while True:
-            await asyncio.sleep(_WATCH)
-            try:
-                await self.read(dict(self._lives))
-            except OSError as trouble:
-                _logger.warning("the memory of this machine cannot be read: %s", trouble.strerror)
 
     def describe(self) -> dict[str, Any]:
         """What was given to whom, for operators; bytes."""

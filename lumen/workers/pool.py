@@ -22,7 +22,7 @@ from lumen.workers.habits import Habits
 from lumen.workers.lifecycle import State
 from lumen.workers.replica import Replica
 from lumen.workers.residency import Down, Held, Plan, Rules, Want
-from lumen.workers.seats import Memory
+from lumen.workers.seats import Memory, Seat
 from lumen.workers.spec import Home, Spec, Standing
 
 DEMAND = 30.0
@@ -80,6 +80,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._offers: dict[str, tuple[Seat, ...]] = {}  # by replica: the seats of the look under way
         self._eager = False  # the end of a request may let something happen
         self._over = False
 
@@ -110,7 +111,8 @@ class Pool:
         """Keep these models (spec, configuration, whether two replicas can run side by side), and no others."""
         for name in [name for name in self.members if name not in models]:
             group = self.members.pop(name).group
-            self.leaving.add(group)
+            if group.replicas:
+                self.leaving.add(group)
             group.dismiss(self._home.timing.replaced)
         for name, (spec, model, beside) in models.items():
             rules = Rules.of(model)
@@ -163,6 +165,9 @@ class Pool:
             member.known.costs.add(replica.woke.how, replica.woke.seconds)
             member.closed.pop(replica.key, None)
             member.asked = -math.inf
+        if member is not None and replica.life.state is State.OFF:
+            member.closed.pop(replica.key, None)
+            member.rousing.discard(replica.key)
         self._accounts.changed(replica)
         self._told(replica)
         if not group.replicas:
@@ -199,6 +204,7 @@ class Pool:
         now, again = self._loop.time(), math.inf
         for member in self.members.values():
             again = min(again, self._tend(member, now))
+        self._offers.clear()
         wants = {want.key: want for member in self.members.values() for want in self._wants(member, now)}
         accounts = self._accounts
         if wants and not accounts.fresh(now):
@@ -207,8 +213,13 @@ class Pool:
             wants.values(), list(self._held(now)), accounts.free(), accounts.returning(), accounts.loading(),
             accounts.cards, now,
         )  # fmt: skip
+        if plan.hopeless and not accounts.fresh(now, sure=True):
+            return
+        pressed = any(want.urgent for want in wants.values())
         for member in self.members.values():
             self._carry_out(member, plan, wants, now)
+            if not pressed:
+                member.closed.clear()
         # A want that nothing was done about waits for somebody to be done.
         self._eager = len(plan.starts) < len(wants)
         self._timer = self._loop.call_at(min(again, plan.again, now + _AT_LEAST), self._look)
@@ -219,8 +230,10 @@ class Pool:
         wanted = member.wanted(now)
         if wanted:
             member.dismissed = False
-        if wanted or group.in_flight:
-            member.known.hours.add(time.time())
+        # Whoever is served at once asks nobody here.
+        rested = 0.0 if wanted or group.in_flight else now - member.known.rate.last
+        if rested < math.inf:
+            member.known.hours.add(time.time() - rested)
         likely = rules.prewarm and not member.dismissed and self._likely(member)
         if (wanted or likely) and not any(one.ready or member.coming(one) for one in current):
             asleep = [one for one in current if one.life.state is State.ASLEEP]
@@ -280,7 +293,8 @@ class Pool:
             if asleep is not None:
                 member.rousing.add(asleep.key)
             else:
-                group.aim(group.count + 1)
+                # One that is falling asleep counts as neither, and comes back when it sleeps.
+                group.aim(min(group.count + 1, max(group.count, rules.high)))
         elif change < 0:
             group.drop(min(ready, key=lambda one: (one.load.in_flight, -one.index)), group.count - 1)
         due = scaling.look_again(member.trend, now)
@@ -299,9 +313,10 @@ class Pool:
         # One that is woken is there sooner than one that is started.
         for one in sorted(waits, key=lambda one: (one.life.state is not State.ASLEEP, one.index)):
             has, aside = self._accounts.holds(one), self._accounts.aside(one)
+            seats = self._offers[one.key] = self._accounts.seats(one, member.rules.high)
             needs = tuple(
                 {d: _more(size - has.get(d, 0), aside.get(d, 0), free.get(d, 0)) for d, size in seat.holds.items()}
-                for seat in self._accounts.seats(one, member.rules.high)
+                for seat in seats
             )
             yield Want(one.key, group.name, needs, urgent, since if urgent else -float(member.rules.pinned))
             urgent = False
@@ -354,7 +369,8 @@ class Pool:
         for one in mine:
             place = plan.starts.get(one.key)
             if place is not None:
-                seat = self._accounts.seats(one, member.rules.high)[place]
+                # As it was offered: what is given meanwhile changes which seats are the better ones.
+                seat = self._offers[one.key][place]
                 if self._accounts.turn(one, seat, pinned=member.rules.pinned):
                     member.rousing.discard(one.key)
         member.blocked = frozenset(one.key for one in mine if one.waits)

@@ -74,6 +74,11 @@ class Run:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self._process.alive else None
 
+    @property
+    def leader(self) -> int | None:
+        """The number of its process, also after its end: until `clear`."""
+        return self._process.pid if self._process is not None else None
+
     # -- starting ----------------------------------------------------------------------------------------
 
     async def start(self, model: Model, place: Place) -> None:

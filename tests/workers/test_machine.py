@@ -134,23 +134,21 @@ def test_what_was_measured_is_reserved_next_time(told: bool, tmp_path: Path) -> 
     asyncio.run(run())
 
 
-def test_what_filled_up_with_use_is_seen_without_being_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_most_of_a_life_is_what_is_expected_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def run() -> None:
         here = machine(24, kept=tmp_path / "memory.json")
         one = spec(ON_CARDS)
         await live(here, one, "m:0", GIB)
         grown = [700 * GIB]
         monkeypatch.setattr("lumen.hardware.processes.memory", lambda *_: Memory(grown[0], 0))
-        watching = asyncio.create_task(here.watch())
-        while not here._peaks["m:0"].size:
-            await asyncio.sleep(0)
-        watching.cancel()
-        grown[0] = 5  # less at its end
+        await here.read({"m:0": os.getpid()})
+        grown[0] = 5  # less at its end, also after a sleep
+        await here.held(one, "m:0", os.getpid(), asleep=True)
+        await here.held(one, "m:0", os.getpid(), asleep=False)
         await here.read({"m:0": os.getpid()})
         await here.read({})
-        assert here.seats(one, 1)[0].holds[RAM] == MEMORY.total - MEMORY.margin and here._lives == {}
+        assert here.seats(one, 1)[0].holds[RAM] == MEMORY.total - MEMORY.margin
 
-    monkeypatch.setattr("lumen.workers.machine._WATCH", 0.0)
     asyncio.run(run())
 
 

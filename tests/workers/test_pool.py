@@ -16,7 +16,7 @@ import pytest
 
 from lumen.config.schema import Model
 from lumen.core.errors import UnavailableError, WakingError
-from lumen.hardware.devices import Device
+from lumen.hardware.devices import Device, Kind
 from lumen.workers import scaling
 from lumen.workers.habits import Habits, dump
 from lumen.workers.load import Lease
@@ -33,9 +33,9 @@ class Card:
     """A card of 10 GiB, each model taking what its option `takes` says; one that forgets to give back at will, and on
     which a stranger has `foreign` bytes."""
 
-    def __init__(self, total: int = 10) -> None:
+    def __init__(self, total: int = 10, kind: Kind = "cuda") -> None:
         self.total = total * GIB
-        devices = [Device(CARD, "cuda", 0, "A card", self.total), Device("ram", "ram", 0, "Memory", 1000 * GIB)]
+        devices = [Device(CARD, kind, 0, "A card", self.total), Device("ram", "ram", 0, "Memory", 1000 * GIB)]
         self.ledger = Ledger(devices, margins={CARD: 0, "ram": 0})
         self.gives_back = True
         self.foreign = 0
