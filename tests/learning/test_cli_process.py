@@ -31,6 +31,8 @@ def test_anchors_are_read_from_a_file(box: Box) -> None:
     assert "chat has 1 anchors" in box.lumen("shadow", "anchors", "chat", str(file))
     noted = [entry for entry in AuditLog(box.paths.audit_file).entries() if entry.action == "shadow.anchors"]
     assert len(noted) == 1 and noted[0].details == {"given": 1, "now": 1}
+    with pytest.raises(AssertionError, match=r"there is no route 'chta'.*did you mean 'chat'"):
+        box.lumen("shadow", "anchors", "chta", str(file))
     with pytest.raises(AssertionError, match=r"gone\.jsonl: No such file"):
         box.lumen("shadow", "anchors", "chat", str(file.with_name("gone.jsonl")))
     file.write_text('{"prompt": "p", "first": "a", "second": "b", "verdict": "neither"}\n')

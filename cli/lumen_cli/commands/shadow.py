@@ -9,8 +9,10 @@ import typer
 
 from lumen.paths import paths as find_paths
 from lumen_cli import trials
+from lumen_cli.client import Admin
 from lumen_cli.errors import USAGE, CliError
 from lumen_cli.output import JSON, command, print_json, say, table
+from lumen_cli.settings import config_file
 from lumen_cli.trail import changed
 
 app = command("Ask another target as well, after clients have their answers, and compare.")
@@ -78,8 +80,12 @@ def anchors(
     """Give a route pairs that a person has judged; its judges are held against them."""
     import msgspec
 
+    from lumen.config.load import load, locate
     from lumen.ledger.labels import Anchor, Labels, LabelsError
+    from lumen_cli.route_explain import route_of
 
+    paths = find_paths()
+    _, _, name = route_of(load(locate(None, config_file(None, paths, Admin(paths.admin_socket)))), route)
     read: list[Anchor] = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -90,12 +96,12 @@ def anchors(
                 raise msgspec.ValidationError("the verdict must be first, second or tie")
         except msgspec.MsgspecError as error:
             raise CliError(f"{file.name}, line {number}: {error}", code=USAGE) from None
-    store = Labels(find_paths().ledger_file)
+    store = Labels(paths.ledger_file)
     try:
-        count = store.anchor(route, read, int(time.time() * 1e6), replace=replace)
+        count = store.anchor(name, read, int(time.time() * 1e6), replace=replace)
     except LabelsError as error:
         raise CliError(str(error)) from None
     finally:
         store.close()
-    changed("shadow.anchors", route, given=len(read), now=count)
-    say(f"{route} has {count} anchors.")
+    changed("shadow.anchors", name, given=len(read), now=count)
+    say(f"{name} has {count} anchors.")
