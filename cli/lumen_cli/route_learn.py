@@ -73,5 +73,7 @@ def _show(told: dict[str, Any]) -> None:
     )
     if told["refused"]:
         say(f"Not put in force: {told['refused']}.")
+        if told.get("withdrawn") is not None:
+            say(f"Version {told['withdrawn']} is withdrawn, everything stays with {figures['strong']}: {told['why']}.")
     else:
         say("A dry run: nothing is changed." if told["dry"] else f"Version {told['version']} is in force.")

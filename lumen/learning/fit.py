@@ -45,6 +45,7 @@ class Report(Struct):
     refused: str
     made: bool
     figures: dict[str, object]
+    withdrawn: str = ""
     strangers: list[str] = []
 
 
@@ -70,7 +71,10 @@ def main(given: str) -> int:
     found = fitting.fit(known, task.targets, task.strong, task.limit, task.confidence, live)
     if found.data is not None:
         write_atomic(Path(task.out), found.data, mode=0o600)
-    report = Report(found.labels, found.missing, found.refused, found.data is not None, found.report, sorted(strangers))
+    report = Report(
+        found.labels, found.missing, found.refused, found.data is not None, found.report, found.withdrawn,
+        sorted(strangers),
+    )  # fmt: skip
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     return 0
 

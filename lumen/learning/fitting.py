@@ -53,12 +53,15 @@ class History:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """`data`: the scorer; `None`: none was made. `missing`: labels that are missing to 300. `refused`: why it must not
-    go live. `report`: figures."""
+    go live. `withdrawn`: why the one in force must not stay so, where there is none to take its place.
+    `report`: figures.
+    """
 
     data: bytes | None
     labels: int
     missing: int = 0
     refused: str = ""
+    withdrawn: str = ""
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -137,14 +140,22 @@ def fit(
         "replayed_on": len(newest),
         "replay": new,
     }
+    old: dict[str, float] | dict[str, str] = {}
     if live is not None:
-        report["replay_of_live"] = _replay_live(
-            live, known.table.take(newest), ok[newest], names, known.chances[newest]
-        )
-    refused = ""
-    if new["loss_at_least"] > limit:
-        refused = f"replayed on the newest labels it loses {new['loss']:.1%}, more than the {limit:.1%} it promises"
-    return Fitted(model.to_bytes(), count, 0, refused, report)
+        old = _replay_live(live, known.table.take(newest), ok[newest], names, known.chances[newest])
+        report["replay_of_live"] = old
+    refused, withdrawn = _broken(new, limit, "it loses"), ""
+    if refused:
+        # Requests are not what they were: what was learnt before holds no more than what was learnt now.
+        withdrawn = _broken(old, limit, "what is in force loses")
+    return Fitted(model.to_bytes(), count, 0, refused, withdrawn, report)
+
+
+def _broken(replayed: Mapping[str, Any], limit: float, told: str) -> str:
+    """What a replay says against a scorer: that it surely loses more than is allowed; empty, where it does not."""
+    if replayed.get("loss_at_least", 0.0) <= limit:
+        return ""
+    return f"replayed on the newest labels {told} {replayed['loss']:.1%}, more than the {limit:.1%} it promises"
 
 
 def _judged(ok: F64) -> NDArray[np.bool_]:

@@ -35,7 +35,8 @@ class Learner:
         aside: Sequence[str], *, dry: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Learn, certify, replay, and make the new version live; what came of it. Nothing changes below 300 labels,
-        where the replay breaks the promise, and in a `dry` run. `aside`: judges whose labels are not learnt from.
+        where the replay breaks the promise, and in a `dry` run; but where the live version breaks it too, none is live.
+        `aside`: judges whose labels are not learnt from.
 
         Raises:
             UnavailableError: the process failed or took too long.
@@ -56,9 +57,13 @@ class Learner:
                 told: dict[str, Any] = {"route": route, "labels": report.labels, "missing": report.missing}
                 told["strangers"] = report.strangers
                 told |= {"refused": report.refused, "figures": report.figures, "version": None, "dry": dry}
+                told["withdrawn"] = None
                 if report.made and not report.refused and not dry:
                     note = f"{report.labels} labels, against {strong}, at most {limit:.1%} loss at {confidence:.0%}"
                     told["version"] = await asyncio.to_thread(self._keep, route, out, note)
+                if report.withdrawn and current is not None and not dry:
+                    await asyncio.to_thread(self.shelf.use, route, None)
+                    told |= {"withdrawn": current[0], "why": report.withdrawn}
                 self.last[route] = told
                 return told
 

@@ -21,7 +21,7 @@ from lumen.learning import options as given
 from lumen.learning.kept import Kept
 from lumen.learning.learner import Learner
 from lumen.learning.pairs import Ground
-from lumen.learning.rolling import Hands, Rolling
+from lumen.learning.rolling import ITSELF, Hands, Rolling
 from lumen.learning.shadowing import Shadowing, declared
 from lumen.learning.shelf import Shelf
 from lumen.learning.trials import Remembered, RouteTrial
@@ -277,6 +277,10 @@ class Learning:
         if told["version"] is not None:
             await self._outside.learnt()
             await self._outside.note("route.learn", route, who, {"version": told["version"], "labels": told["labels"]})
+        if told["withdrawn"] is not None:
+            await self._outside.learnt()
+            why = {"version": 0, "withdrawn": told["withdrawn"], "reason": told["why"]}
+            await self._outside.note("route.unlearn", route, ITSELF, why)
         return told
 
     def status(self) -> dict[str, Any]:
@@ -320,5 +324,6 @@ def summary(told: Mapping[str, Any]) -> str:
     if told["missing"]:
         return f"{told['labels']} labels, {told['missing']} are missing; nothing is changed"
     if told["refused"]:
-        return f"not put in force: {told['refused']}"
+        gone = f"; version {told['withdrawn']} is withdrawn: {told['why']}" if told["withdrawn"] is not None else ""
+        return f"not put in force: {told['refused']}{gone}"
     return f"version {told['version']} from {told['labels']} labels"

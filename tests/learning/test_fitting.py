@@ -57,6 +57,15 @@ def traffic(
     return made
 
 
+def turned() -> list[Label]:
+    """What was easy for the cheap target until yesterday it fails at since."""
+    return traffic(800) + [
+        Label(f"new_{one.request}", one.source, one.route, 10_000 + one.at, {"cheap": 0.0, "strong": 1.0},
+              propensity=one.propensity, form=one.form, ask=one.ask)
+        for one in traffic(200, 2)
+    ]  # fmt: skip
+
+
 def known(labels: list[Label]) -> History:
     found = history(labels, TARGETS, "strong")
     assert found is not None
@@ -103,14 +112,17 @@ def test_a_cheap_target_that_is_bad_at_everything_gets_nothing() -> None:
 
 
 def test_a_replay_that_breaks_the_promise_keeps_it_out_of_force() -> None:
-    """What was easy for the cheap target until yesterday it fails at since."""
-    labels = traffic(800) + [
-        Label(f"new_{one.request}", one.source, one.route, 10_000 + one.at, {"cheap": 0.0, "strong": 1.0},
-              propensity=one.propensity, form=one.form, ask=one.ask)
-        for one in traffic(200, 2)
-    ]  # fmt: skip
-    found = fit(known(labels), TARGETS, "strong", 0.02, 0.95)
-    assert "more than the 2.0% it promises" in found.refused
+    found = fit(known(turned()), TARGETS, "strong", 0.02, 0.95)
+    assert "more than the 2.0% it promises" in found.refused and not found.withdrawn
+
+
+def test_what_is_in_force_and_loses_more_than_it_promised_is_withdrawn() -> None:
+    before = fit(known(traffic(800)), TARGETS, "strong", 0.02, 0.95)
+    found = fit(known(turned()), TARGETS, "strong", 0.02, 0.95, live=before.data)
+    assert found.refused and "what is in force loses" in found.withdrawn
+    strict = fit(known(traffic(800, hard_ok=0.1, easy_ok=0.5)), TARGETS, "strong", 0.01, 0.95)
+    assert not fit(known(turned()), TARGETS, "strong", 0.02, 0.95, live=strict.data).withdrawn
+    assert not fit(known(turned()), TARGETS, "strong", 0.02, 0.95, live=b"nonsense").withdrawn
 
 
 def test_the_scorer_in_force_is_replayed_beside_the_new_one() -> None:

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from lumen.audit import AuditLog
-from lumen.ledger.labels import Labels
+from lumen.ledger.labels import Label, Labels
 from tests.learning.box import Box
-from tests.learning.test_fitting import EASY, HARD, traffic
+from tests.learning.test_fitting import EASY, HARD, traffic, turned
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-learning")]
 
@@ -19,8 +19,12 @@ _numbers = random.Random(99)
 
 
 def teach(box: Box, many: int, seed: int = 1) -> None:
+    keep(box, traffic(many, seed))
+
+
+def keep(box: Box, labels: list[Label]) -> None:
     store = Labels(box.paths.ledger_file)
-    for label in traffic(many, seed):
+    for label in labels:
         named = {f"p/{'wrong' if name == 'cheap' else 'right'}": ok for name, ok in label.ok.items()}
         tokens = {name: 6.0 + label.at % 7 for name in named}
         store.add(msgspec.structs.replace(label, ok=named, tokens=tokens))
@@ -77,6 +81,24 @@ def test_what_is_learnt_is_in_force_at_once_versioned_and_taken_back(learning: B
     assert away(box, EASY) == 0
     actions = [entry.action for entry in AuditLog(box.paths.audit_file).entries()]
     assert actions.count("route.learn") == 2 and actions.count("route.unlearn") == 2
+
+
+def test_what_is_in_force_is_withdrawn_where_traffic_has_turned_against_it(learning: Box) -> None:
+    box = learning
+    teach(box, 800)
+    assert box.do("learn", "learn")["version"] == 1
+    assert away(box, EASY) >= 6
+    keep(box, turned())
+    dry = box.do("learn", "learn", dry=True)
+    assert dry["refused"] and dry["withdrawn"] is None and away(box, EASY) >= 6
+    said = box.lumen("route", "learn", "chat")
+    assert "Not put in force" in said and "Version 1 is withdrawn, everything stays with p/right" in said
+    assert away(box, EASY) == 0
+    (noted,) = [entry for entry in AuditLog(box.paths.audit_file).entries() if entry.action == "route.unlearn"]
+    assert noted.details["withdrawn"] == 1
+    # An operator may see it otherwise.
+    assert box.do("learn", "rollback", version=1)["version"] == 1
+    assert away(box, EASY) >= 6
 
 
 def test_labels_of_what_is_no_target_of_the_route_do_not_count_and_that_is_told(box: Box) -> None:
