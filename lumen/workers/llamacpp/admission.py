@@ -27,18 +27,19 @@ class Admission:
     def admit(self, running: Many[Sequence], cache: PrefixCache, n_cells: int, now: float) -> Iterator[Sequence]:
         """One after another whoever may begin, taken from the queue; the caller adds each one to `running`.
 
-        The worst case of all that run fits `n_cells`. The first one that does not fit is waited for: those behind it
-        would for ever be smaller.
+        What all that run will likely need fits `n_cells`: few answers become as long as they may, and where they do one
+        makes room. That one begins again where its worst case fits, so that it is not sent back and forth. The first
+        one that does not fit is waited for: those behind it would for ever be smaller.
         """
         self.soon = False
         if not self.waiting or len(running) >= self._slots or (self.tight and running):
             return
         self.tight = False
-        cells = n_cells - sum(sequence.worst for sequence in running)
+        cells = n_cells - sum(sequence.likely for sequence in running)
         soon: set[Sequence] = set()
         while len(running) < self._slots and cache.available():
             sequence = self.waiting.next(now, soon)
-            if sequence is None or sequence.worst > cells:
+            if sequence is None or (sequence.worst if sequence.started else sequence.likely) > cells:
                 return
             if not self._lanes and running and (sequence.exact or running[-1].exact):
                 return  # They share cells, and sums hang on whose cells lie between one's own.
@@ -47,7 +48,7 @@ class Admission:
                 self.soon = True
                 continue
             self.waiting.take(sequence)
-            cells -= sequence.worst
+            cells -= sequence.likely
             yield sequence
 
     def reap(self) -> None:

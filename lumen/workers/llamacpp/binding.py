@@ -34,8 +34,14 @@ lib: Any = _bindings()
 log = logging.getLogger("lumen.worker.llama")
 
 # Said of every context as we make them: one cache for all sequences is longer than one may be, and hidden states
-# are pooled here.
-_KNOWN = (b"possible training context overflow", b"model default pooling_type")
+# are pooled here. And of cells that run out, for which somebody makes room, or a prefix is computed again.
+_KNOWN = (
+    b"possible training context overflow",
+    b"model default pooling_type",
+    b"failed to find a memory slot for batch",
+    b"available cells in kv cache",
+    b"failed to restore kv cache",
+)
 
 _GGML_WARN = 3
 _GGML_ERROR = 4

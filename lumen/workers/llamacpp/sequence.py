@@ -17,7 +17,8 @@ NEVER = 1 << 62
 """A position no sequence reaches."""
 
 _USUAL_ANSWER = 256
-"""Tokens of an answer that are charged before it is known how long it becomes."""
+"""Tokens of an answer that are charged, and of its rest that cells are held for, before it is known how long it
+becomes."""
 
 
 class Event(msgspec.Struct):
@@ -149,6 +150,11 @@ class Sequence:
     def worst(self) -> int:
         """KV cells this sequence may come to need."""
         return self.prompt_len + self.max_answer
+
+    @property
+    def likely(self) -> int:
+        """KV cells this sequence is thought to come to need."""
+        return min(self.worst, len(self.tokens) + _USUAL_ANSWER)
 
     @property
     def cost(self) -> int:

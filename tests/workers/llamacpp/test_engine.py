@@ -191,6 +191,22 @@ def test_admission_counts_the_worst_case() -> None:
     assert bench.finished() == dict.fromkeys(range(4), "length")
 
 
+def test_answers_that_may_become_long_run_beside_each_other_until_they_are() -> None:
+    """Three of 500 cells at most in 1000: all begin, two stay, and who made room comes back for all it may need."""
+    bench = Bench(Context(1000, 1000))
+    sequences = [bench.sequence(i, prompt(i), 480) for i in range(3)]
+    bench.steps(2)
+    assert bench.counters.running == 3
+    most = 0
+    for _ in range(1500):
+        bench.steps(1)
+        most = max(most, sum(len(sequence.tokens) for sequence in bench.engine._running))
+    assert bench.finished() == dict.fromkeys(range(3), "length")
+    assert bench.counters.preemptions == 1 and most <= 1003
+    for sequence in sequences:
+        assert sequence.tokens[20:] == [100 + p for p in range(480)]
+
+
 def test_when_cells_run_out_the_youngest_is_computed_again_and_everyone_finishes() -> None:
     context = Context(1000, 95)
     bench = Bench(context)

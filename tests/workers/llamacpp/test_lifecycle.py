@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.workers.llamacpp.client import ROOT, Worker, together, until
+from tests.workers.llamacpp.client import ROOT, Worker, same_or_flat, together, until
 
 LONG = {"prompt": "Once", "max_tokens": 3800, "ignore_eos": True}
 PATH = "/v1/completions"
@@ -148,6 +148,17 @@ def test_scarce_cells_make_answers_wait_and_all_come() -> None:
         ]
         answers = together(*calls)
         assert [answer.body["usage"]["completion_tokens"] for answer in answers] == [150] * 10
+
+
+def test_answers_that_need_more_cells_than_there_are_make_room_and_are_what_they_would_be_alone() -> None:
+    with Worker("--ctx", "512", "--kv", "1024", "--slots", "4", "--speculate", "off") as worker:
+        prompts = [[5 + i] * 20 for i in range(4)]
+        body = {"max_tokens": 440, "ignore_eos": True, "temperature": 0, "return_token_ids": True}
+        at_once = together(*[lambda p=p: worker.complete(p, **body).choice["token_ids"] for p in prompts])
+        assert worker.metric("preemptions_total") >= 1
+        assert "WARNING" not in (worker.folder / "log").read_text(), "nothing that anybody need look at"
+        for prompt, ids in zip(prompts, at_once, strict=True):
+            same_or_flat(worker, prompt, worker.complete(prompt, **body).choice["token_ids"], ids)
 
 
 def test_a_worker_dies_with_its_parent() -> None:
