@@ -1,7 +1,7 @@
 """The process that an operator's checker runs in: `python -m lumen.learning.checker WRITTEN`.
 
-A line of JSON in, `[request, answer, other]`; a line out: how good the answer is, or `{"error": …}`. It ends with its
-standard input. First of all it says `{"ready": true}`, or what is wrong with the checker.
+A line of JSON in, `[request, answer, incumbent]`; a line out: how good the answer is, or `{"error": …}`. It ends with
+its standard input. First of all it says `{"ready": true}`, or what is wrong with the checker.
 """
 
 from __future__ import annotations

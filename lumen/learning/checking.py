@@ -34,13 +34,13 @@ class Checking:
         self._closed = False
         self._turn = asyncio.Lock()
 
-    async def rate(self, request: str, answer: str, other: str) -> float:
-        """How good an answer is, 0 to 1.
+    async def rate(self, request: str, answer: str, incumbent: str) -> float:
+        """How good an answer is, 0 to 1, perhaps beside what the incumbent said.
 
         Raises:
             CheckerError: it cannot be loaded, took too long, or failed; the text says which.
         """
-        return await self._within(self._each if self._running else START, self._ask(request, answer, other))
+        return await self._within(self._each if self._running else START, self._ask(request, answer, incumbent))
 
     async def ready(self) -> None:
         """Start its process, and see that the checker can be loaded.
@@ -101,10 +101,10 @@ class Checking:
             if "ready" not in said:
                 raise ValueError(said["error"])
 
-    async def _ask(self, request: str, answer: str, other: str) -> float:
+    async def _ask(self, request: str, answer: str, incumbent: str) -> float:
         await self._start()
         assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode([request, answer, other]) + b"\n")
+        self._process.stdin.write(msgspec.json.encode([request, answer, incumbent]) + b"\n")
         await self._process.stdin.drain()
         said = await self._line()
         if isinstance(said, dict):

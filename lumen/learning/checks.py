@@ -2,7 +2,7 @@
 
 | written | an answer is good if |
 | --- | --- |
-| `exact` | it says what the other answer says, white space aside |
+| `exact` | it says what the incumbent's answer says, white space aside |
 | `exact:TEXT` | it says TEXT, white space aside |
 | `regex:PATTERN` | the pattern is found in it |
 | `schema:FILE` | it is JSON that fits the schema in the file |
@@ -22,7 +22,7 @@ from lumen.learning.schema import fits, problem
 KINDS = ("exact", "regex", "schema", "python")
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n```\s*\Z", re.S)
 _MOST = 1024 * 1024
-# (request, answer, the other answer) → 0 to 1.
+# (request, answer, the incumbent's answer) → 0 to 1.
 Check = Callable[[str, str, str], float]
 
 
@@ -50,13 +50,13 @@ def load(written: str) -> Check:
     """
     kind, rest = split(written)
     if kind == "exact":
-        return lambda request, answer, other: float(_plain(answer) == _plain(rest or other))
+        return lambda request, answer, incumbent: float(_plain(answer) == _plain(rest or incumbent))
     if kind == "regex":
         try:
             pattern = re.compile(rest, re.S)
         except re.error as error:
             raise CheckerError(f"this is no regular expression: {error}") from None
-        return lambda request, answer, other: float(pattern.search(answer) is not None)
+        return lambda request, answer, incumbent: float(pattern.search(answer) is not None)
     return _schema(Path(rest)) if kind == "schema" else _python(rest)
 
 
@@ -73,7 +73,7 @@ def _schema(path: Path) -> Check:
     if (why := problem(schema)) is not None:
         raise CheckerError(f"{path.name}: {why}")
 
-    def check(request: str, answer: str, other: str) -> float:
+    def check(request: str, answer: str, incumbent: str) -> float:
         fenced = _FENCED.match(answer)
         try:
             return float(fits(json.loads(fenced[1] if fenced else answer), schema))
@@ -96,7 +96,7 @@ def _python(rest: str) -> Check:
     if not callable(found):
         raise CheckerError(f"{path.name} has no function '{function if colon else 'check'}'")
 
-    def check(request: str, answer: str, other: str) -> float:
+    def check(request: str, answer: str, incumbent: str) -> float:
         return min(max(float(found(request, answer)), 0.0), 1.0)
 
     return check

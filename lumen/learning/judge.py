@@ -68,7 +68,8 @@ class Judge:
         return None if once is None else 2 * once
 
     async def compare(self, entry: Entry, call: Call, first: Answer, second: Answer, nonce: str, paid: Paid) -> Found:
-        """Judge two answers to one request. `nonce`: what no answer can have known. `paid`: told of every cost."""
+        """Judge two answers to one request, the incumbent's first. `nonce`: what no answer can have known. `paid`: told
+        of every cost."""
         prompt = conversation(call)
         if self.checker is not None:
             return await self._check(prompt, first, second)
@@ -104,8 +105,9 @@ class Judge:
         versions = self.checker.written
         try:
             rated = []
-            for answer, other in ((first, second), (second, first)):
-                rated.append(await self.checker.rate(prompt, answer.said, other.said) if answer.ok else 0.0)
+            for answer in (first, second):
+                # What an answer may be held against is the incumbent's: where both differ, both would else be wrong.
+                rated.append(await self.checker.rate(prompt, answer.said, first.said) if answer.ok else 0.0)
         except CheckerError as error:
             return Found(None, "checker", versions, why=str(error))
         return Found((rated[0], rated[1]), "checker", versions)

@@ -171,6 +171,21 @@ def checkers(box: Box) -> list[psutil.Process]:
     return [one for one in found if "lumen.learning.checker" in one.cmdline()]
 
 
+@pytest.mark.parametrize(("first", "candidate", "worse"), [
+    ("p/right", "p/wrong", 2), ("p/right", "p/right-too", 0), ("p/wrong", "p/wrong", 2)
+])  # fmt: skip
+def test_what_says_something_else_than_the_incumbent_is_worse(box: Box, first: str, candidate: str, worse: int) -> None:
+    """Also where the client was answered by the candidate, and the strong target is asked in the dark."""
+    text = box.config.read_text().replace("[p/right]", "[p/wrong, p/right]" if first == "p/wrong" else "[p/right]")
+    box.config.write_text(text.replace("policy: ordered", "policy: ordered\n    strong: p/right"))
+    box.admin.post("/admin/reload")
+    box.do("shadow", "start", candidate=candidate, share="100%", checker="exact")
+    assert box.ask(2) == [first] * 2
+    until(lambda: box.shadow["pairs"] == 2, "two pairs")
+    report = box.admin.get("/admin/shadow/chat")["report"]
+    assert (report["judged"], report["worse"], report["equal"]) == (2, worse, 2 - worse)
+
+
 def test_a_shadow_that_is_stopped_asks_nothing_more_and_leaves_no_checker_behind(box: Box) -> None:
     box.provider.pause = 0.5
     box.do("shadow", "start", **ALL, checker="regex:right")
