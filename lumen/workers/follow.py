@@ -18,14 +18,16 @@ async def follow(
     going: Callable[[], bool],
     pause: float,
 ) -> None:
-    """Tell `on_phase` what `log` says from `offset` on, looking every `pause` seconds for as long as `going`.
+    """Tell `on_phase` what `log` says from `offset` on, looking every `pause` seconds while `going`, and once more.
 
     The log is a file, not a pipe: an engine whose gateway was killed goes on writing without being blocked.
     """
     reader = PhaseReader(said)
-    while going():
+    over = False
+    while not over:
+        over = not going()
         data, offset = await asyncio.to_thread(read_from, log, offset)
         for phase in reader.feed(data):
             on_phase(phase)
-        if not data:
+        if not data and not over:
             await asyncio.sleep(pause)

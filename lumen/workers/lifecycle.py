@@ -159,10 +159,10 @@ def step(life: Life, event: Event, now: float, timing: Timing) -> tuple[Life, Ac
     elif action is Action.SERVE:
         after = replace(after, failed_starts=0)
     elif action is Action.MEND:
-        was_ready = life.state is State.READY
-        forgiven = was_ready and now - life.since >= timing.forgiven
+        was_up = life.state in (State.READY, State.SLEEPING, State.ASLEEP)
+        forgiven = was_up and now - life.since >= timing.forgiven
         crashes = 1 if forgiven else life.crashes + 1
-        failed = 0 if was_ready else life.failed_starts + 1
+        failed = 0 if was_up else life.failed_starts + 1
         wake = now + backoff(crashes, timing)
         after = replace(after, crashes=crashes, failed_starts=failed, wake=wake)
     return after, action

@@ -193,7 +193,7 @@ class Replica:
             case Action.ROUSE:
                 self._run.rouse()
             case Action.MEND:
-                await self._mend()
+                await self._mend(before)
             case Action.DRAIN:
                 await self._drain()
         return action
@@ -244,9 +244,10 @@ class Replica:
 
     # -- ending ------------------------------------------------------------------------------------------
 
-    async def _mend(self) -> None:
+    async def _mend(self, before: State) -> None:
         self._lines = await self._run.last_lines() or self._lines
-        if self._life.failed_starts:
+        # Of one that had come up the log tells of its requests too.
+        if before in (State.STARTING, State.PROBING):
             await self._learn()
         await self._run.clear()
         _logger.warning("replica %s/%d: %s", self.spec.name, self.index, self.why)

@@ -79,7 +79,7 @@ def test_its_log_tells_how_far_the_start_is(tmp_path: Path, monkeypatch: pytest.
     async def work() -> None:
         async with serving(tmp_path, monkeypatch) as home:
             await home.ready()
-            assert home.one.phase == "warm"
+            await until(lambda: home.one.phase == "warm")
             words = await call(await home.lease(), Request("GET", "/words"))
             assert "--max-model-len=4096" in words and "--enable-sleep-mode" in words
 
@@ -146,6 +146,25 @@ def test_it_sleeps_and_wakes_by_the_calls_it_names(tmp_path: Path, monkeypatch: 
             for request, asleep in ((sleeping.sleep, True), (sleeping.wake, False)):
                 await call(lease, request)
                 assert await call(lease, sleeping.asleep) == {"is_sleeping": asleep}
+
+    run(work())
+
+
+def test_one_that_is_killed_while_it_sleeps_is_not_taken_for_a_failed_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with serving(tmp_path, monkeypatch) as home:
+            await home.ready()
+            with (tmp_path / "logs" / "m-0.log").open("a") as log:
+                log.write("torch.OutOfMemoryError: CUDA out of memory.\n")  # of some request, long ago
+            home.supervisor.sleep("m")
+            await until(lambda: home.one.state == "asleep")
+            assert home.one.pid is not None
+            os.kill(home.one.pid, signal.SIGKILL)
+            await until(lambda: home.one.restarts == 1)
+            assert home.one.why == "its engine was killed by SIGKILL"
+            assert "--max-model-len=4096" in await call(await home.lease(), Request("GET", "/words"))
 
     run(work())
 

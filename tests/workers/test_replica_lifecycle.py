@@ -103,6 +103,14 @@ def test_falling_asleep_and_waking_have_their_own_limit_and_a_failed_wake_counts
     assert (late.state, late.failed_starts) == (State.CRASHED, 1)
 
 
+def test_one_that_ends_while_it_sleeps_had_come_up() -> None:
+    life = walk(Life(start_timeout=100, state=State.READY, crashes=4, failed_starts=0), (Event.SLEEP, 10.0))
+    assert walk(life, (Event.EXITED, 11.0)).failed_starts == 0
+    assert walk(life, (Event.SLEPT, 11.0), (Event.EXITED, 12.0)).failed_starts == 0
+    assert walk(life, (Event.SLEPT, 11.0), (Event.EXITED, 12.0)).crashes == 5
+    assert walk(life, (Event.SLEPT, 11.0), (Event.EXITED, 11.0 + T.forgiven)).crashes == 1
+
+
 @given(st.lists(st.tuples(st.sampled_from(Event), st.floats(0, 100)), max_size=60))
 def test_whatever_happens_the_life_stays_sound(history: list[tuple[Event, float]]) -> None:
     life, now, stopped = Life(start_timeout=50), 0.0, False

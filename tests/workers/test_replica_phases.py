@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import pairwise
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.workers.phases import Phase, PhaseReader
+from lumen.workers.follow import follow
+from lumen.workers.phases import Phase, PhaseReader, in_json
 
 TEXT = (
     b'{"phase":"load","pct":40}\nllama: hello\n{"phase":"ready","n_ctx":512,"slots":4}\n{"no":1}\n[1]\n\xff\n'
@@ -45,3 +48,10 @@ def test_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
     parts = [phase for a, b in pairwise(places) for phase in reader.feed(data[a:b])]
     assert parts == PhaseReader().feed(data)
     assert parts[-1] == Phase("load", 1.0)
+
+
+def test_what_the_log_said_before_the_end_of_the_start_is_told_however_quickly_that_came(tmp_path: Path) -> None:
+    log, told = tmp_path / "log", list[Phase]()
+    log.write_bytes(b'stray\n{"phase":"load"}\n{"phase":"warm"}\n')
+    asyncio.run(asyncio.wait_for(follow(log, 6, in_json, told.append, lambda: False, 60.0), 60.0))
+    assert [phase.name for phase in told] == ["load", "warm"]
