@@ -64,7 +64,12 @@ class Judge:
         if self.judge is None or self.checker is not None:
             return 0
         question = chat(self.judge, [("user", "")], MOST_SAID)
-        once = self._dark.most(self._dark.target(entry, self.judge), question, size + _AROUND)
+        try:
+            target = self._dark.target(entry, self.judge)
+        except RequestError:
+            # It is gone from the configuration: it will not be asked.
+            return 0
+        once = self._dark.most(target, question, size + _AROUND)
         return None if once is None else 2 * once
 
     async def compare(self, entry: Entry, call: Call, first: Answer, second: Answer, nonce: str, paid: Paid) -> Found:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
+from lumen.core.errors import RequestError
 from lumen.gateway.attempt import Journey
 from lumen.gateway.settled import Settled
 from lumen.gateway.shadow import Dark, Heard, again
@@ -110,12 +111,12 @@ async def compare(ground: Ground, pairing: Pairing, judge: Judge, ceiling: Ceili
     """Ask the other target, judge both answers, and keep what was found.
 
     What it may cost is held, durably, before it is asked, and before the judge is.
-
-    Raises:
-        RequestError: there is no such target any more.
     """
     asked, entry = pairing.asked, pairing.asked.entry
-    call, target = again(asked.call), ground.dark.target(entry, pairing.other)
+    try:
+        call, target = again(asked.call), ground.dark.target(entry, pairing.other)
+    except RequestError as error:
+        return Outcome(None, error.message)
     if call is None:
         return Outcome(None, "it cannot be compared")
     if (lacks := lacking(facts_of(asked), candidate_of(target))) is not None:

@@ -144,6 +144,23 @@ def test_what_the_candidate_cannot_serve_is_not_asked_of_it(box: Box) -> None:
     assert box.provider.asked["wrong"] == box.provider.asked["judge"] == box.shadow["pairs"] == 0
 
 
+@pytest.mark.parametrize("gone", ["candidate", "judge"])
+def test_a_target_that_is_gone_from_the_configuration_is_told(box: Box, gone: str) -> None:
+    text = box.config.read_text()
+    models = "models: {'*': {price: {input: 1, output: 1}}}"
+    second = f"  q: {{base_url: 'http://127.0.0.1:{box.provider.port}/v1', dialect: openai, {models}}}\n"
+    box.config.write_text(text.replace("routes:", f"{second}routes:"))
+    box.admin.post("/admin/reload")
+    named = {"candidate": "p/wrong", "judge": "p/judge"} | {gone: "q/judge"}
+    box.do("shadow", "start", share="100%", **named)
+    box.config.write_text(text)
+    box.admin.post("/admin/reload")
+    assert set(box.ask(2)) == {"p/right"}
+    why = until(lambda: sum(box.shadow["skipped"].values()) == 2 and box.shadow["skipped"], "it to be told")
+    assert list(why) == ["There is no target 'q/judge'." if gone == "candidate" else "the judge could not be asked"]
+    assert "failed" not in (box.home / "log").read_text()
+
+
 def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
     assert "no target" in box.refused("shadow", "start", candidate="q/none")
     assert "share" in box.refused("shadow", "start", **{**ALL, "share": "200%"})
