@@ -24,7 +24,7 @@ from lumen.learning.checking import Checking
 from lumen.learning.judge import Judge
 from lumen.learning.options import Options
 from lumen.learning.pairs import Ground
-from lumen.learning.shadowing import compared, declared, priced, tried
+from lumen.learning.shadowing import allowed, compared, declared, priced, tried
 from lumen.learning.trust import Trust
 from lumen.routing.rollout.canary import Canary, Change, Status
 
@@ -105,6 +105,7 @@ class Rolling:
         if found.judge.source:
             priced(self._ground, entry, plan.candidate, found.judge)
         candidate = self._ground.dark.target(entry, plan.candidate)
+        allowed(self._state, self._ground, entry, plan.candidate, plan.judge)
         others = [target for target in entry.targets if target.name != candidate.name]
         if "cost" in steps.guards and not (_priced(candidate) and any(map(_priced, others))):
             raise RequestError(

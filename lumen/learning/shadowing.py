@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lumen.core.budget import BudgetError
 from lumen.core.errors import RequestError
 from lumen.gateway.state import State
 from lumen.gateway.table import Entry
@@ -66,6 +67,7 @@ class Shadowing:
         )  # fmt: skip
         judge = self._judge(plan)
         priced(self._ground, entry, plan.candidate, judge)
+        allowed(self._state, self._ground, entry, plan.candidate, plan.judge)
         if plan.checker is not None:
             await tried(judge)
         self.live[route] = shadow = self._shadow(plan, judge)
@@ -159,6 +161,20 @@ def priced(ground: Ground, entry: Entry, candidate: str, judge: Judge) -> None:
                 f"What '{name}' costs is not known, so no budget can be kept; give it a price in the configuration.",
                 param="candidate",
             )
+
+
+def allowed(state: State, ground: Ground, entry: Entry, *names: str | None) -> None:
+    """See to it that the route's price ceiling and limits let these targets be asked at all.
+
+    Raises:
+        RequestError: they do not; the text says why.
+    """
+    for name in names:
+        try:
+            if name is not None:
+                state.billing.usable(entry.account, [ground.dark.target(entry, name).offer])
+        except BudgetError as error:
+            raise RequestError(f"'{name}' cannot be asked here. {error.message}", param="candidate") from None
 
 
 async def tried(judge: Judge) -> None:

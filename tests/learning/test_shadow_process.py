@@ -171,6 +171,16 @@ def test_what_cannot_be_run_is_refused_with_the_reason(box: Box) -> None:
     assert "already" in box.refused("shadow", "start", **ALL)
 
 
+def test_what_the_routes_money_cannot_ask_is_refused_with_the_reason(box: Box) -> None:
+    text = box.config.read_text().replace("free: {}", "dear: {price: {input: 1, output: 9}}")
+    box.config.write_text(f"{text.rstrip()}\n    budget: {{max_cost: 5}}\n")
+    box.admin.post("/admin/reload")
+    for what, named in (("shadow", {}), ("canary", {"guard": "errors"})):
+        assert "'p/dear' cannot be asked" in box.refused(what, "start", candidate="p/dear", **named)
+        assert "costs at most" in box.refused(what, "start", candidate="p/wrong", judge="p/dear", **named)
+        assert box.do(what, "start", candidate="p/wrong", judge="p/judge", **named)["candidate"] == "p/wrong"
+
+
 def test_a_checker_of_the_operators_own_rates_both(box: Box) -> None:
     path = box.home / "check.py"
     path.write_text("def check(request, answer):\n    return 'is right' in answer\n")

@@ -50,7 +50,7 @@ class Plan:
         if (
             not self.steps
             or self.steps[-1] != 100
-            or any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False))
+            or not all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
         ):
             return "the steps must rise and end at 100, such as 1,5,25,50,100"
         if self.steps[0] <= 0:

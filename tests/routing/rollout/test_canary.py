@@ -187,6 +187,8 @@ def test_a_rollout_survives_a_restart_at_any_point() -> None:
         Plan(steps=(1, 5)),
         Plan(steps=(5, 5, 100)),
         Plan(steps=(0, 100)),
+        Plan(steps=(float("nan"), 100)),
+        Plan(steps=(1, float("nan"), 100)),
         Plan(guards=()),
         Plan(guards=("speed",)),
     ],
