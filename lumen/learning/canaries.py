@@ -159,13 +159,13 @@ class Rollout:
         was = [step for step in plan if step[0].name == name]
         return [*others, *was, *late], len(others) + len(was), part
 
-    def over(self, asked: Asked, part: Part, settled: Settled, given: Answer, *, look: bool) -> None:
-        """It is over. `look`: its text may be looked at."""
+    def over(self, asked: Asked, part: Part, settled: Settled, given: Answer, *, look: bool) -> bool:
+        """It is over; whether it is being compared. `look`: its text may be looked at."""
         if not self.judged or not settled.attempts:
-            return
+            return False
         tried = settled.attempts[0]
         if tried.outcome in _SILENT:
-            return
+            return False
         wanted = self.plan.candidate if part.candidate else part.other
         failed = tried.target != wanted or tried.outcome != "ok"
         seen = Observation(
@@ -175,9 +175,10 @@ class Rollout:
             whole=not settled.stream,
         )
         self._changed(self.canary.observe(seen, candidate=part.candidate))
-        if look and not failed and self.judge.source and "quality" in self.canary.watches:
-            self._judged(asked, part, given)
+        judge = look and not failed and bool(self.judge.source) and "quality" in self.canary.watches
+        compared = judge and self._judged(asked, part, given)
         self._ground.kept.soon()
+        return compared
 
     def rate(self, target: str, quality: float) -> None:
         """Somebody says how good an answer of this target was."""
@@ -199,17 +200,19 @@ class Rollout:
             self.why = str(error)
             return None
 
-    def _judged(self, asked: Asked, part: Part, given: Answer) -> None:
+    def _judged(self, asked: Asked, part: Part, given: Answer) -> bool:
         plan = self.plan
         if self.ceiling.exhausted or place(f"{plan.run}:q", asked.id.encode()) / 100 >= plan.share:
-            return
+            return False
         other = part.other if part.candidate else plan.candidate
         pairing = Pairing(
             asked, given, other, "given" if part.candidate else "other", plan.run, "canary", plan.share, plan.texts
         )
         local = self._ground.dark.local(asked.entry, other, plan.judge)
-        if not self._ground.dark.offer(Job(lambda: self._compare(pairing), local)):
+        offered = self._ground.dark.offer(Job(lambda: self._compare(pairing), local))
+        if not offered:
             self.why = "answers are not judged while the gateway has better things to do"
+        return offered
 
     async def _compare(self, pairing: Pairing) -> None:
         if not self.judged:

@@ -83,15 +83,17 @@ class RouteTrial:
         look = self._retains(self.route, asked.key)
         # What a stream said beside its text is only kept where it may have to be checked against a repetition.
         known = bool(whole) or not trace.actionable or bool(trace.parts)
+        compared = False
         if self.canary is not None and part is not None:
-            self.canary.over(asked, part, settled, given, look=look and known)
+            compared = self.canary.over(asked, part, settled, given, look=look and known)
         if not look or settled.outcome != "ok":
             return
         key = asked.key.id if asked.key else ""
         self._past[asked.id] = Remembered(key, self.route, settled.target, _short(facts_of(asked).ask))
         if len(self._past) > REMEMBERED:
             self._past.popitem(last=False)
-        if self.shadow is not None and known and (part is None or not part.candidate):
+        # Of a request one pair and one label are kept; which are compared for the canary is chance.
+        if self.shadow is not None and known and not compared and (part is None or not part.candidate):
             self.shadow.over(asked, given, self._scorer(self.route))
 
 

@@ -93,6 +93,22 @@ def test_answers_that_are_not_streamed_are_evidence_of_their_time(box: Box) -> N
     drive(box, "promoted", stream=False)
 
 
+def test_a_request_is_compared_for_the_canary_or_for_a_shadow(box: Box) -> None:
+    """Each of them keeps one pair and one label of a request."""
+    box.do("shadow", "start", candidate="p/wrong", share="100%", judge="p/judge")
+    box.do("canary", "start", candidate="p/right-too", guard="quality", judge="p/judge", share="50%", steps="1,100")
+    assert len(box.ask(40)) == 40
+
+    def rests() -> bool:
+        dark = box.trials()["dark"]
+        return bool(dark["done"]) and not (dark["running"] or dark["waiting"])
+
+    until(rests, "all of them")
+    reports = [box.admin.get(f"/admin/{what}/chat")["report"]["pairs"] for what in ("canary", "shadow")]
+    assert reports == [box.canary["ratings"], box.shadow["pairs"]] and min(reports) > 0
+    assert box.admin.get("/admin/learn/chat")["labels"] == {"judge": sum(reports)}
+
+
 def test_it_waits_for_a_word_where_it_was_told_to(box: Box) -> None:
     box.do("canary", "start", candidate="p/right-too", guard="errors", wait=True, **QUICK)
     drive(box, "waiting")
