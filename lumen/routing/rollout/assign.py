@@ -15,12 +15,3 @@ def place(rollout: str, conversation: bytes) -> float:
     """
     digest = blake2b(conversation, digest_size=8, key=rollout.encode()[:64]).digest()
     return int.from_bytes(digest, "big") / _SPACE * 100.0
-
-
-def conversation(key: str | None, first: bytes, tag: str | None = None) -> bytes:
-    """What makes two requests one conversation: whose they are, and how they begin, or the client's own tag for it.
-
-    `first`: the beginning of the conversation up to and including the user's first message.
-    """
-    told = tag.encode() if tag is not None else first
-    return (key or "").encode() + b"\0" + told

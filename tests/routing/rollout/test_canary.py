@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumen.routing.rollout.assign import conversation, place
+from lumen.routing.rollout.assign import place
 from lumen.routing.rollout.canary import Canary, Plan, Status
 from lumen.routing.rollout.evidence import Evidence
 from lumen.routing.rollout.guards import Margins, Observation
@@ -226,15 +226,13 @@ def test_wealth_is_fair_where_the_mean_is_zero() -> None:
 
 
 def test_shares_are_what_they_say_and_only_grow() -> None:
-    places = [place("rollout-1", conversation("key", b"hello %d" % i)) for i in range(20_000)]
+    places = [place("rollout-1", b"hello %d" % i) for i in range(20_000)]
     for share in (1, 5, 25, 50):
         assert sum(at < share for at in places) / 200 == pytest.approx(share, rel=0.15)
     assert all(0 <= at < 100 for at in places)
 
 
 def test_a_conversation_stays_where_it_is_and_each_rollout_draws_anew() -> None:
-    one = conversation("key", b"hello")
+    one = b"hello"
     assert place("a", one) == place("a", one)
     assert place("a", one) != place("b", one)
-    assert conversation("key", b"hello", "tag") == conversation("key", b"other", "tag")
-    assert conversation("k1", b"hello") != conversation("k2", b"hello")
