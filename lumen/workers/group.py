@@ -20,6 +20,7 @@ from lumen.workers.rolling import Seen, moves
 from lumen.workers.spec import Home, Spec
 
 _HOPELESS = 3  # starts in a row that failed: from then on requests are told at once instead of waiting
+_TRIED = 300.0  # seconds without a place to try again, after which such a model asks another one to make room
 _LOADS = (State.STARTING, State.PROBING, State.WAKING)
 Prompt = Callable[[], Sequence[Block]]
 
@@ -169,6 +170,8 @@ class Group:
             self._check_load(there, patience)
             return self._choose(there, prompt).lease()
         if self._hopeless():
+            if self._stuck():
+                self._watcher.asked(self)
             raise self._unready(self._reason())
         # Also where it is refused: by now there may be room.
         self._watcher.asked(self)
@@ -272,6 +275,11 @@ class Group:
         """Whether no replica is ready and each one failed to start again and again."""
         staying = self.staying
         return bool(staying) and all(replica.life.failed_starts >= _HOPELESS for replica in staying)
+
+    def _stuck(self) -> bool:
+        """Whether a hopeless one has not been tried for long, because others have its place."""
+        now = self._clock()
+        return all(one.life.state is State.WAITING and now - one.life.since >= _TRIED for one in self.staying)
 
     def _reason(self) -> str:
         why = next((replica.why for replica in self.replicas if replica.why), "its engine does not start")

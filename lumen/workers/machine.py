@@ -87,6 +87,8 @@ class Machine:
             self._files[both] = await asyncio.to_thread(_look, *both)
         for both in self._files.keys() - paths:
             del self._files[both]
+        for name, (model, _) in models.items():
+            self._look_for_cards(name, model)
         reserved = {name for name, (model, _) in models.items() if model.reserve} | set(claims) & models.keys()
         self.ledger.earmark(self._claims({name: models[name] for name in sorted(reserved)}))
 
@@ -306,6 +308,15 @@ class Machine:
             return 0
         others = standing.charged - holding.charged.get(card, 0) + standing.returning + standing.foreign
         return max(0, reading.used - others)
+
+    def _look_for_cards(self, name: str, model: Model) -> None:
+        """Say which cards a model is assigned to that this machine does not have, or does not show."""
+        here = {one.index for one in self.ledger.devices.values() if one.kind != "ram"}
+        gone = [str(number) for number in model.gpus if number not in here]
+        if gone:
+            which = f"card {gone[0]}, which is" if len(gone) == 1 else f"cards {', '.join(gone)}, which are"
+            instead = "; it may use any" if len(gone) == len(model.gpus) else ""
+            _logger.warning("model %s is assigned to %s not here%s", name, which, instead)
 
     def _wants_cards(self, model: Model) -> bool:
         """Whether it goes on cards where there are any: of llama.cpp only layers that were told to."""

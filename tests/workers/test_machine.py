@@ -280,3 +280,14 @@ def test_what_cannot_be_kept_is_told_and_nothing_more(tmp_path: Path, caplog: py
     here = machine(24, kept=tmp_path / "file" / "memory.json")
     asyncio.run(here.close())
     assert "cannot be written" in caplog.text
+
+
+def test_cards_that_are_assigned_and_not_there_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        here, files = machine(24, 24), ModelFiles("m", TINY)
+        await here.adopt({"m": (replace(ON_CARDS, gpus=(1, 7)), files), "n": (replace(ON_CARDS, gpus=(0,)), files)})
+        assert caplog.messages == ["model m is assigned to card 7, which is not here"]
+        await here.adopt({"m": (replace(ON_CARDS, gpus=(8, 7)), files)})
+        assert caplog.messages[1:] == ["model m is assigned to cards 8, 7, which are not here; it may use any"]
+
+    asyncio.run(run())

@@ -8,13 +8,14 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lumen.core.errors import UnavailableError, WakingError
 from lumen.hardware.devices import Device, Kind
-from lumen.workers import accounts, scaling
+from lumen.workers import accounts, group, scaling
 from lumen.workers.habits import Habits, dump
 from lumen.workers.memory import Ledger
 from lumen.workers.replica import Replica
@@ -292,5 +293,30 @@ def test_the_hours_of_a_model_that_stays_are_learned_too(run_dir: Path) -> None:
             supervisor._pool.nudge()
             await asyncio.sleep(0.05)
             assert len(hours.dump()["hours"]) == 1
+
+    run(work())
+
+
+def test_one_that_failed_again_and_again_is_tried_now_and_then_though_another_one_has_its_place(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "_TRIED", 0.3)
+
+    async def work() -> None:
+        async with supervising(run_dir, memory=Card(), timing=slower(backoff=0.5, backoff_most=60.0)) as supervisor:
+            broken = model(f"crashes=3:{run_dir / 'starts'}", min_replicas=1)
+            await supervisor.apply(wanted(a=broken, b=model(min_replicas=0)))
+            await until(lambda: sum(one.model == "a" and one.state == "crashed" for one in supervisor.seen) == 3)
+            with pytest.raises(UnavailableError, match="cannot be started"):
+                await supervisor.acquire("a", 90)
+            await served(supervisor, "b")
+            # It waits for its turn; who asks for it is told at once that it does not start.
+            await until(lambda: supervisor.count("waiting", "a"))
+            assert supervisor.count("ready", "b")
+            async with asyncio.timeout(90):
+                while not supervisor.count("ready", "a"):
+                    with suppress(UnavailableError):
+                        await served(supervisor, "a")
+                    await asyncio.sleep(0.05)
 
     run(work())
