@@ -21,6 +21,7 @@ from lumen.workers.spec import Home, Spec
 
 _HOPELESS = 3  # starts in a row that failed: from then on requests are told at once instead of waiting
 _TRIED = 300.0  # seconds without a place to try again, after which such a model asks another one to make room
+_AGAIN = 1.0  # seconds between two looks for room for requests that are refused meanwhile
 _LOADS = (State.STARTING, State.PROBING, State.WAKING)
 Prompt = Callable[[], Sequence[Block]]
 
@@ -61,6 +62,7 @@ class Group:
         self._beside = True
         self._waiters: deque[_Waiter] = deque()
         self._denied: str | None = None
+        self._asked = -math.inf  # when it was last told of one that is refused
         self._affinity = Affinity()
         self._line = Line()
 
@@ -171,17 +173,24 @@ class Group:
             return self._choose(there, prompt).lease()
         if self._hopeless():
             if self._stuck():
-                self._watcher.asked(self)
+                self._ask_again()
             raise self._unready(self._reason())
-        # Also where it is refused: by now there may be room.
-        self._watcher.asked(self)
         if self._denied is not None:
+            self._ask_again()
             raise self._unready(self._denied)
+        self._watcher.asked(self)
         if timeout <= 0:
             raise self._waking()
         if len(self._waiters) >= self._queue:
             raise self._unready(f"The model '{self.name}' is starting and too many requests wait for it already.")
         return await self._wait(timeout, prompt)
+
+    def _ask_again(self) -> None:
+        """Tell of a request that is refused: by now there may be room. Not of each, where many are."""
+        now = self._clock()
+        if now - self._asked >= _AGAIN:
+            self._asked = now
+            self._watcher.asked(self)
 
     def deny(self, why: str | None) -> None:
         """Refuse requests that would have to wait, and those that do; `None`: no longer."""

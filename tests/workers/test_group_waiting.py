@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lumen.config.schema import Model
-from lumen.core.errors import WakingError
+from lumen.core.errors import UnavailableError, WakingError
 from lumen.engines.base import ModelFiles
 from lumen.workers.group import Group
 from lumen.workers.habits import Rate
@@ -151,5 +151,21 @@ def test_a_start_that_failed_and_is_tried_again_is_not_waited_for_for_ever() -> 
         await asyncio.sleep(START / 2)
         replica.tell(Event.EXITED, Event.DUE, Event.TURN)
         assert await waiting == START * 1.5
+
+    run(work())
+
+
+def test_room_is_looked_for_again_for_requests_that_are_refused_but_not_for_each_of_many() -> None:
+    async def work() -> None:
+        group, _ = down()
+        asked: list[float] = []
+        clock = asyncio.get_running_loop().time
+        group._watcher.asked = lambda group: asked.append(clock())  # type: ignore[method-assign]
+        group.deny("It does not fit.")
+        for _ in range(30):
+            with pytest.raises(UnavailableError, match="does not fit"):
+                await group.acquire(math.inf)
+            await asyncio.sleep(0.125)
+        assert asked == [0.0, 1.0, 2.0, 3.0]
 
     run(work())
