@@ -305,6 +305,10 @@ class Service:
             learnt = await asyncio.to_thread(scorers.read, self.shelf, learning(table))
             table.offer(await asyncio.to_thread(offered, catalogue, opened))
             ring = load_keys(self._paths.keys_file) if config.auth.required else None
+            # What a model costs is not what a process runs.
+            processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
+            # Nothing is changed before all of it is known to be good.
+            self.supervisor.check(processes)
             retention = Retention(config, ring)
             self.supervisor.private = retention.any
             if retention.any and not no_dumps():
@@ -313,8 +317,6 @@ class Service:
             if config.retention == "none":
                 # Kept by what was in force before; workers that run hold the folder, and write nothing once it is gone.
                 await asyncio.to_thread(_delete, self._paths.prefixes_dir)
-            # What a model costs is not what a process runs.
-            processes = {name: (replace(model, price=None), files) for name, (model, files) in wanted.items()}
             await self.memory.adopt(processes, claimed(config, ring.keys if ring is not None else (), time.time()))
             await self.supervisor.apply(processes)
             sources = {name: model.source for name, (model, _) in wanted.items()}

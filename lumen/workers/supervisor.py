@@ -118,6 +118,15 @@ class Supervisor:
         for path in stale:
             path.unlink(missing_ok=True)
 
+    def check(self, models: Mapping[str, tuple[Model, ModelFiles]]) -> None:
+        """Whether `apply` takes them; changes nothing.
+
+        Raises:
+            ConfigError: as `apply`.
+        """
+        for name, (model, files) in models.items():
+            self._spec(name, model, files)
+
     async def apply(self, models: Mapping[str, tuple[Model, ModelFiles]]) -> None:
         """Make it so: start, stop or replace what differs by value; never waits for readiness.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lumen_cli.client import Admin
+from lumen_cli.errors import CliError
 
 from lumen.paths import paths
 from tests.e2e.conftest import Box
@@ -43,3 +44,21 @@ def test_what_a_key_reserves_is_set_aside_until_it_does_no_longer(tmp_path: Path
         assert aside(box) == 0
         refused = box.lumen("key", "add", "all", "--reserve", check=False)
         assert refused.returncode == 2 and "--models or --routes" in refused.stderr
+
+
+def test_a_configuration_that_is_refused_sets_nothing_aside(tmp_path: Path) -> None:
+    with emulated(tmp_path / "box", CONFIG) as made:
+        box = made.box
+        file = box.home / "config" / "config.yaml"
+        told = file.read_text()
+        file.write_text(told.replace("slots: 1,", "slots: 1, reserve: true, options: {nonsense: 1},"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LUMEN_HOME", str(box.home))
+            with pytest.raises(CliError, match="nonsense"):
+                Admin(paths().admin_socket).post("/admin/reload")
+        assert aside(box) == 0
+        file.write_text(told.replace("slots: 1,", "slots: 1, reserve: true,"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LUMEN_HOME", str(box.home))
+            Admin(paths().admin_socket).post("/admin/reload")
+        assert aside(box) > 0
