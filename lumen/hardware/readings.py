@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Reading:
 class Monitor:
     """The memories of this machine. `devices`: cards first, the machine's own last. `notes`: what is wrong.
 
-    `lost`: cards that their driver did not tell of when it was last asked, though it answered.
+    `lost`: cards that their driver did not tell of when it was last asked; all of them while it is silent.
     """
 
     lost: tuple[str, ...] = ()
@@ -55,6 +55,8 @@ class Monitor:
         self._root = root
         self._lock = threading.Lock()
         self._nvml: Nvml | None = None
+        self._answered = threading.Event()  # no question to the driver is open
+        self._answered.set()
         self._amd: dict[str, amd.Card] = {}
         self.driver: str | None = None
         self.notes: tuple[Note, ...] = ()
@@ -67,7 +69,7 @@ class Monitor:
         """A reading of each device that can be read, in the order of `devices`.
 
         A card that the driver refuses to tell of is left out, all of them where it does not answer; `notes` say why.
-        After silence it is not asked again.
+        After silence it is not asked again before it has answered.
         """
         with self._lock:
             found = self._read_nvidia()
@@ -78,7 +80,8 @@ class Monitor:
     def close(self) -> None:
         """Let go of the driver."""
         with self._lock:
-            if self._nvml is not None:
+            # Where a thread hangs in there, the end of this process has to do.
+            if self._nvml is not None and self._answered.is_set():
                 self._nvml.close()
             self._nvml = None
 
@@ -108,24 +111,20 @@ class Monitor:
 
     def _read_nvidia(self) -> list[Reading]:
         library, cards = self._nvml, [device for device in self.devices if device.kind == "cuda"]
-        if library is None or not cards:
+        if library is None or not cards or not self._answered.is_set():
             return []
 
         def look() -> tuple[list[Reading], dict[str, NvmlError]]:
-            found, failed = [], {}
-            for device in cards:
-                try:
-                    use = library.use(device.index)
-                    found.append(Reading(device, use.free, use.busy, use.celsius, use.processes))
-                except NvmlError as error:
-                    failed[device.id] = error
-            return found, failed
+            try:
+                return _asked(library, cards)
+            finally:
+                self._answered.set()
 
+        self._answered.clear()
         try:
             found, failed = patiently(look, _ANSWER)
         except TimeoutError as error:
-            self.notes = (*self._lasting, trouble(error))
-            self._nvml = None  # its thread hangs in there
+            self.lost, self.notes = tuple(device.id for device in cards), (*self._lasting, trouble(error))
             return []
         self.lost = tuple(failed)
         self.notes = (*self._lasting, *(_about(card, error) for card, error in failed.items()))
@@ -135,6 +134,18 @@ class Monitor:
         card = self._amd[device.id]
         free = max(0, device.total - amd.used(card))
         return Reading(device, free, amd.busy(card), amd.celsius(card), amd.processes(self._root, card))
+
+
+def _asked(library: Nvml, cards: Iterable[Device]) -> tuple[list[Reading], dict[str, NvmlError]]:
+    """What the driver says of each card, and of which it refuses to."""
+    found, failed = [], {}
+    for device in cards:
+        try:
+            use = library.use(device.index)
+            found.append(Reading(device, use.free, use.busy, use.celsius, use.processes))
+        except NvmlError as error:
+            failed[device.id] = error
+    return found, failed
 
 
 def _about(card: str, error: NvmlError) -> Note:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lumen.hardware import processes
+from lumen.hardware import processes, readings
+from lumen.hardware.nvml import Nvml, Use
 from lumen.hardware.readings import Monitor
 from lumen.workers import sweep
 from tests.hardware.conftest import Fake
@@ -51,6 +54,35 @@ def test_a_card_that_is_lost_while_running(fake: Fake, tmp_path: Path) -> None:
     assert "GPU is lost" in monitor.notes[0].what and monitor.notes[0].mend
     fake.codes(0)
     assert [one.device.id for one in monitor.read()] == ["cuda:0", "ram"] and monitor.notes == ()
+
+
+def test_a_driver_that_is_silent_is_asked_again_once_it_has_answered(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "_ANSWER", 0.05)
+    fake.card()
+    monitor, speaks, asked = Monitor(tmp_path, {}, fake.open), threading.Event(), []
+    really = Nvml.use
+
+    def slowly(library: Nvml, index: int) -> Use:
+        asked.append(index)
+        assert speaks.wait(60)
+        return really(library, index)
+
+    monkeypatch.setattr(Nvml, "use", slowly)
+    for _ in range(3):
+        assert [one.device.id for one in monitor.read()] == ["ram"]
+        # What cannot be seen is not given away, and nobody else is sent to wait in there.
+        assert monitor.lost == ("cuda:0",) and "did not answer" in monitor.notes[0].what and asked == [0]
+    speaks.set()
+    monkeypatch.setattr(readings, "_ANSWER", 60.0)
+    end = time.monotonic() + 60
+    while monitor.lost:
+        assert time.monotonic() < end
+        found = [one.device.id for one in monitor.read()]
+    assert found == ["cuda:0", "ram"] and monitor.notes == ()
+    monitor.close()
+    assert fake.opened == 0
 
 
 def test_of_several_cards_one_that_is_lost_hides_no_other(fake: Fake, tmp_path: Path) -> None:
