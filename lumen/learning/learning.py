@@ -233,7 +233,8 @@ class Learning:
         return {"request": request_id, "score": value}
 
     async def shadow(self, route: str, action: str, options: str) -> dict[str, Any]:
-        """Raises RequestError: it cannot be done."""
+        """Raises RequestError: it cannot be done. UnavailableError: it is not up yet, or no more."""
+        self._up()
         match action:
             case "start":
                 return await self._shadows.start(route, given.read(options))
@@ -242,7 +243,8 @@ class Learning:
         raise RequestError("Send 'action' as start or stop.", param="action")
 
     async def canary(self, route: str, action: str, options: str, who: str) -> dict[str, Any]:
-        """Raises RequestError: it cannot be done."""
+        """Raises RequestError: it cannot be done. UnavailableError: it is not up yet, or no more."""
+        self._up()
         match action:
             case "start":
                 return await self._canaries.start(route, given.read(options))
@@ -258,8 +260,9 @@ class Learning:
         """Learn, or go back to an earlier version.
 
         Raises:
-            RequestError: it cannot be done. UnavailableError: learning failed.
+            RequestError: it cannot be done. UnavailableError: learning failed, or it is not up yet, or no more.
         """
+        self._up()
         entry, asked = declared(self._state, route), given.read_learn(options)
         if action == "rollback":
             version = await self._learner.rollback(route, asked.version or None)
@@ -282,6 +285,11 @@ class Learning:
             why = {"version": 0, "withdrawn": told["withdrawn"], "reason": told["why"]}
             await self._outside.note("route.unlearn", route, ITSELF, why)
         return told
+
+    def _up(self) -> None:
+        """Change nothing before what an earlier process left is taken up: what is written down then is all there is."""
+        if self._looking is None:
+            raise UnavailableError("Lumen is starting or ending; try again shortly.", retry_after=1)
 
     def status(self) -> dict[str, Any]:
         """Everything in motion, without any text; also for the dashboard."""

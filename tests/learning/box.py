@@ -101,6 +101,19 @@ class Box:
                 return False
 
         until(listens, "the gateway")
+        # Clients are let in last: then all that an earlier process left is there.
+        until(self._serves, "its endpoint")
+
+    def _serves(self) -> bool:
+        host, port = self.url.removeprefix("http://").removesuffix("/v1").rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            connection.request("GET", "/v1/models")
+            return connection.getresponse().status in (200, 401)
+        except ConnectionError:
+            return False
+        finally:
+            connection.close()
 
     def kill(self) -> None:
         assert self.process is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lumen.config.schema import Route, Target
+from lumen.core.errors import RequestError, UnavailableError
 from lumen.gateway.table import Origin, Origins, Table
 from lumen.keys import Key
 from lumen.learning.learning import Learning, Outside
@@ -153,4 +154,23 @@ async def test_who_asks_with_a_key_is_retained_by_it(up: Up, tmp_path: Path) -> 
     await asyncio.sleep(0)
     assert status == 200 and [(route, key.name if key else None) for route, key in asked] == [("chat", "test")]
     assert trial.past(headers["x-request-id"]) is None  # type: ignore[attr-defined]
+    await one.close()
+
+
+async def test_nothing_is_changed_before_what_an_earlier_process_left_is_taken_up(up: Up, tmp_path: Path) -> None:
+    """What would be written down then is not all that there is."""
+    night = Night(2)
+    one = learning(up, night, tmp_path)
+    (tmp_path / "trials.json").write_text('{"nights": {"chat": "1999-01-01"}}')
+    for asked in (
+        one.shadow("chat", "start", '{"candidate": "m"}'),
+        one.canary("chat", "start", '{"candidate": "m", "guard": "errors"}', "me"),
+        one.learn("chat", "learn", "{}", "me"),
+    ):
+        with pytest.raises(UnavailableError, match="try again shortly"):
+            await asked
+    assert "1999" in (tmp_path / "trials.json").read_text()
+    await one.start()
+    with pytest.raises(RequestError, match="has no shadow"):
+        await one.shadow("chat", "stop", "{}")
     await one.close()
