@@ -17,7 +17,7 @@ from aiohttp import web
 from lumen.workers.llamacpp.lifecycle import die_with_parent, phase
 from lumen.workers.llamacpp.model import LoadError
 from lumen.workers.llamacpp.server import Server
-from lumen.workers.llamacpp.settings import FLASH, KV_TYPES, POOLING, Settings
+from lumen.workers.llamacpp.settings import FLASH, KV_TYPES, POOLING, TOGETHER, Settings
 from lumen.workers.llamacpp.worker import Worker, load
 
 EXIT_USAGE = 2
@@ -52,6 +52,12 @@ def parse(argv: list[str]) -> Settings:
     add("--adapter", dest="adapters", action="append", default=[], type=_adapter, metavar="NAME=GGUF")
     add("--embedding", action="store_true", help="serve embeddings only")
     add("--pooling", choices=POOLING, default="auto")
+    add(
+        "--together",
+        type=float,
+        default=TOGETHER,
+        help="seconds that a token may wait for the next ones (0: none does)",
+    )
     add("--grace", type=float, default=30.0, help="seconds for running answers after SIGTERM")
     add("--queue", type=int, default=4096, help="answers that may wait")
     add("--parent-pid", type=int, help="end when this process ends")

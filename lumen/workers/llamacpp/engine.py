@@ -27,10 +27,6 @@ from lumen.workers.llamacpp.talk import Post, Talk
 
 log = logging.getLogger("lumen.worker.engine")
 
-TOGETHER = 0.001
-"""Seconds that a token may wait for the next ones. No reader sees the difference, and to write a piece to a connection
-takes some 60 µs of the processor that computes the next token, and as much again of whoever reads it."""
-
 _GAP_STEPS = 8
 """Steps after which an empty lane between running ones is filled: until then the next request may come for it."""
 
@@ -52,7 +48,7 @@ class Engine:
         on_death: Callable[[], None],
         speculator: Speculator | None = None,
         keeper: Keeper | None = None,
-        together: float = TOGETHER,
+        together: float = 0.0,
     ) -> None:
         """`context` None: embeddings only. `park`: cells, and bytes of host memory, for prefixes of finished answers.
 

@@ -18,6 +18,7 @@ class Rounds:
     """On the engine's thread alone.
 
     What `together` seconds bring is sent together; where a step takes longer, nothing waits. What a guess brings is.
+    0: each token is sent by itself, those of a guess too.
     """
 
     def __init__(
@@ -86,10 +87,11 @@ class Rounds:
     def _accept(self, sequence: Sequence, guess: list[int], row: int) -> int:
         """Draw from the rows of a guess as long as the draws are what was guessed; returns how many were."""
         sequence.ahead, held = len(guess) + 1, 0
+        more = len(guess) if self._together else 0
         for guessed in [*guess, None]:
             sequence.computed += 1
             sequence.ahead -= 1
-            goes_on = self._talk.take(sequence, row + held, len(guess))
+            goes_on = self._talk.take(sequence, row + held, more)
             if guessed is None or not goes_on or sequence.tokens[-1] != guessed:
                 break
             held += 1

@@ -82,7 +82,16 @@ class Worker:
         park = (self.settings.park, self.settings.shelf_mb << 20)
         speculator = _speculator(self.settings, self.model, self._drafter)
         self.engine = Engine(
-            context, self.settings.slots, park, self.counters, post, self.embedder, on_death, speculator, self._keeper()
+            context,
+            self.settings.slots,
+            park,
+            self.counters,
+            post,
+            self.embedder,
+            on_death,
+            speculator,
+            self._keeper(),
+            self.settings.together,
         )
         self.engine.start()
         return self.engine

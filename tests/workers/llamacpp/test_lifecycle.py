@@ -195,7 +195,13 @@ def test_a_direct_child_dies_at_once_when_its_parent_is_killed() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "status"),
-    [(["--slots", "0"], 2), (["--ctx", "100", "--kv", "50"], 2), (["--kv-type", "f99"], 2), (["--port", "1"], 2)],
+    [
+        (["--slots", "0"], 2),
+        (["--ctx", "100", "--kv", "50"], 2),
+        (["--kv-type", "f99"], 2),
+        (["--port", "1"], 2),
+        (["--together", "2"], 2),
+    ],
 )
 def test_nonsense_on_the_command_line_is_refused(flags: list[str], status: int) -> None:
     command = [sys.executable, "-m", "lumen.workers.llamacpp", "--model", "x.gguf", "--name", "x", "--socket", "s"]

@@ -75,3 +75,13 @@ def test_an_answer_that_begins_with_more_than_text_is_whole(worker: Worker, more
             assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
             finished = [choice["finish_reason"] for e in events for choice in e["choices"] if choice["finish_reason"]]
             assert finished == ["length"] * more.get("n", 1)
+
+
+@pytest.mark.parametrize(("together", "singly"), [("0", True), ("1", False)])
+def test_how_long_a_token_waits_for_the_next_ones_can_be_told(together: str, singly: bool) -> None:
+    with Worker("--slots", "1", "--ctx", "512", "--speculate", "on", "--together", together) as worker:
+        asked = {"prompt": [5, 6, 7], "max_tokens": 40, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+        events = worker.stream("/v1/completions", **asked)
+        ids = [choice["token_ids"] for event in events for choice in event["choices"] if choice["text"]]
+        assert sum(map(len, ids)) >= 39
+        assert (max(map(len, ids)) == 1) == singly
