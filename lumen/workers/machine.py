@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from lumen.hardware.corrections import Corrections
 from lumen.hardware.devices import RAM
 from lumen.hardware.readings import Monitor
 from lumen.hub import needs
+from lumen.hub.estimate_hf import Weights
 from lumen.hub.needs import Body
 from lumen.workers.glance import Glance
 from lumen.workers.measure import Life, Survey, charge, enter, survey
@@ -201,7 +203,7 @@ class Machine:
         ]
         room = {one.id: one.total - one.margin for one in devices.values()}
         places = ordered(
-            groups(cards, assigned, most),
+            groups(cards, assigned, most, lambda count: _spreads(known.body, model, count)) or [tuple(cards)],
             lambda here: self._expected(known, model, here),
             room,
             free,
@@ -334,6 +336,17 @@ def _look(path: Path, draft: Path | None) -> _Known:
         return _Known(needs.examine(path), digest, needs.examine(draft))
     except OSError:
         return _Known(None, None)
+
+
+def _spreads(body: Body | None, model: Model, count: int) -> bool:
+    """Whether one replica can be spread over so many cards. vLLM can by what divides the heads, if it is not told."""
+    if model.engine != "vllm":
+        return True
+    told = [model.options.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+    if any(told):
+        return count == math.prod(one for one in told if isinstance(one, int) and one > 0)
+    heads = body.config.get("num_attention_heads") if isinstance(body, Weights) else None
+    return not isinstance(heads, int) or heads % count == 0
 
 
 def _parameters(model: Model, cards: Sequence[str], *, asleep: bool) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 Sizes = Mapping[str, int]
 
 
-def groups(cards: Sequence[str], assigned: Sequence[str], replicas: int) -> list[tuple[str, ...]]:
+def groups(
+    cards: Sequence[str], assigned: Sequence[str], replicas: int, spreads: Callable[[int], bool] = lambda count: True
+) -> list[tuple[str, ...]]:
     """The groups of cards that one replica may have.
 
     Cards that were assigned are divided among the replicas, in order; what is left over goes to the first ones.
-    Otherwise any one card will do, then any two neighbours, four, and all.
+    Otherwise any one card will do, then any two neighbours, four, and all: of these numbers those over which it
+    `spreads`, and where it is none of them, the least that is.
     """
     if assigned:
         here = [card for card in assigned if card in cards]
@@ -20,14 +23,11 @@ def groups(cards: Sequence[str], assigned: Sequence[str], replicas: int) -> list
             return [(card,) for card in here]
         edges = [place * share + min(place, more) for place in range(replicas + 1)]
         return [tuple(here[edges[place] : edges[place + 1]]) for place in range(replicas)]
-    found: list[tuple[str, ...]] = []
-    size = 1
-    while size <= len(cards):
-        found += [tuple(cards[place : place + size]) for place in range(0, len(cards) - size + 1, size)]
-        size *= 2
-    if len(cards) > 1 and tuple(cards) not in found:
-        found.append(tuple(cards))
-    return found
+    doubled = [1 << power for power in range(len(cards).bit_length()) if 1 << power <= len(cards)]
+    sizes = [size for size in dict.fromkeys([*doubled, len(cards)]) if size and spreads(size)]
+    if not sizes:
+        sizes = [size for size in range(1, len(cards) + 1) if spreads(size)][:1]
+    return [tuple(cards[place : place + size]) for size in sizes for place in range(0, len(cards) - size + 1, size)]
 
 
 def ordered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -291,3 +292,21 @@ def test_cards_that_are_assigned_and_not_there_are_told(caplog: pytest.LogCaptur
         assert caplog.messages[1:] == ["model m is assigned to cards 8, 7, which are not here; it may use any"]
 
     asyncio.run(run())
+
+
+def test_vllm_gets_as_many_cards_as_it_can_be_divided_by(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 64})
+    )
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(60 * GIB)  # a hole: more than two of the cards hold, less than three do
+    here = machine(24, 24, 24)
+
+    def cards_of(**options: int) -> list[tuple[int, ...]]:
+        model = Model(source="x", engine="vllm", context=512, slots=1, options=options)
+        return [one.gpus for one in here.seats(Spec("m", model, ModelFiles("m", tmp_path), engine("vllm")), 1)]
+
+    assert all(len(gpus) < 3 for gpus in cards_of())
+    assert cards_of(tensor_parallel_size=3) == [(0, 1, 2)]
+    assert cards_of(tensor_parallel_size=2) == [(0, 1)]
+    assert cards_of(pipeline_parallel_size=3) == [(0, 1, 2)]

@@ -64,3 +64,15 @@ def test_replicas_are_spread_over_the_groups_that_were_assigned_however_large() 
         places, lambda cards: dict.fromkeys(cards, 120 // len(cards)), room, free.__getitem__, assigned=True
     )
     assert [cards for cards, _ in small] == [("cuda:0", "cuda:1")]
+
+
+def test_only_as_many_cards_as_a_model_can_be_spread_over() -> None:
+    six = [f"cuda:{number}" for number in range(6)]
+    assert {len(group) for group in groups(six, [], 1)} == {1, 2, 4, 6}
+    # 32 heads are divided by two and four, not by six.
+    assert {len(group) for group in groups(six, [], 1, lambda count: 32 % count == 0)} == {1, 2, 4}
+    # Told how many, these are they, also where it is no power of two.
+    assert groups(six, [], 1, lambda count: count == 3) == [tuple(six[:3]), tuple(six[3:])]
+    assert groups(six[:2], [], 1, lambda count: count == 3) == []
+    # Who was assigned cards is taken at his word.
+    assert groups(six, six[:3], 1, lambda count: False) == [tuple(six[:3])]
