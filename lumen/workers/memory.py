@@ -111,10 +111,7 @@ class Ledger:
     def may_start(self, devices: Collection[str]) -> bool:
         """Whether nothing else is starting on the cards among `devices`. The machine's memory is no card: loads into
         it may run side by side."""
-        cards = {device for device in devices if self._devices[device].kind != "ram"}
-        return not any(
-            entry.stage is Stage.STARTING and not cards.isdisjoint(entry.charged) for entry in self._owners.values()
-        )
+        return self._may_start(devices)
 
     def start(self, owner: str) -> bool:
         """Take the turn to load (or to wake) on the owner's cards; `False`: another one has it, try after its end.
@@ -127,7 +124,8 @@ class Ledger:
         entry = self._owners[owner]
         if entry.stage is Stage.RETURNING:
             raise LookupError(f"nothing is reserved for {owner}")
-        if entry.stage is not Stage.STARTING and not self.may_start(entry.charged):
+        # Asked again by one that loads: it may have been given a card on which another one does.
+        if not self._may_start(entry.charged, entry):
             return False
         entry.stage = Stage.STARTING
         return True
@@ -221,6 +219,13 @@ class Ledger:
         return tuple(self._standing(device) for device in self._devices.values())
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _may_start(self, devices: Collection[str], besides: _Owner | None = None) -> bool:
+        cards = {device for device in devices if self._devices[device].kind != "ram"}
+        return not any(
+            entry.stage is Stage.STARTING and entry is not besides and not cards.isdisjoint(entry.charged)
+            for entry in self._owners.values()
+        )
 
     def _standing(self, device: Device) -> Standing:
         return Standing(

@@ -213,6 +213,16 @@ def test_starts_on_a_card_take_turns() -> None:
         books.start("c")
 
 
+def test_who_loads_and_is_given_another_card_has_no_turn_there() -> None:
+    books = ledger()
+    assert books.reserve("a", {"ram": GIB}) is None and books.start("a")
+    assert books.reserve("b", {"cuda:0": GIB}) is None and books.start("b")
+    assert books.reserve("a", {"ram": GIB, "cuda:0": GIB}) is None
+    assert not books.start("a")
+    books.measured("b", {})
+    assert books.start("a")
+
+
 def test_questions_about_nothing() -> None:
     books = ledger()
     with pytest.raises(LookupError, match="no device 'cuda:7'"):
