@@ -21,7 +21,7 @@ from lumen.config.schema import Config, Model, Route, Server, Target, Timeouts
 from lumen.core.errors import BrokenError
 from lumen.core.money import FREE
 from lumen.core.retrybudget import RetryBudget
-from lumen.engines.base import ModelFiles
+from lumen.engines.base import Engine, Launch, ModelFiles, Place
 from lumen.engines.registry import engine
 from lumen.gateway import app
 from lumen.gateway.access import AccessLog
@@ -213,6 +213,24 @@ class Ready:
         return {"tiny": True}
 
 
+class _Singly:
+    """Our own worker, each token an event of its own: so every answer has as many, and can be cut behind each token."""
+
+    def __init__(self, inner: Engine) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def launch(self, files: ModelFiles, model: Model, place: Place) -> Launch:
+        launch = self._inner.launch(files, model, place)
+        return replace(launch, argv=(*launch.argv, "--together", "0"))
+
+
+def _singly(name: str) -> Any:
+    return _Singly(engine(name)) if name == "llamacpp" else engine(name)
+
+
 @asynccontextmanager
 async def box(
     folder: Path, replicas: int, served: tuple[Model, ModelFiles] | None = None, can: Capabilities = CAN
@@ -222,7 +240,7 @@ async def box(
     `served`: another model than the built-in one, under the name "tiny"; `can`: what it can do.
     """
     timing = Timing(backoff=0.01, backoff_most=0.01)
-    supervisor = Supervisor(engine, folder / "run", folder / "logs", lambda state: None, timing=timing)
+    supervisor = Supervisor(_singly, folder / "run", folder / "logs", lambda state: None, timing=timing)
     local, knife = Local(supervisor, "tiny"), Knife()
     routes = {name: Route((Target("cut"),), exact=name == "exact") for name in ("default", "exact")}
     routes["unharmed"] = Route((Target("tiny"),))
