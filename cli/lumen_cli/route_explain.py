@@ -131,7 +131,7 @@ class _Nothing:
     def wakes(self, name: str) -> float:
         return 0.0
 
-    def past(self, conversation: bytes) -> Past | None:
+    def past(self, thread: int) -> Past | None:
         return None
 
     def scorer(self, route: str) -> tuple[Any, str]:

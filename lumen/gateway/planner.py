@@ -38,9 +38,9 @@ class Planner:
         self._now = now
         self.wakes = wakes
         self._scorers: Mapping[str, tuple[Scorer | None, str]] = {}
-        self._past: OrderedDict[bytes, tuple[Past, float]] = OrderedDict()
+        self._past: OrderedDict[int, tuple[Past, float]] = OrderedDict()
         # The conversations of requests under way.
-        self._open: dict[str, bytes] = {}
+        self._open: dict[str, int] = {}
         self._answers: dict[str, float] = {}
 
     # -- what a view asks ------------------------------------------------------------------------------------
@@ -61,9 +61,9 @@ class Planner:
         """See `Known`."""
         return self._answers.get(name)
 
-    def past(self, conversation: bytes) -> Past | None:
+    def past(self, thread: int) -> Past | None:
         """See `Known`."""
-        found = self._past.get(conversation)
+        found = self._past.get(thread)
         return found[0] if found is not None and self._now() - found[1] <= CACHED else None
 
     def scorer(self, route: str) -> tuple[Scorer | None, str]:
@@ -76,24 +76,24 @@ class Planner:
         """Put scorers in force: route → one, or why there is none."""
         self._scorers = scorers
 
-    def opened(self, request_id: str, conversation: bytes) -> None:
+    def opened(self, request_id: str, thread: int) -> None:
         """A request whose conversation is to be remembered was planned."""
-        self._open[request_id] = conversation
+        self._open[request_id] = thread
 
     def add(self, settled: Settled) -> None:
         """A request is over: where its conversation was answered, and at what length."""
-        conversation = self._open.pop(settled.id, None)
-        if conversation is None or settled.outcome != "ok":
+        thread = self._open.pop(settled.id, None)
+        if thread is None or settled.outcome != "ok":
             return
         usage, target = settled.usage, settled.target
         told = usage is not None and usage.completion_tokens
         if told and (target in self._answers or len(self._answers) < _MOST_TARGETS):
             before = self._answers.get(target, float(told))
             self._answers[target] = before + (told - before) * _NEWEST
-        before_it = self._past.get(conversation)
+        before_it = self._past.get(thread)
         since = before_it[0].since + 1 if before_it is not None and before_it[0].target == target else 1
         tokens = ((usage.prompt_tokens or 0) + (usage.completion_tokens or 0)) if usage is not None else 0
-        self._past[conversation] = (Past(target, tokens, since), self._now())
-        self._past.move_to_end(conversation)
+        self._past[thread] = (Past(target, tokens, since), self._now())
+        self._past.move_to_end(thread)
         if len(self._past) > REMEMBERED:
             self._past.popitem(last=False)

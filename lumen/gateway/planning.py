@@ -49,7 +49,7 @@ def plan(
     told = [(targets[step.key], step.reason) for step in steps]
     made, fresh = punctual(state.health, entry, told, now, stream=call.stream)
     if entry.remembers and len(steps) > 1:
-        state.planner.opened(request_id, view.conversation)
+        state.planner.opened(request_id, view.thread)
     return made, fresh, marks
 
 

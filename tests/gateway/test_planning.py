@@ -316,19 +316,19 @@ def test_what_is_remembered_of_conversations_is_bounded_and_grows_old() -> None:
     now = [0.0]
     planner = Planner(Health(lambda: 0.5, 0.0, 0.0), lambda: now[0])
     for i in range(REMEMBERED + 10):
-        planner.opened(str(i), str(i).encode())
+        planner.opened(str(i), i)
         planner.add(settled(i, "t", 50))
-    assert planner.past(b"0") is None
-    last = planner.past(str(REMEMBERED + 9).encode())
+    assert planner.past(0) is None
+    last = planner.past(REMEMBERED + 9)
     assert last is not None
     assert (last.target, last.tokens, last.since) == ("t", 150, 1)
-    planner.opened("again", b"50")
+    planner.opened("again", 50)
     planner.add(replace_id(settled(0, "t", 50), "again"))
-    again = planner.past(b"50")
+    again = planner.past(50)
     assert again is not None and again.since == 2
     assert planner.answer("t") == 50.0
     now[0] = 301.0
-    assert planner.past(b"50") is None
+    assert planner.past(50) is None
 
 
 def replace_id(one: Settled, request_id: str) -> Settled:

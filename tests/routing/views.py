@@ -45,7 +45,7 @@ class World:
     def wakes(self, name: str) -> float:
         return self.asleep.get(name, 0.0)
 
-    def past(self, conversation: bytes) -> Past | None:
+    def past(self, thread: int) -> Past | None:
         return self.was
 
     def scorer(self, route: str) -> tuple[Any, str]:

@@ -128,6 +128,12 @@ class Facts:
             digest.update(data)
         return digest.digest()
 
+    @property
+    def thread(self) -> int:
+        """As `conversation`, for what is remembered no longer than this process lives."""
+        said = self._said
+        return hash((self.key, said.system, said.first))
+
     @once
     def ask(self) -> Ask:
         """The request as the scorer sees it. Of the tags it takes the header's: metadata may be new each time."""

@@ -96,8 +96,8 @@ class Known(Protocol):
     def wakes(self, name: str) -> float:
         """Seconds until a local model that sleeps or is off would serve; 0: it does."""
 
-    def past(self, conversation: bytes) -> Past | None:
-        """Where this conversation was last, while a cache of it may live."""
+    def past(self, thread: int) -> Past | None:
+        """Where this conversation (see `Facts.thread`) was last, while a cache of it may live."""
 
     def scorer(self, route: str) -> tuple[Scorer | None, str]:
         """The scorer in force with the number of its version, or why there is none."""
@@ -123,6 +123,11 @@ class View:
     def conversation(self) -> bytes:
         """The same for all requests of one conversation."""
         return self.facts.conversation
+
+    @once
+    def thread(self) -> int:
+        """The same in this process."""
+        return self.facts.thread
 
     def read(self, field: str) -> Any:
         """A field of the request, as conditions name it."""
@@ -185,7 +190,7 @@ class View:
     @once
     def past(self) -> Past | None:
         """Where this conversation was last."""
-        return self._known.past(self.conversation)
+        return self._known.past(self.thread)
 
     @property
     def scorer(self) -> tuple[Scorer | None, str]:
